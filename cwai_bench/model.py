@@ -1,0 +1,416 @@
+"""The value types: what travels from one step to the next. Immutable, versioned, read strictly.
+
+::
+
+    Facts ──► Plan ──► Measurements, RankEvents ──► Run ──► Verdicts ──► Report
+
+SI units inside (seconds, bytes, bytes per second); pretty units are made where a person reads them. Times are
+seconds since the epoch, UTC. Texts carry both languages, so a saved report can be shown in either.
+
+Format history (SCHEMA_VERSION; a reader refuses a version that it does not know):
+  1  first
+"""
+
+from __future__ import annotations
+
+import math
+from enum import Enum
+from typing import Literal, Union
+
+import msgspec
+
+from cwai_bench.text import Text
+
+SCHEMA_VERSION = 1
+
+Scalar = Union[bool, int, float, str]
+
+
+class Status(str, Enum):
+    """What became of an item.
+
+    UNKNOWN: it should have been known and is not. SKIP: it does not apply here, or was not chosen.
+    NA: listed, not judged.
+    """
+
+    PASS = "PASS"
+    WARN = "WARN"
+    FAIL = "FAIL"
+    UNKNOWN = "UNKNOWN"
+    SKIP = "SKIP"
+    NA = "NA"
+
+
+class ItemKind(str, Enum):
+    """node: one node, our rule. consistency: across nodes. configurable: the person's rule. probe: a measurement."""
+
+    NODE = "node"
+    CONSISTENCY = "consistency"
+    CONFIGURABLE = "configurable"
+    PROBE = "probe"
+
+
+class Severity(str, Enum):
+    """How much it matters for training when the item is not as it should be."""
+
+    CRITICAL = "critical"
+    MAJOR = "major"
+    MINOR = "minor"
+
+
+class Action(str, Enum):
+    """What to do about a node whose item failed."""
+
+    NONE = "none"
+    MONITOR = "monitor"
+    FIX_CONFIG = "fix_config"
+    RESET = "reset"
+    REBOOT = "reboot"
+    ISOLATE = "isolate"
+    CONTACT_VENDOR = "contact_vendor"
+
+
+ReasonCode = Literal[
+    "",
+    "absent",  # the hardware or feature is not here
+    "not_selected",
+    "no_criterion",
+    "missing_source",  # a file that should be there is not
+    "missing_tool",
+    "permission",
+    "timeout",
+    "parse",
+    "unsupported",
+    "busy",
+    "one_rank",
+    "no_baseline",
+    "baseline_lacks",
+    "not_comparable",
+    "node_lost",
+    "rank_lost",
+    "aborted",
+    "wrong_data",
+    "error",
+]
+
+SubjectKind = Literal["node", "card", "nic", "link", "rank", "group"]
+
+
+class Subject(msgspec.Struct, frozen=True):
+    """What a measurement or a verdict is about. ``id`` as in ``node17``, ``node17/eth0``, ``node1→node2``."""
+
+    kind: SubjectKind
+    id: str
+
+
+# ---------------------------------------------------------------------------------------------- facts
+
+ReadStatus = Literal["ok", "missing", "denied", "timeout", "error"]
+
+
+class Reading(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One source as it was found. ``source`` is a path under the root (``proc/meminfo``), ``$ CMD ARG`` for a
+    command, ``call:NAME`` for a question put to the system. ``text`` is at most 1 MiB; ``truncated`` says it was cut.
+    """
+
+    source: str
+    status: ReadStatus
+    text: str = ""
+    detail: str = ""
+    exit_code: int | None = None
+    truncated: bool = False
+    duration: float = 0.0
+
+
+class Facts(msgspec.Struct, frozen=True):
+    """All that was read from one node: raw, never judged. ``readings`` is keyed by source."""
+
+    node: str
+    taken: float
+    privileged: bool
+    recorded: bool
+    readings: dict[str, Reading]
+    schema: int = SCHEMA_VERSION
+
+
+# ----------------------------------------------------------------------------------------------- plan
+
+
+class CheckInfo(msgspec.Struct, frozen=True):
+    """What an item is. It travels with the plan and the report, so that either explains itself."""
+
+    id: str
+    kind: ItemKind
+    scope: str
+    title: Text
+    method: Text
+    criterion: Text
+    suggestion: Text
+    severity: Severity
+    action: Action
+    needs: list[str]
+    required: bool
+
+
+class LeftOut(msgspec.Struct, frozen=True):
+    """Something the plan does not do, and why."""
+
+    what: str
+    reason_code: ReasonCode
+    reason: Text
+
+
+class ProbeSpec(msgspec.Struct, frozen=True):
+    """One probe to run. ``expected`` and ``deadline`` are seconds; at ``deadline`` it is given up.
+
+    ``id`` is unique in the plan (``tcp.bandwidth#1``); ``probe`` and ``info.id`` name the probe (``tcp.bandwidth``).
+    """
+
+    id: str
+    probe: str
+    info: CheckInfo
+    parameters: dict[str, Scalar]
+    expected: float
+    deadline: float
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """What will be done, in order. ``checks`` are ids of checks; ``expected`` is seconds in all."""
+
+    checks: list[str]
+    probes: list[ProbeSpec]
+    left_out: list[LeftOut]
+    expected: float
+    budget: float | None = None
+    schema: int = SCHEMA_VERSION
+
+
+# ---------------------------------------------------------------------------------------- measurement
+
+MeasureStatus = Literal["ok", "skip", "error", "timeout", "aborted"]
+
+
+class Stats(msgspec.Struct, frozen=True):
+    """Derived from all samples of a measurement, in its unit. Percentiles are of the nearest rank."""
+
+    count: int
+    mean: float
+    stdev: float
+    min: float
+    p50: float
+    p90: float
+    p95: float
+    p99: float
+    p999: float
+    max: float
+
+
+class Measurement(msgspec.Struct, frozen=True, tag="measurement", tag_field="type"):
+    """Raw samples of one metric on one subject.
+
+    ``samples`` are in ``unit`` (``s``, ``B/s``, ``1``) and leave out the ``warmup`` first ones. ``correct`` is
+    False when the data that arrived was wrong, None when it was not looked at. ``spec`` is the id of the ProbeSpec.
+    """
+
+    metric: str
+    unit: str
+    subject: Subject
+    samples: list[float]
+    parameters: dict[str, Scalar]
+    started: float
+    duration: float
+    node: str
+    rank: int
+    spec: str = ""
+    warmup: int = 0
+    correct: bool | None = None
+    status: MeasureStatus = "ok"
+    reason_code: ReasonCode = ""
+    reason: Text | None = None
+    stats: Stats | None = None
+
+
+def stats_of(samples: list[float]) -> Stats | None:
+    """Summary of ``samples``, or None when there is none: nothing measured has no mean."""
+    n = len(samples)
+    if n == 0:
+        return None
+    ordered = sorted(samples)
+    mean = math.fsum(ordered) / n
+    variance = math.fsum((x - mean) ** 2 for x in ordered) / (n - 1) if n > 1 else 0.0
+
+    def at(p: float) -> float:
+        return ordered[max(0, math.ceil(p * n) - 1)]
+
+    return Stats(
+        count=n,
+        mean=mean,
+        stdev=math.sqrt(variance),
+        min=ordered[0],
+        p50=at(0.50),
+        p90=at(0.90),
+        p95=at(0.95),
+        p99=at(0.99),
+        p999=at(0.999),
+        max=ordered[-1],
+    )
+
+
+# -------------------------------------------------------------------------------------------- journal
+
+RankState = Literal["started", "item_begin", "item_end", "signalled", "finished", "failed", "died", "stalled", "lost"]
+
+
+class RunHeader(msgspec.Struct, frozen=True, tag="header", tag_field="type"):
+    """First record of every journal file: who writes it, for which run."""
+
+    run_id: str
+    run_type: str
+    node: str
+    writer: str
+    command: list[str]
+    version: str
+    started: float
+    world_size: int
+    utc_offset: int
+    plan: Plan
+    environment: dict[str, str]
+    settings: dict[str, Scalar] = {}
+    schema: int = SCHEMA_VERSION
+
+
+class FactsRecord(msgspec.Struct, frozen=True, tag="facts", tag_field="type"):
+    facts: Facts
+
+
+class RankEvent(msgspec.Struct, frozen=True, tag="rank", tag_field="type"):
+    """Something that happened to a rank. ``progress`` is where it was: item, phase, size, iteration."""
+
+    rank: int
+    node: str
+    time: float
+    state: RankState
+    item: str = ""
+    detail: Text | None = None
+    signal: int = 0
+    pid: int = 0
+    progress: dict[str, Scalar] = {}
+
+
+class NodeEnd(msgspec.Struct, frozen=True, tag="end", tag_field="type"):
+    """Last record of a journal that was closed properly."""
+
+    node: str
+    time: float
+    interrupted: int = 0
+
+
+Record = Union[RunHeader, FactsRecord, Measurement, RankEvent, NodeEnd]
+
+
+class NodeRecord(msgspec.Struct, frozen=True):
+    """What is known of a node after the merge. ``present``: its journal was read. ``ranks``: those it carried."""
+
+    name: str
+    ranks: list[int]
+    present: bool
+    complete: bool
+    note: Text | None = None
+
+
+RunStatus = Literal["running", "complete", "partial", "terminated", "error"]
+
+
+class Run(msgspec.Struct, frozen=True):
+    """All journals of a run, merged. Nothing in it is judged yet."""
+
+    run_id: str
+    run_type: str
+    command: list[str]
+    version: str
+    started: float
+    finished: float
+    utc_offset: int
+    status: RunStatus
+    world_size: int
+    plan: Plan
+    environment: dict[str, str]
+    settings: dict[str, Scalar]
+    nodes: list[NodeRecord]
+    facts: list[Facts]
+    measurements: list[Measurement]
+    events: list[RankEvent]
+    schema: int = SCHEMA_VERSION
+
+
+# --------------------------------------------------------------------------------------------- report
+
+
+class Evidence(msgspec.Struct, frozen=True):
+    """What was read, as it was read (cut to 4 KiB). ``source`` as in Reading."""
+
+    source: str
+    text: str
+    truncated: bool = False
+
+
+class ValueGroup(msgspec.Struct, frozen=True):
+    """A value and the nodes that have it."""
+
+    value: str
+    nodes: list[str]
+    is_baseline: bool = False
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """The judgement of one item on one subject."""
+
+    check: str
+    kind: ItemKind
+    subject: Subject
+    node: str
+    status: Status
+    observed: str = ""
+    expected: Text | None = None
+    detail: Text | None = None
+    reason_code: ReasonCode = ""
+    action: Action = Action.NONE
+    evidence: list[Evidence] = []
+    groups: list[ValueGroup] = []
+    hint: Text | None = None
+
+
+class Gate(msgspec.Struct, frozen=True):
+    """The verdict of the whole run. ``because`` lists the reasons, worst first. ``leave_out``: nodes not to use."""
+
+    status: Status
+    exit_code: int
+    because: list[Text]
+    leave_out: list[str]
+
+
+class Report(msgspec.Struct, frozen=True):
+    """A judged run: all that any output format needs. ``environment`` is what all nodes share."""
+
+    run_id: str
+    run_type: str
+    status: RunStatus
+    command: list[str]
+    version: str
+    started: float
+    finished: float
+    utc_offset: int
+    world_size: int
+    nodes: list[NodeRecord]
+    baseline: str | None
+    environment: dict[str, str]
+    settings: dict[str, Scalar]
+    plan: Plan
+    checks: list[CheckInfo]
+    verdicts: list[Verdict]
+    measurements: list[Measurement]
+    events: list[RankEvent]
+    counts: dict[str, int]
+    gate: Gate
+    notes: list[Text]
+    schema: int = SCHEMA_VERSION

@@ -1,0 +1,89 @@
+"""Probes measure and have no opinion.
+
+One file, one probe: a function ``measure(ctx)`` under ``@probe(...)`` and a ``plan`` function that says what it would
+do in a given world. Every rank calls ``measure``; each emits the measurements that it owns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from cwai_bench.group import Group
+from cwai_bench.model import CheckInfo, LeftOut, Measurement, ProbeSpec, Scalar
+from cwai_bench.registry import Registry
+
+Transport = Literal["auto", "verbs", "tcp", "loopback"]
+Pairs = Literal["ring", "all"]
+
+
+@dataclass(frozen=True)
+class World:
+    """What the plan knows of the launch: how many ranks, on which nodes, and whether an MPI runs them."""
+
+    size: int
+    nodes: tuple[str, ...]
+    mpi: bool
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the person chose; None means the probe's own default. Sizes in bytes, durations in seconds."""
+
+    transport: Transport = "auto"
+    kind: Literal["bandwidth", "latency", "both"] = "both"
+    direction: Literal["one-way", "two-way", "both"] = "both"
+    sizes: tuple[int, ...] | None = None
+    streams: int | None = None
+    duration: float | None = None
+    iterations: int | None = None
+    warmup: int | None = None
+    port: int = 18515
+    pairs: Pairs = "ring"
+    spin: bool = False
+    operations: tuple[str, ...] | None = None
+    min_bytes: int = 8
+    max_bytes: int = 64 << 20
+    step_factor: int = 2
+    verify: bool = True
+    item_timeout: float | None = None
+    interface: str | None = None
+
+
+@dataclass
+class Context:
+    """What a running probe has: its group, its spec, where measurements go, and how to say how far it got."""
+
+    group: Group
+    spec: ProbeSpec
+    node: str
+    emit: Callable[[Measurement], None]
+    beat: Callable[[dict[str, Scalar]], None]
+    deadline: float
+    """Monotonic time (``time.monotonic()``) at which the probe gives up."""
+    say: Callable[[str], None] = field(default=lambda _line: None)
+
+
+@dataclass(frozen=True)
+class Probe:
+    info: CheckInfo
+    commands: tuple[str, ...]
+    """The commands whose plan it belongs to: ``run``, ``rdma``, ``collective``."""
+    plan: Callable[[World, Options], list[ProbeSpec | LeftOut]]
+    measure: Callable[[Context], None]
+
+
+PROBES: Registry[Probe] = Registry("cwai_bench.probes")
+
+
+def probe(
+    info: CheckInfo, *, commands: tuple[str, ...], plan: Callable[[World, Options], list[ProbeSpec | LeftOut]]
+) -> Callable[[Callable[[Context], None]], Callable[[Context], None]]:
+    """Register ``measure`` as the probe ``info.id``."""
+
+    def register(measure: Callable[[Context], None]) -> Callable[[Context], None]:
+        PROBES.add(info.id, Probe(info, commands, plan, measure))
+        return measure
+
+    return register
