@@ -49,5 +49,8 @@ format: $(VENV)/.lint
 	$(BIN)/ruff check --fix .
 	find cpp tests/cpp -name '*.cpp' -o -name '*.hpp' | xargs $(BIN)/clang-format -i
 
+lab-deps:
+	@sh tools/lab_deps.sh
+
 clean:
 	rm -rf $(VENV) build
