@@ -1,8 +1,8 @@
 """What this machine can test. A test says what it needs with a marker; what is missing skips it, with the reason.
 
 ``@pytest.mark.lab`` needs root and network namespaces; ``@pytest.mark.lab("sshd", "guest")`` needs those and more:
-any name of :data:`CAPABILITIES`. Where ``CI`` is set, a test marked ``lab``, ``mpi`` or ``browser`` that is skipped fails:
-there the machine is ours, and a test that silently stopped running is a defect.
+any name of :data:`CAPABILITIES`. Where ``CI`` is set, a test marked ``lab``, ``mpi`` or ``browser`` that is skipped
+fails: there the machine is ours, and a test that silently stopped running is a defect.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import functools
 import os
 import shutil
 import subprocess
-import sys
 import sysconfig
 from collections.abc import Callable, Generator
 from pathlib import Path
@@ -156,9 +155,9 @@ def _why(call: pytest.CallInfo[None]) -> str:
 
 
 @pytest.fixture(autouse=True)
-def _own_state(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+def _own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reads or writes the person's own store, or speaks the person's language by accident."""
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.getbasetemp() / "state"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     for name in ("LC_ALL", "LC_MESSAGES", "LANGUAGE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("LANG", "C.UTF-8")
@@ -186,8 +185,3 @@ def mpirun() -> list[str]:
     """
     prefix = [str(MPIRUN), "--oversubscribe", "--mca", "mpi_yield_when_idle", "1"]
     return [*prefix, "--allow-run-as-root"] if os.geteuid() == 0 else prefix
-
-
-@pytest.fixture(scope="session")
-def python() -> str:
-    return sys.executable
