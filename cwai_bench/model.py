@@ -258,7 +258,18 @@ def stats_of(samples: list[float]) -> Stats | None:
 
 # -------------------------------------------------------------------------------------------- journal
 
-RankState = Literal["started", "item_begin", "item_end", "signalled", "finished", "failed", "died", "stalled", "lost"]
+RankState = Literal[
+    "started",
+    "item_begin",
+    "item_end",
+    "signalled",  # it was told to stop: a victim
+    "finished",
+    "failed",  # our own error ended it
+    "died",  # it ended without a word: the one to look at
+    "stalled",  # stopped, or silent past its item's deadline: the one to look at
+    "overdue",  # alive past its item's deadline: waits for another, or is slow
+    "lost",  # its node stopped answering
+]
 
 
 class RunHeader(msgspec.Struct, frozen=True, tag="header", tag_field="type"):

@@ -1,0 +1,252 @@
+"""From parsed options to an exit code, for every command that measures: run, check, rdma, collective, gate."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from cwai_bench.cli import options as shared
+from cwai_bench.cli import progress as views
+from cwai_bench.errors import CwaiError, UsageError
+from cwai_bench.model import Plan, Scalar
+from cwai_bench.plan import Choice, RunType, make_plan
+from cwai_bench.probes import Options, World
+from cwai_bench.text import Lang, Text
+
+if TYPE_CHECKING:
+    from cwai_bench.launch.order import Order, Outcome
+    from cwai_bench.launch.rank import Task
+
+
+def probe_options(args: argparse.Namespace) -> Options:
+    """The probe options that this command has; the others keep their defaults."""
+    known = {name for name in Options.__dataclass_fields__ if getattr(args, name, None) is not None}
+    return Options(**{name: getattr(args, name) for name in known})
+
+
+def choice_of(args: argparse.Namespace, run_type: RunType) -> Choice:
+    return Choice(
+        run_type, args.items, args.skip, args.budget, probe_options(args), getattr(args, "root", None) is not None
+    )
+
+
+def execute(
+    args: argparse.Namespace,
+    run_type: RunType,
+    argv: Sequence[str],
+    lang: Lang,
+    command: str,
+    *,
+    quiet_stdout: bool = False,
+) -> Outcome:
+    """Do it and show it. ``argv`` is what followed the command's name. ``quiet_stdout``: all our words go to stderr.
+
+    The exit code stands in the outcome. Raises CwaiError; SystemExit after ``--dry-run`` and where another rank speaks.
+    """
+    from cwai_bench.launch import rank, world
+
+    lang = shared.lang_of(args, lang)
+    told = world.launched()
+    front_there = rank.front_of_environment() is not None
+    if told.size > 1 and not front_there and (args.np or args.hosts):
+        raise UsageError(
+            Text(
+                "-np and --hosts start mpirun, but this is already a rank of one",
+                "已在 mpirun 中运行，不能再用 -np 或 --hosts",
+            ),
+            Text("leave them out", "请去掉这些选项"),
+        )
+    _check_root(args)
+    choice = choice_of(args, run_type)
+    hosts = _hosts(args)
+    ranks = args.np or len(hosts) * (args.per_node or 1) or 1
+    starts_mpirun = told.alone and not front_there and (ranks > 1 or bool(hosts))
+    if args.dry_run:
+        names = hosts or (os.uname().nodename,)
+        size = ranks if starts_mpirun else told.size
+        if told.rank == 0:
+            show_plan(make_plan(choice, World(size, names[:size], size > 1)), args, lang)
+        raise SystemExit(0)
+    if starts_mpirun or told.alone:  # wrong items and options are refused before anything is started
+        make_plan(choice, World(ranks, hosts or ("node",), ranks > 1))
+    task = rank.Task(choice, order_of(args, run_type, command, argv, lang), _node(args), getattr(args, "root", None))
+    _check_judging(task.order)
+    out = sys.stderr if quiet_stdout else sys.stdout
+    if starts_mpirun:
+        outcome = _front(args, task, ranks, hosts, [command, *argv], lang)
+    else:
+        view = _view(args, told.rank, front_there, lang)
+        try:
+            outcome = rank.run(task, view)
+        finally:
+            view.close()
+        if told.rank != 0 or front_there:
+            return outcome
+    show(outcome, args, lang, out)
+    return outcome
+
+
+def order_of(args: argparse.Namespace, run_type: RunType, command: str, argv: Sequence[str], lang: Lang) -> Order:
+    """What the keepers must know. Reads the criteria and baseline files. Raises UsageError."""
+    from cwai_bench.launch.order import Order
+
+    criteria = shared.read_file(args.criteria, Text("criteria file", "判断标准文件")) if args.criteria else ""
+    baseline_text = ""
+    if args.baseline and ("/" in args.baseline or Path(args.baseline).suffix == ".json"):
+        baseline_text = shared.read_file(Path(args.baseline), Text("baseline file", "基线文件"))
+    out: Path | None = args.out
+    return Order(
+        run_type=run_type,
+        command=["cwai-bench", command, *argv],
+        store=str(shared.store_of(args)),
+        lang=lang,
+        formats=list(args.format or ()),
+        out=str(out.expanduser().absolute()) if out else "",
+        criteria=criteria,
+        criteria_name=str(args.criteria or ""),
+        baseline_node=args.baseline or "",
+        baseline=baseline_text,
+        allow_unknown=args.allow_unknown,
+        with_report=args.json or sys.stdout.isatty(),
+        settings=_settings(args),
+    )
+
+
+def _settings(args: argparse.Namespace) -> dict[str, Scalar]:
+    """What was chosen, without what is at its default: enough to do it again."""
+    defaults = asdict(Options())
+    chosen = {k: v for k, v in asdict(probe_options(args)).items() if v != defaults[k]}
+    for name in ("items", "skip", "budget", "baseline", "allow_unknown"):
+        value = getattr(args, name, None)
+        if value:
+            chosen[name] = value
+    if args.criteria:
+        chosen["criteria"] = str(args.criteria)
+    return {k: ",".join(map(str, v)) if isinstance(v, tuple) else v for k, v in sorted(chosen.items())}
+
+
+def _check_root(args: argparse.Namespace) -> None:
+    root: Path | None = getattr(args, "root", None)
+    if root is not None and not root.is_dir():
+        raise UsageError(
+            Text("--root {p}: there is no such folder", "--root {p}：目录不存在").fill(p=root),
+            Text("record one with: cwai-bench record DIR", "可用 cwai-bench record DIR 录制"),
+        )
+
+
+def _check_judging(order: Order) -> None:
+    """Criteria and baselines that do not load are refused now, not after the measurements."""
+    from cwai_bench import baseline, config
+
+    if order.criteria:
+        config.parse_criteria(order.criteria, order.criteria_name)
+    if order.baseline:
+        baseline.parse(order.baseline.encode(), order.baseline_node)
+
+
+def _node(args: argparse.Namespace) -> str:
+    root: Path | None = getattr(args, "root", None)
+    if root is not None:
+        from cwai_bench import discover
+
+        return discover.recorded_node(root)
+    return os.uname().nodename or "localhost"
+
+
+def _hosts(args: argparse.Namespace) -> tuple[str, ...]:
+    if not args.hosts:
+        return ()
+    from ClusterShell.NodeSet import NodeSet, NodeSetException
+
+    try:
+        return tuple(NodeSet(args.hosts))
+    except NodeSetException as e:
+        raise UsageError(
+            Text("--hosts {h!r}: {e}", "--hosts {h!r}：{e}").fill(h=args.hosts, e=e),
+            Text("write node[01-16] or a,b", "写法示例：node[01-16] 或 a,b"),
+        ) from e
+
+
+def _view(args: argparse.Namespace, rank: int, front_there: bool, lang: Lang) -> views.Silent:
+    if rank != 0:
+        return views.Silent()
+    if front_there:
+        from cwai_bench.launch.rank import front_of_environment
+
+        front = front_of_environment()
+        return views.Machine() if front is not None and front.progress else views.Lines(lang)
+    return views.Terminal(lang) if sys.stderr.isatty() else views.Lines(lang)
+
+
+def _front(
+    args: argparse.Namespace, task: Task, ranks: int, hosts: tuple[str, ...], arguments: list[str], lang: Lang
+) -> Outcome:
+    from cwai_bench.launch import front
+
+    view = views.Terminal(lang) if sys.stderr.isatty() else None
+    try:
+        ended = front.launch(
+            task.choice.run_type,
+            front.Ranks(ranks, hosts, tuple(args.mpirun_option)),
+            arguments,
+            view.take if view else None,
+        )
+    finally:
+        if view:
+            view.close()
+    args.launcher_code = ended.launcher_code
+    return ended.outcome
+
+
+def show(outcome: Outcome, args: argparse.Namespace, lang: Lang, out: TextIO) -> None:
+    """The result: JSON and nothing else, or the summary and where the report is. Troubles always go to stderr."""
+    if outcome.trouble:
+        sys.stderr.write(f"cwai-bench: {outcome.trouble}\n")
+    if args.json:
+        out.write(outcome.report + "\n")
+    else:
+        out.write(_summary(outcome, lang, out).rstrip("\n") + "\n")
+        if outcome.html:
+            out.write(Text("report: {p}", "报告：{p}").fill(p=outcome.html).to(lang) + "\n")
+    out.flush()
+
+
+def _summary(outcome: Outcome, lang: Lang, out: TextIO) -> str:
+    if not out.isatty() or not outcome.report:
+        return outcome.summary
+    import shutil
+
+    from cwai_bench import render
+
+    return render.summary(
+        render.report_from_json(outcome.report.encode()), lang, width=shutil.get_terminal_size().columns, color=True
+    )
+
+
+def show_plan(plan: Plan, args: argparse.Namespace, lang: Lang) -> None:
+    """The plan on stdout, as JSON or as lines."""
+    if args.json:
+        import msgspec
+
+        sys.stdout.write(msgspec.json.format(msgspec.json.encode(plan), indent=1).decode() + "\n")
+        return
+    lines = [
+        Text("expected time: {s:.0f} s", "预计时长：{s:.0f} 秒").fill(s=plan.expected).to(lang),
+        Text("{n} checks: {c}", "{n} 项检查：{c}").fill(n=len(plan.checks), c=", ".join(plan.checks) or "-").to(lang),
+        Text("{n} probes:", "{n} 项探测：").fill(n=len(plan.probes)).to(lang),
+    ]
+    for spec in plan.probes:
+        parameters = " ".join(f"{k}={v}" for k, v in spec.parameters.items())
+        lines.append(f"  {spec.id:<28} {spec.expected:5.1f} s  {spec.info.title.to(lang)}  {parameters}")
+    if plan.left_out:
+        lines.append(Text("left out:", "不执行：").to(lang))
+        lines += [f"  {item.what:<28} {item.reason.to(lang)}" for item in plan.left_out]
+    sys.stdout.write("\n".join(lines) + "\n")
+
+
+__all__ = ["CwaiError", "choice_of", "execute", "order_of", "probe_options", "show"]

@@ -1,0 +1,105 @@
+"""``cwai-bench history list|show|delete``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+
+from cwai_bench.cli import options
+from cwai_bench.cli.parser import Parser
+from cwai_bench.errors import UsageError
+from cwai_bench.text import Lang, Text
+
+USAGE = "list | show RUN | delete RUN   [options]"
+
+_STATUS = {
+    "running": Text("running", "进行中"),
+    "complete": Text("complete", "完成"),
+    "partial": Text("partial", "不完整"),
+    "terminated": Text("terminated", "已终止"),
+    "error": Text("error", "错误"),
+}
+_VERBS = ("list", "show", "delete")
+
+
+def main(parser: Parser, argv: Sequence[str], lang: Lang) -> int:
+    parser.add("verb", metavar="list|show|delete", choices=_VERBS, help=Text("what to do", "操作"))
+    parser.add(
+        "run", metavar="RUN", nargs="?", help=Text("run id, the end of one, or 'last'", "运行编号、编号末尾或 last")
+    )
+    parser.add(
+        "--type", choices=("run", "check", "rdma", "collective"), help=Text("only runs of this type", "仅列出此类型")
+    )
+    options.common(parser, root=False)
+    args = options.parse(parser, argv, "history")
+    lang = options.lang_of(args, lang)
+    from cwai_bench import history
+
+    store = options.store_of(args)
+    if args.verb == "list":
+        _list(history.entries(store, args.type), args, lang)
+        return 0
+    if not args.run:
+        raise UsageError(
+            Text("history {v} needs a run", "history {v} 需要运行编号").fill(v=args.verb),
+            Text("list them: cwai-bench history list", "查看列表：cwai-bench history list"),
+        )
+    found = history.find(args.run, store)
+    if args.verb == "delete":
+        history.delete(found)
+        sys.stdout.write(Text("deleted {r}", "已删除 {r}").fill(r=found.run_id).to(lang) + "\n")
+        return 0
+    return _show(found, args, lang)
+
+
+def _list(found: list[history.Entry], args: argparse.Namespace, lang: Lang) -> None:  # type: ignore[name-defined] # noqa: F821
+    if args.json:
+        import msgspec
+
+        rows = [
+            {
+                f: getattr(e, f)
+                for f in ("run_id", "run_type", "started", "finished", "status", "nodes", "gate", "exit_code")
+            }
+            | {"folder": str(e.folder), "note": e.note}
+            for e in found
+        ]
+        sys.stdout.write(msgspec.json.format(msgspec.json.encode(rows), indent=1).decode() + "\n")
+        return
+    if not found:
+        sys.stdout.write(Text("no runs yet", "还没有运行记录").to(lang) + "\n")
+        return
+    for e in found:
+        when = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(e.started)) + "Z" if e.started else "-"
+        seconds = f"{e.finished - e.started:6.1f} s" if e.started else ""
+        gate = f"{e.gate.value} ({e.exit_code})" if e.gate is not None else "-"
+        note = f"  {e.note.to(lang)}" if e.note else ""
+        nodes = Text("{n} node(s)", "{n} 个节点").fill(n=e.nodes).to(lang)
+        sys.stdout.write(
+            f"{e.run_id:<36} {when:<20} {seconds:>9}  {nodes:<10} {_STATUS[e.status].to(lang):<10} {gate}{note}\n"
+        )
+
+
+def _show(found: history.Entry, args: argparse.Namespace, lang: Lang) -> int:  # type: ignore[name-defined] # noqa: F821
+    from cwai_bench import history, render
+
+    try:
+        report = history.report_of(found, render.report_from_json)
+    except OSError as e:
+        raise UsageError(
+            Text("cannot read {p}: {e}", "无法读取 {p}：{e}").fill(p=found.folder, e=e.strerror),
+            Text("check its permissions", "请检查其权限"),
+        ) from e
+    if report is None:
+        raise UsageError(
+            Text("{r} was never judged: it was killed", "{r} 未完成判定：运行曾被终止").fill(r=found.run_id),
+            Text("finish it: cwai-bench report {r}", "完成它：cwai-bench report {r}").fill(r=found.run_id),
+        )
+    if args.json:
+        sys.stdout.write((found.folder / history.PUBLISHED).read_text(encoding="utf-8") + "\n")
+        return 0
+    sys.stdout.write(render.render(report, "text", lang).rstrip("\n") + "\n")
+    sys.stdout.write(Text("report: {p}", "报告：{p}").fill(p=found.folder / "report.html").to(lang) + "\n")
+    return 0

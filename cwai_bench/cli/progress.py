@@ -1,0 +1,135 @@
+"""Progress on stderr: a bar on a terminal, plain lines elsewhere, JSON lines for the process that started us."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from cwai_bench.model import Plan
+from cwai_bench.text import Lang, Text
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bar
+
+MARK = "\x1ecwai-bench "
+"""Begins a progress line meant for a program. The record separator occurs in no sane text."""
+
+
+def _headline(plan: Plan, run_id: str, size: int, nodes: int) -> Text:
+    return Text(
+        "run {r}: {n} node(s), {s} rank(s), {c} checks, {p} probes, about {e:.0f} s",
+        "运行 {r}：{n} 个节点，{s} 个进程，{c} 项检查，{p} 项探测，预计 {e:.0f} 秒",
+    ).fill(r=run_id, n=nodes, s=size, c=len(plan.checks), p=len(plan.probes), e=plan.expected)
+
+
+class Silent:
+    """Says nothing: ranks other than 0, and ``--json`` into a pipe."""
+
+    def plan(self, plan: Plan, run_id: str, size: int, nodes: int) -> None: ...
+    def begin(self, number: int, total: int, title: Text, expected: float) -> None: ...
+    def end(self, number: int, total: int, title: Text) -> None: ...
+    def say(self, text: Text) -> None: ...
+    def close(self) -> None: ...
+
+
+class Lines(Silent):
+    """One line for each step."""
+
+    def __init__(self, lang: Lang) -> None:
+        self.lang = lang
+        self.started = time.monotonic()
+
+    def say(self, text: Text) -> None:
+        sys.stderr.write(f"cwai-bench: {text.to(self.lang)}\n")
+        sys.stderr.flush()
+
+    def plan(self, plan: Plan, run_id: str, size: int, nodes: int) -> None:
+        self.say(_headline(plan, run_id, size, nodes))
+
+    def begin(self, number: int, total: int, title: Text, expected: float) -> None:
+        elapsed = time.monotonic() - self.started
+        sys.stderr.write(f"[{elapsed:6.1f} s] {number}/{total} {title.to(self.lang)}\n")
+        sys.stderr.flush()
+
+
+class Machine(Silent):
+    """For the front, which shows it."""
+
+    def _write(self, **event: Any) -> None:
+        sys.stderr.write(MARK + json.dumps(event) + "\n")
+        sys.stderr.flush()
+
+    def plan(self, plan: Plan, run_id: str, size: int, nodes: int) -> None:
+        line = _headline(plan, run_id, size, nodes)
+        self._write(what="plan", en=line.en, zh=line.zh, expected=plan.expected)
+
+    def begin(self, number: int, total: int, title: Text, expected: float) -> None:
+        self._write(what="begin", number=number, total=total, en=title.en, zh=title.zh, expected=expected)
+
+    def end(self, number: int, total: int, title: Text) -> None:
+        self._write(what="end", number=number, total=total)
+
+
+class Terminal(Silent):
+    """A bar that moves with the expected time, since a probe cannot say how far it is."""
+
+    def __init__(self, lang: Lang) -> None:
+        self.lang = lang
+        self.bar: Bar | None = None
+        self.task: Any = None
+
+    def say(self, text: Text) -> None:
+        sys.stderr.write(f"cwai-bench: {text.to(self.lang)}\n")
+        sys.stderr.flush()
+
+    def plan(self, plan: Plan, run_id: str, size: int, nodes: int) -> None:
+        self.headline(_headline(plan, run_id, size, nodes).to(self.lang))
+
+    def headline(self, line: str) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+        console = Console(stderr=True)
+        console.print(line, highlight=False, markup=False)
+        self.bar = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+            BarColumn(24),
+            TextColumn("{task.description}", markup=False),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+        )
+        self.bar.start()
+
+    def begin(self, number: int, total: int, title: Text, expected: float) -> None:
+        self.show(number, total, title.to(self.lang))
+
+    def show(self, number: int, total: int, title: str) -> None:
+        if self.bar is None:
+            return
+        if self.task is None:
+            self.task = self.bar.add_task("", total=total)
+        self.bar.update(self.task, completed=number - 1, total=total, description=title)
+
+    def end(self, number: int, total: int, title: Text) -> None:
+        if self.bar is not None and self.task is not None:
+            self.bar.update(self.task, completed=number)
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+            self.bar = None
+
+    def take(self, line: str) -> bool:
+        """Show a line of :class:`Machine`; False when it is none."""
+        if not line.startswith(MARK):
+            return False
+        event = json.loads(line[len(MARK) :])
+        if event["what"] == "plan":
+            self.headline(event[self.lang])
+        elif event["what"] == "begin":
+            self.show(event["number"], event["total"], event[self.lang])
+        return True

@@ -1,0 +1,115 @@
+"""``cwai-bench report RUN``: judge and render a saved run again. A run that was killed is finished here."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cwai_bench.cli import options
+from cwai_bench.cli.parser import Parser
+from cwai_bench.errors import UsageError
+from cwai_bench.text import Lang, Text
+
+if TYPE_CHECKING:
+    from cwai_bench.launch.order import Order
+    from cwai_bench.model import Report
+
+USAGE = "RUN [options]"
+
+
+def main(parser: Parser, argv: Sequence[str], lang: Lang) -> int:
+    parser.add(
+        "run",
+        metavar="RUN",
+        help=Text("run id, 'last', run folder, or report.json", "运行编号、last、运行目录或 report.json"),
+    )
+    parser.add("--no-gate", action="store_true", help=Text("exit 0 whatever the verdict", "无论结论如何都以 0 退出"))
+    options.judging(parser)
+    options.common(parser, root=False)
+    args = options.parse(parser, argv, "report")
+    lang = options.lang_of(args, lang)
+    path = Path(args.run)
+    if path.is_file():
+        report = _read(path, args)
+        folder = None
+    else:
+        from cwai_bench import history, journal
+        from cwai_bench.launch import finish
+
+        found = history.find(args.run, options.store_of(args))
+        folder = found.folder
+        files = journal.read_folder(folder)
+        order = _order(args, folder, files[0].header.run_type, lang)
+        report = finish.judge_run(journal.merge(files), order)
+    _write(report, folder, args, lang)
+    return 0 if args.no_gate else report.gate.exit_code
+
+
+def _read(path: Path, args: argparse.Namespace) -> Report:
+    from cwai_bench import render
+
+    if args.criteria or args.baseline:
+        raise UsageError(
+            Text("a report cannot be judged again, a run can", "报告无法重新判定，运行记录可以"),
+            Text("give the run's id or folder", "请给出运行编号或目录"),
+        )
+    try:
+        return render.report_from_json(path.read_bytes())
+    except OSError as e:
+        raise UsageError(Text("cannot read {p}: {e}", "无法读取 {p}：{e}").fill(p=path, e=e.strerror)) from e
+
+
+def _order(args: argparse.Namespace, folder: Path, run_type: str, lang: Lang) -> Order:
+    """The rules: those given now, else those of the run itself."""
+    import msgspec
+
+    from cwai_bench.cli.execute import order_of
+    from cwai_bench.launch.order import Order
+
+    now = order_of(args, run_type, "report", [], lang)
+    saved_path = folder / "order.json"
+    if args.criteria or args.baseline or not saved_path.exists():
+        return now
+    try:
+        saved = msgspec.json.decode(saved_path.read_bytes(), type=Order)
+    except msgspec.DecodeError as e:
+        raise UsageError(
+            Text("{p} cannot be read: {e}", "{p} 无法读取：{e}").fill(p=saved_path, e=e),
+            Text("delete it to judge by the built-in rules", "删除该文件即可按内置规则判定"),
+        ) from e
+    return msgspec.structs.replace(
+        now,
+        criteria=saved.criteria,
+        criteria_name=saved.criteria_name,
+        baseline=saved.baseline,
+        baseline_node=saved.baseline_node,
+        allow_unknown=saved.allow_unknown or now.allow_unknown,
+    )
+
+
+def _write(report: Report, folder: Path | None, args: argparse.Namespace, lang: Lang) -> None:
+    """To ``--out`` when given; else beside the journals of a run; and to the terminal."""
+    from cwai_bench import journal, render
+    from cwai_bench.launch.finish import SUFFIX
+
+    formats = dict.fromkeys(["json", "html", *(args.format or ())])
+    files = {f"report.{SUFFIX[f]}": render.render(report, f, lang).encode() for f in formats}
+    out: Path | None = args.out
+    target = out.expanduser().absolute() if out else folder
+    if target is not None:
+        target = journal.publish(target.parent, target.name, files)
+    if args.json:
+        sys.stdout.write(files["report.json"].decode() + "\n")
+        return
+    if sys.stdout.isatty():
+        import shutil
+
+        text = render.summary(report, lang, width=shutil.get_terminal_size().columns, color=True)
+    else:
+        text = render.render(report, "text", lang)
+    sys.stdout.write(text.rstrip("\n") + "\n")
+    if target is not None:
+        sys.stdout.write(Text("report: {p}", "报告：{p}").fill(p=target / "report.html").to(lang) + "\n")

@@ -1,0 +1,648 @@
+"""The keeper of a node: owns what the node's ranks measured, and outlives them.
+
+It is no MPI rank and lives in a session of its own, so that what ends the ranks does not end it. It
+
+- holds the node's lock, an abstract socket that vanishes with it and answers who holds it;
+- takes records and heartbeats from the ranks over another one, and writes the node's journal;
+- tells a rank that died from one that was told to stop, and one that stands still from one that waits;
+- brings the journal to the first keeper of the roster that answers, or merges and publishes itself.
+
+Abstract sockets are scoped to the network namespace, as ports are: two containers with networks of their own are two
+nodes here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import struct
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import msgspec
+
+from cwai_bench import __version__, journal
+from cwai_bench.launch import finish, wire
+from cwai_bench.launch.order import Opening, Order, Outcome, Peer
+from cwai_bench.model import NodeEnd, RankEvent, RankState, Scalar
+from cwai_bench.text import Text, plain
+
+LOCK = "\0cwai-bench-node"
+BEAT_SECONDS = 0.5
+SILENT_SECONDS = 3.0
+"""A rank beats from a thread of its own: this long without a beat means that the process stands still."""
+OVERDUE_GRACE = 1.0
+LAUNCHER_GRACE = 1.0
+"""After a death, how long the launcher may take to end the other ranks before the keeper does."""
+TERM_GRACE = 0.7
+ABNORMAL_WAIT = 3.0
+"""How long the merging keeper waits for the others after an abnormal end; a report is due within 5 s of a death."""
+NORMAL_WAIT = 30.0
+FIRST_RANK_WAIT = 60.0
+CONNECT_PATIENCE = 1.0
+
+
+# ------------------------------------------------------------------------------- rank and its keeper
+
+
+class Hello(msgspec.Struct, tag="hello"):
+    rank: int
+    pid: int
+
+
+class Open(msgspec.Struct, tag="open"):
+    opening: Opening
+    ranks: list[int]
+    """The ranks of this node, so that a keeper knows for whom it waits."""
+
+
+class Entry(msgspec.Struct, tag="entry"):
+    """One record for the journal, encoded."""
+
+    record: msgspec.Raw
+
+
+class Beat(msgspec.Struct, tag="beat"):
+    """Alive. ``left``: seconds until the item's deadline."""
+
+    item: str
+    left: float
+    progress: dict[str, Scalar]
+
+
+class SignalSeen(msgspec.Struct, tag="signal"):
+    number: int
+
+
+class Bye(msgspec.Struct, tag="bye"):
+    """The rank has done what it could and waits for the verdict."""
+
+    state: RankState
+    detail: Text | None = None
+    interrupted: int = 0
+
+
+FromRank = Hello | Open | Entry | Beat | SignalSeen | Bye
+
+
+class Welcome(msgspec.Struct, tag="welcome"):
+    """``refusal``: why this node cannot be used now. ``version``: of the keeper."""
+
+    peer: Peer
+    version: str
+    refusal: Text | None = None
+
+
+class Verdict(msgspec.Struct, tag="verdict"):
+    outcome: Outcome | None
+    trouble: Text | None = None
+
+
+ToRank = Welcome | Verdict
+from_rank: msgspec.json.Decoder[FromRank] = msgspec.json.Decoder(FromRank)
+to_rank: msgspec.json.Decoder[ToRank] = msgspec.json.Decoder(ToRank)
+
+
+# ------------------------------------------------------------------------------- keeper and keeper
+
+
+class Chunk(msgspec.Struct, tag="chunk"):
+    lines: list[msgspec.Raw]
+
+
+class Delivered(msgspec.Struct, tag="delivered"):
+    """All chunks are sent. ``name``: of the journal file; ``closed``: nothing more will come."""
+
+    peer: Peer
+    name: str
+    opening: Opening
+
+
+class Abort(msgspec.Struct, tag="abort"):
+    """Something is wrong elsewhere: stop your ranks, then deliver."""
+
+    sender: str
+
+
+class Result(msgspec.Struct, tag="result"):
+    outcome: Outcome
+
+
+class Failure(msgspec.Struct, tag="failure"):
+    trouble: Text
+
+
+BetweenKeepers = Chunk | Delivered | Abort | Result | Failure
+between_keepers: msgspec.json.Decoder[BetweenKeepers] = msgspec.json.Decoder(BetweenKeepers)
+
+
+class Holder(msgspec.Struct):
+    """Who holds a node: what the lock answers."""
+
+    run_id: str
+    pid: int
+    user: str
+    since: float
+
+
+class _Rank:
+    """What the keeper knows of one rank of its node."""
+
+    def __init__(self, rank: int, pid: int, writer: asyncio.StreamWriter) -> None:
+        self.rank, self.pid, self.writer = rank, pid, writer
+        self.last_beat = time.monotonic()
+        self.item = ""
+        self.overdue_at = float("inf")
+        self.progress: dict[str, Scalar] = {}
+        self.signalled = 0
+        self.over = False
+        self.bye: Bye | None = None
+        self.judged = False
+
+    def stands_still(self) -> Text | None:
+        """Why this process makes no progress of any kind, or None when it is alive."""
+        state = process_state(self.pid)
+        if state in ("T", "t"):
+            return Text("the process is stopped (state T)", "进程已被暂停（状态 T）")
+        silent = time.monotonic() - self.last_beat
+        if silent > SILENT_SECONDS:
+            return Text("no heartbeat for {s:.0f} s (process state {p})", "{s:.0f} 秒没有心跳（进程状态 {p}）").fill(
+                s=silent, p=state or "?"
+            )
+        return None
+
+
+def process_state(pid: int) -> str:
+    """The state letter of a process (``R``, ``S``, ``D``, ``T``, ``Z`` …), or ``""`` when it is gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0]
+    except (OSError, IndexError):
+        return ""
+
+
+class Merger:
+    """Collects the journals of a run from the keepers, and concludes once all are in or time is up."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, bytes] = {}
+        self.arrived: dict[str, Peer] = {}
+        self.opening: Opening | None = None
+        self.changed = asyncio.Event()
+        self.outcome: Outcome | None = None
+        self.trouble: Text | None = None
+        self.settled = asyncio.Event()
+        self.answering = 0
+
+    def take(self, delivered: Delivered, lines: list[bytes]) -> None:
+        self.files[delivered.name] = b"".join(line + b"\n" for line in lines)
+        self.arrived[delivered.peer.id] = delivered.peer
+        self.opening = self.opening or delivered.opening
+        self.changed.set()
+
+    def expected(self) -> list[Peer]:
+        """The keepers that have a journal: the roster without a front, which has none."""
+        return [p for p in self.opening.roster if p.node] if self.opening else []
+
+    def complete(self) -> bool:
+        return self.opening is not None and all(p.id in self.arrived for p in self.expected())
+
+    async def wait(self, deadline: Callable[[], float]) -> None:
+        """Until all journals are in, or ``deadline()`` (monotonic, asked again and again) has passed."""
+        while not self.complete() and time.monotonic() < deadline():
+            self.changed.clear()
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self.changed.wait(), 0.1)
+
+    def conclude(self) -> None:
+        """Merge, judge, render and publish. Never raises: what went wrong is ``trouble``, for whoever waits."""
+        if self.opening is None:
+            self.trouble = Text("no rank got as far as measuring", "没有任何进程开始测量")
+        else:
+            missing = [p.node for p in self.expected() if p.id not in self.arrived]
+            try:
+                self.outcome = finish.conclude(self.files, missing, self.opening.order)
+            except Exception as e:  # the run is in the journals; a bug or a bad file here must not lose it
+                show = getattr(e, "show", None)
+                en, zh = (show("en"), show("zh")) if show else (f"{type(e).__name__}: {e}",) * 2
+                self.trouble = Text(
+                    f"the report could not be made: {en}\n  → the journals are kept: cwai-bench report "
+                    f"{self.opening.header.run_id}",
+                    f"无法生成报告：{zh}\n  → 日志已保留：cwai-bench report {self.opening.header.run_id}",
+                )
+        self.settled.set()
+
+    async def serve(self, line: wire.Sealed, on_abort: Callable[[], None]) -> None:
+        """One keeper on the line: take its journal, and answer with the result when there is one."""
+        lines: list[bytes] = []
+        while True:
+            message = await line.receive(between_keepers)
+            if message is None:
+                return
+            if isinstance(message, Chunk):
+                lines += [bytes(raw) for raw in message.lines]
+            elif isinstance(message, Abort):
+                on_abort()
+                return
+            elif isinstance(message, Delivered):
+                self.answering += 1
+                try:
+                    self.take(message, lines)
+                    await self.settled.wait()
+                    await line.send(Result(self.outcome) if self.outcome else Failure(self.trouble or plain("?")))
+                finally:
+                    self.answering -= 1
+                return
+
+    async def answered(self) -> None:
+        """Until every keeper that waits has our answer, for two seconds at most."""
+        end = time.monotonic() + 2.0
+        while self.answering and time.monotonic() < end:
+            await asyncio.sleep(0.02)
+
+
+async def listen(
+    merger: Merger, secret: Callable[[], str], identity: str, on_abort: Callable[[], None]
+) -> tuple[asyncio.AbstractServer, int]:
+    """Serve other keepers on a port of the system's choice. Strangers are dropped; see wire.py."""
+    pending = 0
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal pending
+        if not secret() or pending >= 256:
+            writer.close()
+            return
+        pending += 1
+        try:
+            line = await wire.accept(reader, writer, secret(), identity)
+        except (wire.WireError, OSError, asyncio.TimeoutError):
+            writer.close()
+            return
+        finally:
+            pending -= 1
+        with contextlib.suppress(wire.WireError, OSError, msgspec.DecodeError):
+            await merger.serve(line, on_abort)
+        line.close()
+
+    server = await asyncio.start_server(talk, "0.0.0.0", 0)
+    return server, server.sockets[0].getsockname()[1]
+
+
+class Keeper:
+    """One node's keeper. ``run`` returns when the verdict has been told to all who wait for it."""
+
+    def __init__(self, key: str, node: str, lock: bool) -> None:
+        self.key, self.node, self.lock = key, node, lock
+        self.id = os.urandom(6).hex()
+        self.started = time.time()
+        self.ranks: dict[int, _Rank] = {}
+        self.expected_ranks: set[int] = set()
+        self.opening: Opening | None = None
+        self.writer: journal.Writer | None = None
+        self.refusal: Text | None = None
+        self.merger = Merger()
+        self.aborting: asyncio.Task[None] | None = None
+        self.abort_started = float("inf")
+        self.interrupted = 0
+        self.peer = Peer(self.id, node, [], 0)
+        self.lock_socket: socket.socket | None = None
+
+    # ---- life
+
+    async def run(self) -> None:
+        try:
+            server = await asyncio.start_unix_server(self._rank_line, path=self.key, limit=wire.MAX_FRAME)
+        except OSError:
+            return  # another rank's keeper was faster: that one keeps this node
+        lock_server = await self._take_lock() if self.lock else None
+        try:
+            tcp, port = await listen(self.merger, self._secret, self.id, self._abort_soon)
+            self.peer = Peer(self.id, self.node, addresses(), port)
+            await self._until_ranks_are_over()
+            if self.opening is not None:
+                await self._conclude(self.opening)
+            await self._tell_ranks()
+            tcp.close()
+        finally:
+            server.close()
+            if lock_server is not None:
+                lock_server.close()
+
+    def _secret(self) -> str:
+        return self.opening.secret if self.opening else ""
+
+    async def _take_lock(self) -> asyncio.AbstractServer | None:
+        try:
+            return await asyncio.start_unix_server(self._answer_holder, path=LOCK)
+        except OSError:
+            self.refusal = await _who_holds(self.node)
+            return None
+
+    async def _answer_holder(self, _reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        run_id = self.opening.header.run_id if self.opening else ""
+        import pwd
+
+        try:
+            user = pwd.getpwuid(os.getuid()).pw_name
+        except KeyError:
+            user = str(os.getuid())
+        writer.write(msgspec.json.encode(Holder(run_id, os.getpid(), user, self.started)))
+        with contextlib.suppress(OSError):
+            await writer.drain()
+        writer.close()
+
+    # ---- ranks
+
+    async def _rank_line(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if _peer_uid(writer) not in (os.getuid(), 0):
+            writer.close()
+            return
+        rank: _Rank | None = None
+        try:
+            while (payload := await wire.receive(reader)) is not None:
+                message = from_rank.decode(payload)
+                if isinstance(message, Hello):
+                    rank = self.ranks[message.rank] = _Rank(message.rank, message.pid, writer)
+                    _send(writer, Welcome(self.peer, __version__, self.refusal))
+                elif rank is not None:
+                    self._from_rank(rank, message)
+        except (wire.WireError, OSError, msgspec.DecodeError) as e:
+            if rank is not None:
+                self._event(rank, "failed", plain(f"{type(e).__name__}: {e}"))
+        if rank is not None:
+            self._rank_gone(rank)
+
+    def _from_rank(self, rank: _Rank, message: FromRank) -> None:
+        rank.last_beat = time.monotonic()
+        if isinstance(message, Open):
+            self._open(message)
+        elif isinstance(message, Entry):
+            if self.writer is not None:
+                self.writer.write_line(bytes(message.record))
+        elif isinstance(message, Beat):
+            rank.item, rank.progress = message.item, message.progress
+            rank.overdue_at = time.monotonic() + message.left + OVERDUE_GRACE
+        elif isinstance(message, SignalSeen):
+            rank.signalled = message.number
+            self._event(rank, "signalled", signal_number=message.number)
+        elif isinstance(message, Bye):
+            rank.bye, rank.over = message, True
+            self.interrupted = self.interrupted or message.interrupted
+            self._event(rank, message.state, message.detail, signal_number=message.interrupted)
+            if message.state == "failed" or message.interrupted:
+                self._abort_soon()
+
+    def _open(self, message: Open) -> None:
+        if self.opening is not None:
+            return
+        self.opening = message.opening
+        self.expected_ranks = set(message.ranks)
+        header = msgspec.structs.replace(message.opening.header, node=self.node, writer=self.id)
+        name = journal.file_name(self.node, self.id)
+        self.writer = journal.Writer(journal.spool_dir() / header.run_id / name)
+        self.writer.write(header)
+        for rank in sorted(self.ranks.values(), key=lambda r: r.rank):
+            self._event(rank, "started")
+
+    def _event(self, rank: _Rank, state: RankState, detail: Text | None = None, signal_number: int = 0) -> None:
+        if self.writer is not None:
+            self.writer.write(
+                RankEvent(
+                    rank.rank,
+                    self.node,
+                    time.time(),
+                    state,
+                    rank.item,
+                    detail,
+                    signal_number,
+                    rank.pid,
+                    rank.progress,
+                )
+            )
+
+    def _rank_gone(self, rank: _Rank) -> None:
+        if rank.over:
+            return
+        rank.over = True
+        if rank.signalled or rank.judged:
+            return  # it was told to stop, or we already know what was wrong with it
+        self._event(rank, "died", Text("the process ended without a word", "进程无任何消息即终止"))
+        self._abort_soon()
+
+    # ---- when something is wrong
+
+    def _abort_soon(self) -> None:
+        if self.aborting is None:
+            self.abort_started = time.monotonic()
+            self.aborting = asyncio.get_running_loop().create_task(self._abort())
+
+    async def _abort(self) -> None:
+        """Tell the other keepers, give the launcher a moment to end the ranks, then end our own."""
+        opening = self.opening
+        telling: list[Awaitable[None]] = []
+        if opening is not None:
+            telling = [self._tell_abort(p, opening.secret) for p in opening.roster if p.id != self.id and p.node]
+        told = asyncio.gather(*telling)
+        self._judge_the_still()
+        for number, grace in ((0, LAUNCHER_GRACE), (signal.SIGTERM, TERM_GRACE), (signal.SIGKILL, TERM_GRACE)):
+            for rank in self.ranks.values():
+                if number and not rank.over:
+                    rank.judged = True
+                    with contextlib.suppress(ProcessLookupError, PermissionError):
+                        os.kill(rank.pid, number)
+            end = time.monotonic() + grace
+            while time.monotonic() < end and not all(r.over for r in self.ranks.values()):
+                await asyncio.sleep(0.02)
+        await told
+
+    async def _tell_abort(self, peer: Peer, secret: str) -> None:
+        with contextlib.suppress(OSError, wire.WireError, asyncio.TimeoutError):
+            line = await wire.connect(peer.addresses, peer.port, secret, CONNECT_PATIENCE, peer.id)
+            await line.send(Abort(self.id))
+            line.close()
+
+    def _judge_the_still(self) -> None:
+        """Name the ranks of this node that stand still; called once, when the run is being given up."""
+        for rank in self.ranks.values():
+            if rank.over or rank.judged:
+                continue
+            why = rank.stands_still()
+            if why is not None:
+                rank.judged = True
+                self._event(rank, "stalled", why)
+
+    def _watch(self) -> None:
+        now = time.monotonic()
+        late = [r for r in self.ranks.values() if not r.over and now > r.overdue_at]
+        if not late or self.aborting is not None:
+            return
+        self._judge_the_still()
+        for rank in late:
+            if not rank.judged:
+                rank.judged = True
+                self._event(rank, "overdue", Text("still in this item at its deadline", "到截止时间仍未完成该项"))
+        self._abort_soon()
+
+    async def _until_ranks_are_over(self) -> None:
+        give_up = time.monotonic() + FIRST_RANK_WAIT
+        while True:
+            await asyncio.sleep(0.02 if self.aborting else 0.05)
+            self._watch()
+            known = set(self.ranks) >= self.expected_ranks
+            if self.ranks and known and all(r.over for r in self.ranks.values()):
+                break
+            if not self.ranks and time.monotonic() > give_up:
+                break
+        if self.aborting is not None:
+            await self.aborting
+
+    # ---- the end
+
+    async def _conclude(self, opening: Opening) -> None:
+        assert self.writer is not None
+        self.writer.write(NodeEnd(self.node, time.time(), self.interrupted))
+        self.writer.close()
+        delivered = Delivered(self.peer, self.writer.path.name, opening)
+        for peer in opening.roster:
+            if peer.id == self.id:
+                break
+            result = await self._deliver(peer, delivered, opening.secret)
+            if isinstance(result, Result):
+                self.merger.outcome = result.outcome
+                self._drop_spool()
+                return
+            if isinstance(result, Failure):
+                self.merger.trouble = result.trouble
+                return
+        self.merger.take(delivered, self.writer.lines)
+        patience = ABNORMAL_WAIT if self.aborting else NORMAL_WAIT
+        end = time.monotonic() + patience
+        await self.merger.wait(lambda: end if not self.aborting else min(end, self.abort_started + ABNORMAL_WAIT + 1))
+        self.merger.conclude()
+        if self.merger.outcome is not None and self.merger.outcome.folder:
+            self._drop_spool()
+
+    async def _deliver(self, peer: Peer, delivered: Delivered, secret: str) -> Result | Failure | None:
+        """The journal to another keeper; its answer, or None when it is not there (any more)."""
+        assert self.writer is not None
+        line = None
+        for pause in (0.2, 0.5, 0.0):  # its ranks may be a moment behind ours in handing it the secret
+            try:
+                line = await wire.connect(peer.addresses, peer.port, secret, CONNECT_PATIENCE, peer.id)
+                break
+            except (OSError, wire.WireError, asyncio.TimeoutError):
+                await asyncio.sleep(pause)
+        if line is None:
+            return None
+        try:
+            batch: list[msgspec.Raw] = []
+            size = 0
+            for raw in self.writer.lines:
+                batch.append(msgspec.Raw(raw))
+                size += len(raw)
+                if size > wire.MAX_FRAME // 4:
+                    await line.send(Chunk(batch))
+                    batch, size = [], 0
+            await line.send(Chunk(batch))
+            await line.send(delivered)
+            answer = await asyncio.wait_for(line.receive(between_keepers), NORMAL_WAIT * 2)
+        except (OSError, wire.WireError, asyncio.TimeoutError):
+            return None
+        finally:
+            line.close()
+        return answer if isinstance(answer, Result | Failure) else None
+
+    def _drop_spool(self) -> None:
+        """The run is in the store: what is spooled is not needed any more."""
+        assert self.writer is not None
+        with contextlib.suppress(OSError):
+            self.writer.path.unlink()
+            self.writer.path.parent.rmdir()
+
+    async def _tell_ranks(self) -> None:
+        for rank in self.ranks.values():
+            if rank.bye is not None:
+                with contextlib.suppress(OSError):
+                    _send(rank.writer, Verdict(self.merger.outcome, self.merger.trouble))
+                    await asyncio.wait_for(rank.writer.drain(), 2.0)
+        await self.merger.answered()
+
+
+def _send(writer: asyncio.StreamWriter, message: ToRank) -> None:
+    writer.write(wire.frame(msgspec.json.encode(message)))
+
+
+def _peer_uid(writer: asyncio.StreamWriter) -> int:
+    sock: socket.socket = writer.get_extra_info("socket")
+    raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    return int(struct.unpack("3i", raw)[1])
+
+
+async def _who_holds(node: str) -> Text:
+    try:
+        reader, writer = await asyncio.wait_for(asyncio.open_unix_connection(LOCK), 1.0)
+        answer = await asyncio.wait_for(reader.read(4096), 1.0)
+        writer.close()
+        holder = msgspec.json.decode(answer, type=Holder)
+    except (OSError, asyncio.TimeoutError, msgspec.DecodeError):
+        return Text("another run holds {n}", "{n} 正被另一次运行占用").fill(n=node)
+    return Text(
+        "{n} is busy with run {r} of {u} (pid {p}, since {t})", "{n} 正被 {u} 的运行 {r} 占用（进程 {p}，开始于 {t}）"
+    ).fill(
+        n=node,
+        r=holder.run_id or "?",
+        u=holder.user,
+        p=holder.pid,
+        t=time.strftime("%H:%M:%S UTC", time.gmtime(holder.since)),
+    )
+
+
+def addresses() -> list[str]:
+    """IPv4 addresses of this node, those of real networks first; loopback last, for processes on the same node."""
+    import fcntl
+
+    found: list[str] = []
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        for _index, name in socket.if_nameindex():
+            try:
+                raw = fcntl.ioctl(probe.fileno(), 0x8915, struct.pack("256s", name.encode()[:15]))  # SIOCGIFADDR
+            except OSError:
+                continue
+            found.append(socket.inet_ntoa(raw[20:24]))
+    return sorted(dict.fromkeys(found), key=lambda a: a.startswith("127."))
+
+
+def start(key: str, node: str, lock: bool) -> None:
+    """Start a keeper in a session of its own; returns at once in the caller. Must come before MPI and before threads.
+
+    It is forked twice, so that it is nobody's child, and shares none of the launcher's pipes: an mpirun waits for
+    their end, and a keeper lives on.
+    """
+    pid = os.fork()
+    if pid:
+        os.waitpid(pid, 0)
+        return
+    try:
+        os.setsid()
+        if os.fork():
+            os._exit(0)
+        null = os.open(os.devnull, os.O_RDWR)
+        for fd in (0, 1, 2):
+            os.dup2(null, fd)
+        os.closerange(3, 4096)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+        os.chdir("/")
+        asyncio.run(Keeper(key, node, lock).run())
+    except BaseException:  # nobody waits for this process, so what it died of is left where its journal is
+        import traceback
+
+        (journal.spool_dir() / f"keeper-{os.getpid()}.log").write_text(traceback.format_exc())
+    finally:
+        os._exit(0)
+
+
+__all__ = ["LOCK", "Keeper", "Merger", "Order", "addresses", "listen", "start"]

@@ -1,0 +1,189 @@
+"""Frames between processes: length-bounded JSON; between nodes also authenticated.
+
+::
+
+    frame   := length (4 bytes, big endian) payload
+    sealed  := length payload tag, tag = HMAC-SHA256(key, direction | sequence | payload)
+
+Keepers prove to each other that they know the secret of the run before anything else is read. A stranger gets
+a nonce, five seconds and 64 bytes; then the line is closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import os
+import socket
+import struct
+from typing import Any, TypeVar
+
+import msgspec
+
+MAX_FRAME = 64 << 20
+MAX_TOTAL = 1 << 30
+HANDSHAKE_SECONDS = 5.0
+MAGIC = b"CWAIB1\0\0"
+_LENGTH = struct.Struct("!I")
+_TAG = 32
+_NONCE = 32
+
+T = TypeVar("T")
+
+
+class WireError(Exception):
+    """The other end broke the protocol, or is a stranger."""
+
+
+def frame(payload: bytes) -> bytes:
+    return _LENGTH.pack(len(payload)) + payload
+
+
+def send_sync(sock: socket.socket, message: Any) -> None:
+    sock.sendall(frame(msgspec.json.encode(message)))
+
+
+def receive_sync(sock: socket.socket, decoder: msgspec.json.Decoder[T]) -> T | None:
+    """One message from a blocking socket, or None at the end of the stream. The socket's own timeout applies."""
+    head = _exactly(sock, _LENGTH.size)
+    if head is None:
+        return None
+    (length,) = _LENGTH.unpack(head)
+    if length > MAX_FRAME:
+        raise WireError(f"frame of {length} bytes")
+    body = _exactly(sock, length)
+    return None if body is None else decoder.decode(body)
+
+
+def _exactly(sock: socket.socket, count: int) -> bytes | None:
+    parts: list[bytes] = []
+    while count:
+        part = sock.recv(min(count, 1 << 20))
+        if not part:
+            return None
+        parts.append(part)
+        count -= len(part)
+    return b"".join(parts)
+
+
+async def receive(reader: asyncio.StreamReader) -> bytes | None:
+    """One frame, or None at the end of the stream."""
+    try:
+        (length,) = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))
+        if length > MAX_FRAME:
+            raise WireError(f"frame of {length} bytes")
+        return await reader.readexactly(length)
+    except (asyncio.IncompleteReadError, ConnectionError):
+        return None
+
+
+class Sealed:
+    """An authenticated line between two keepers. Each direction has its own key and counts its frames."""
+
+    def __init__(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, send_key: bytes, receive_key: bytes
+    ) -> None:
+        self._reader, self._writer = reader, writer
+        self._send_key, self._receive_key = send_key, receive_key
+        self._sent = self._received = self._bytes = 0
+
+    async def send(self, message: Any) -> None:
+        payload = msgspec.json.encode(message)
+        if len(payload) > MAX_FRAME:
+            raise WireError(f"a message of {len(payload)} bytes does not fit in a frame")
+        tag = _seal(self._send_key, self._sent, payload)
+        self._sent += 1
+        self._writer.write(frame(payload) + tag)
+        await self._writer.drain()
+
+    async def receive(self, decoder: msgspec.json.Decoder[T]) -> T | None:
+        payload = await receive(self._reader)
+        if payload is None:
+            return None
+        self._bytes += len(payload)
+        if self._bytes > MAX_TOTAL:
+            raise WireError("more than 1 GiB on one line")
+        try:
+            tag = await self._reader.readexactly(_TAG)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            return None
+        if not hmac.compare_digest(tag, _seal(self._receive_key, self._received, payload)):
+            raise WireError("a frame whose seal is wrong")
+        self._received += 1
+        return decoder.decode(payload)
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+def _seal(key: bytes, sequence: int, payload: bytes) -> bytes:
+    return hmac.new(key, struct.pack("!Q", sequence) + payload, hashlib.sha256).digest()
+
+
+def _derive(secret: str, label: bytes, ours: bytes, theirs: bytes) -> bytes:
+    return hmac.new(bytes.fromhex(secret), label + ours + theirs, hashlib.sha256).digest()
+
+
+async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, secret: str, identity: str) -> Sealed:
+    """The listening end, which proves to be ``identity``.
+
+    Raises WireError for one who does not know the secret, asyncio.TimeoutError for one who stalls.
+    """
+    nonce = os.urandom(_NONCE)
+
+    async def meet() -> Sealed:
+        writer.write(MAGIC + nonce)
+        await writer.drain()
+        try:
+            answer = await reader.readexactly(_NONCE + _TAG)
+        except (asyncio.IncompleteReadError, ConnectionError) as e:
+            raise WireError("hung up during the handshake") from e
+        other, proof = answer[:_NONCE], answer[_NONCE:]
+        if not hmac.compare_digest(proof, _derive(secret, b"connect", nonce, other)):
+            raise WireError("does not know the secret of the run")
+        writer.write(_derive(secret, b"accept" + identity.encode(), nonce, other))
+        await writer.drain()
+        return Sealed(
+            reader,
+            writer,
+            _derive(secret, b"to-connector", nonce, other),
+            _derive(secret, b"to-acceptor", nonce, other),
+        )
+
+    return await asyncio.wait_for(meet(), HANDSHAKE_SECONDS)
+
+
+async def connect(addresses: list[str], port: int, secret: str, patience: float, identity: str) -> Sealed:
+    """The calling end: the first address where ``identity`` answers (another node may have the same private address).
+    Raises OSError, WireError or TimeoutError of the last one tried."""
+    trouble: Exception = WireError("no address to try")
+    for address in addresses:
+        try:
+            return await asyncio.wait_for(_connect(address, port, secret, identity), patience)
+        except (OSError, WireError, asyncio.TimeoutError) as e:
+            trouble = e
+    raise trouble
+
+
+async def _connect(address: str, port: int, secret: str, identity: str) -> Sealed:
+    reader, writer = await asyncio.open_connection(address, port)
+    try:
+        hello = await reader.readexactly(len(MAGIC) + _NONCE)
+        if not hello.startswith(MAGIC):
+            raise WireError("the other end is not cwai-bench")
+        theirs, ours = hello[len(MAGIC) :], os.urandom(_NONCE)
+        writer.write(ours + _derive(secret, b"connect", theirs, ours))
+        await writer.drain()
+        proof = await reader.readexactly(_TAG)
+        if not hmac.compare_digest(proof, _derive(secret, b"accept" + identity.encode(), theirs, ours)):
+            raise WireError("the other end does not know the secret of the run")
+    except asyncio.IncompleteReadError as e:
+        writer.close()
+        raise WireError("hung up during the handshake") from e
+    except BaseException:
+        writer.close()
+        raise
+    return Sealed(
+        reader, writer, _derive(secret, b"to-acceptor", theirs, ours), _derive(secret, b"to-connector", theirs, ours)
+    )

@@ -1,0 +1,106 @@
+"""The plan: which checks and which probes, in which order, how long they should take, and what is left out and why.
+
+A pure function of the person's choice and the world. It can be printed (``--dry-run``) and travels in the journal.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from dataclasses import dataclass, field
+from typing import Literal
+
+from cwai_bench.checks import CHECKS
+from cwai_bench.errors import UsageError
+from cwai_bench.model import LeftOut, Plan, ProbeSpec
+from cwai_bench.probes import PROBES, Options, World
+from cwai_bench.text import Text
+
+RunType = Literal["run", "check", "rdma", "collective"]
+
+CHECKS_EXPECTED = 1.5
+"""Seconds that the server check of a node is expected to take; ``make bench`` measures it."""
+
+STARTUP_EXPECTED = 1.0
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What the person asked for. ``items`` and ``skip`` are ids or patterns (``memory.*``); empty items: all."""
+
+    run_type: RunType
+    items: tuple[str, ...] = ()
+    skip: tuple[str, ...] = ()
+    budget: float | None = None
+    options: Options = field(default_factory=Options)
+    recorded: bool = False
+
+
+def select(names: list[str], items: tuple[str, ...], skip: tuple[str, ...]) -> list[str]:
+    """``names`` that match any of ``items`` (all when empty) and none of ``skip``, in their own order."""
+    return [
+        n
+        for n in names
+        if (not items or any(fnmatch.fnmatchcase(n, p) for p in items))
+        and not any(fnmatch.fnmatchcase(n, p) for p in skip)
+    ]
+
+
+def known_items(run_type: RunType) -> list[str]:
+    """Ids of all checks and probes that belong to a command."""
+    checks = list(CHECKS) if run_type in ("run", "check") else []
+    return checks + [p.info.id for p in PROBES.values() if run_type in p.commands]
+
+
+def refuse_unknown(patterns: tuple[str, ...], run_type: RunType) -> None:
+    """Raise UsageError for a pattern that matches nothing, with the nearest name."""
+    import difflib
+
+    names = known_items(run_type)
+    for pattern in patterns:
+        if any(fnmatch.fnmatchcase(n, pattern) for n in names):
+            continue
+        near = difflib.get_close_matches(pattern, names, 1, 0.4)
+        raise UsageError(
+            Text("unknown item {p!r}", "未知的检测项 {p!r}").fill(p=pattern),
+            Text(
+                "did you mean {n!r}? All items: cwai-bench check --list",
+                "是否想用 {n!r}？全部检测项：cwai-bench check --list",
+            ).fill(n=near[0])
+            if near
+            else Text("all items: cwai-bench check --list", "全部检测项：cwai-bench check --list"),
+        )
+
+
+def make_plan(choice: Choice, world: World) -> Plan:
+    """Raises UsageError for unknown items, and for a command that cannot do anything in this world."""
+    refuse_unknown(choice.items + choice.skip, choice.run_type)
+    checks: list[str] = []
+    if choice.run_type in ("run", "check"):
+        checks = select(list(CHECKS), choice.items, choice.skip)
+    probes: list[ProbeSpec] = []
+    left_out: list[LeftOut] = []
+    for probe in PROBES.values():
+        if choice.run_type not in probe.commands or not select([probe.info.id], choice.items, choice.skip):
+            continue
+        if choice.recorded:
+            left_out.append(
+                LeftOut(probe.info.id, "absent", Text("a recorded node cannot be probed", "录制的节点无法执行探测"))
+            )
+            continue
+        for found in probe.plan(world, choice.options):
+            (left_out if isinstance(found, LeftOut) else probes).append(found)  # type: ignore[arg-type]
+    expected = STARTUP_EXPECTED + (CHECKS_EXPECTED if checks else 0.0)
+    kept: list[ProbeSpec] = []
+    for spec in probes:
+        if choice.budget is not None and expected + spec.expected > choice.budget:
+            left_out.append(
+                LeftOut(
+                    spec.id,
+                    "not_selected",
+                    Text("does not fit in the time budget of {b:g} s", "超出时间预算 {b:g} 秒").fill(b=choice.budget),
+                )
+            )
+            continue
+        kept.append(spec)
+        expected += spec.expected
+    return Plan(checks, kept, left_out, expected, choice.budget)
