@@ -43,7 +43,8 @@ def _netns() -> str | None:
     missing = _root() or _needs("ip") or _needs("unshare")
     if missing:
         return missing
-    attempt = ["unshare", "--net", "--uts", "--mount", "ip", "link", "add", "a", "type", "veth", "peer", "name", "b"]
+    apart = ["unshare", "--net", "--uts", "--ipc", "--mount", "--pid", "--fork"]
+    attempt = [*apart, "ip", "link", "add", "veth0", "type", "veth", "peer", "name", "veth1"]
     done = subprocess.run(attempt, capture_output=True, text=True, timeout=20, check=False)
     return None if done.returncode == 0 else f"network namespaces do not work here: {done.stderr.strip()}"
 
