@@ -13,7 +13,7 @@ import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from cwai_bench.cli import options
 from cwai_bench.cli.parser import Parser
@@ -79,6 +79,10 @@ def main(parser: Parser, argv: Sequence[str], lang: Lang) -> int:
     os.environ.pop(rank.FRONT_VARIABLE, None)
     sys.stdout.flush()
     sys.stderr.flush()
+    return _become(command)
+
+
+def _become(command: list[str]) -> NoReturn:
     os.execvp(command[0], command)
 
 
