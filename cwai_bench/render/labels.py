@@ -1,0 +1,217 @@
+"""The words of a report that are the same in every report, in both languages."""
+
+from __future__ import annotations
+
+from cwai_bench.model import Action, ItemKind, ReasonCode, Severity, Status
+from cwai_bench.text import Text
+
+STATUS: dict[Status, Text] = {
+    Status.PASS: Text("passed", "通过"),
+    Status.WARN: Text("warning", "警告"),
+    Status.FAIL: Text("failed", "不通过"),
+    Status.UNKNOWN: Text("unknown", "未知"),
+    Status.SKIP: Text("skipped", "跳过"),
+    Status.NA: Text("not judged", "不涉及"),
+}
+
+STATUS_MEANING: dict[Status, Text] = {
+    Status.PASS: Text("as it should be", "符合要求"),
+    Status.WARN: Text("works, yet not as it should be; does not fail the run", "可用但不理想，不影响总体结论"),
+    Status.FAIL: Text("not as it should be", "不符合要求"),
+    Status.UNKNOWN: Text("should have been known, and is not", "本应得出结论，但未能得出"),
+    Status.SKIP: Text("does not apply here, or was not chosen", "此处不适用，或未被选择"),
+    Status.NA: Text("listed, not judged: there is no baseline", "仅列出各节点的值，未设基线，不作判断"),
+}
+
+KIND: dict[ItemKind, Text] = {
+    ItemKind.NODE: Text("node", "节点通用"),
+    ItemKind.CONSISTENCY: Text("consistency", "多节点一致性"),
+    ItemKind.CONFIGURABLE: Text("configurable", "节点可配置"),
+    ItemKind.PROBE: Text("probe", "性能探测"),
+}
+
+SEVERITY: dict[Severity, Text] = {
+    Severity.CRITICAL: Text("critical", "严重"),
+    Severity.MAJOR: Text("major", "重要"),
+    Severity.MINOR: Text("minor", "次要"),
+}
+
+ACTION: dict[Action, Text] = {
+    Action.NONE: Text("nothing to do", "无需处理"),
+    Action.MONITOR: Text("keep an eye on it", "持续观察"),
+    Action.FIX_CONFIG: Text("mend the configuration", "修改配置"),
+    Action.RESET: Text("reset the device", "复位设备"),
+    Action.REBOOT: Text("reboot the node", "重启节点"),
+    Action.ISOLATE: Text("take the node out of use", "隔离节点"),
+    Action.CONTACT_VENDOR: Text("contact the vendor", "联系厂商"),
+}
+
+REASON: dict[ReasonCode, Text] = {
+    "absent": Text("not present here", "此处不存在"),
+    "not_selected": Text("not chosen", "未选择"),
+    "no_criterion": Text("no criterion was given", "未给出判断标准"),
+    "missing_source": Text("the source is missing", "数据来源缺失"),
+    "missing_tool": Text("a tool is missing", "缺少工具"),
+    "permission": Text("permission denied", "权限不足"),
+    "timeout": Text("timed out", "超时"),
+    "parse": Text("the answer could not be understood", "无法解析输出"),
+    "unsupported": Text("not supported", "不支持"),
+    "busy": Text("in use by others", "正被占用"),
+    "one_rank": Text("needs more than one rank", "需要多个进程"),
+    "no_baseline": Text("no baseline was set", "未设基线"),
+    "baseline_lacks": Text("the baseline has no such value", "基线中没有该值"),
+    "not_comparable": Text("the values cannot be compared", "数值不可比"),
+    "node_lost": Text("the node was lost", "节点失联"),
+    "rank_lost": Text("a rank was lost", "进程丢失"),
+    "aborted": Text("given up before its end", "中途中止"),
+    "wrong_data": Text("wrong data arrived", "数据校验失败"),
+    "error": Text("an error occurred", "发生错误"),
+}
+
+RUN_TYPE: dict[str, Text] = {
+    "run": Text("full run", "完整检测"),
+    "check": Text("server check", "服务器检测"),
+    "rdma": Text("network performance check", "网络性能检测"),
+    "collective": Text("collective library check", "通讯库性能检测"),
+    "gate": Text("gate before a job", "作业准入检测"),
+}
+
+RUN_STATUS: dict[str, Text] = {
+    "running": Text("still running", "进行中"),
+    "complete": Text("complete", "已完成"),
+    "partial": Text("partial: something was lost on the way", "部分完成：途中有丢失"),
+    "terminated": Text("stopped before its end", "被终止"),
+    "error": Text("ended by an error", "因错误结束"),
+}
+
+EXIT_MEANING: dict[int, Text] = {
+    0: Text("every required item passed", "所有必需项均通过"),
+    1: Text("something failed", "有检测项不通过"),
+    2: Text("the command, or a file given to it, is wrong", "命令或所给文件有误"),
+    3: Text("no verdict: something required is not known", "无法下结论：有必需项未知"),
+    130: Text("interrupted (SIGINT)", "被中断（SIGINT）"),
+    143: Text("told to stop (SIGTERM)", "被要求停止（SIGTERM）"),
+}
+
+GATE: dict[Status, Text] = {
+    Status.PASS: Text("Passed", "通过"),
+    Status.WARN: Text("Passed, with warnings", "通过，有警告"),
+    Status.FAIL: Text("Failed", "不通过"),
+    Status.UNKNOWN: Text("No verdict", "无结论"),
+    Status.SKIP: Text("Nothing applied", "无适用项"),
+    Status.NA: Text("Nothing was judged", "未作判断"),
+}
+
+RANK_STATE: dict[str, Text] = {
+    "started": Text("started", "启动"),
+    "item_begin": Text("began", "开始"),
+    "item_end": Text("ended", "结束"),
+    "signalled": Text("was told to stop", "被要求停止"),
+    "finished": Text("finished", "完成"),
+    "failed": Text("failed with an error", "因错误失败"),
+    "died": Text("died", "异常退出"),
+    "stalled": Text("stalled", "停滞"),
+    "overdue": Text("past its deadline", "超过时限"),
+    "lost": Text("lost with its node", "随节点失联"),
+}
+
+REPORT = Text("Report", "检测报告")
+REPORT_ID = Text("Report id", "报告编号")
+CHECK_TYPE = Text("Check type", "检测类型")
+START = Text("Start", "开始时间")
+END = Text("End", "结束时间")
+DURATION = Text("Duration", "检测耗时")
+RUN_STATUS_LABEL = Text("Status", "状态")
+TOOL = Text("Tool", "工具版本")
+COMMAND = Text("Command", "命令")
+NODES_DONE = Text("Nodes done", "完成节点")
+ITEMS_PASSED = Text("Items passed", "通过项")
+BASELINE = Text("Baseline", "基线")
+RANKS = Text("Ranks", "进程数")
+EXIT_CODE = Text("exit code", "退出码")
+BECAUSE = Text("Because", "原因")
+LEAVE_OUT = Text("Nodes to leave out", "建议剔除的节点")
+NO_NODE = Text("none", "无")
+RESULTS = Text("Results", "检测结果")
+MEASURED = Text("Measured", "测量结果")
+KIND_LABEL = Text("Kind", "类型")
+ITEM = Text("Item", "检测项")
+BASELINE_SET = Text("Baseline node", "基线节点")
+VERDICT = Text("Verdict", "结论")
+WHERE = Text("Where", "位置")
+METHOD = Text("Method", "检测方法")
+CRITERION = Text("Criterion", "判断标准")
+SUGGESTION = Text("Suggestion", "处理建议")
+DETAIL = Text("Detailed result", "检测结果详情")
+OBSERVED = Text("Observed", "实测")
+EXPECTED = Text("Expected", "预期")
+REASON_LABEL = Text("Reason", "原因")
+ACTION_LABEL = Text("Action", "处理动作")
+SEVERITY_LABEL = Text("Severity", "严重程度")
+EVIDENCE = Text("Evidence", "证据")
+CUT = Text("cut: the rest is in the facts of the run", "已截断：其余内容见该次运行的原始采集")
+VALUES = Text("Values", "各值分布")
+VALUE = Text("Value", "值")
+NODES = Text("Nodes", "节点")
+HINT = Text("Hint", "提示")
+REQUIRED = Text("required", "必需")
+OPTIONAL = Text("not required", "非必需")
+YES = Text("yes", "是")
+NO = Text("no", "否")
+DASH = Text("–", "–")
+NETWORK = Text("Network", "网络性能")
+COLLECTIVES = Text("Collectives", "通讯库性能")
+OTHER = Text("Other measurements", "其他测量")
+RANK_EVENTS = Text("What happened to ranks", "进程事件")
+PLAN = Text("Plan", "检测计划")
+LEFT_OUT = Text("Left out, and why", "未执行项及原因")
+ENVIRONMENT = Text("Environment", "环境")
+SETTINGS = Text("Settings", "设置")
+NOTES = Text("Notes", "说明")
+NOT_SET = Text("not set", "未设置")
+NO_VERDICT = Text("no verdict was reached on this item", "该项没有得出结论")
+YES_NAMED = Text("yes: {name}", "是：{name}")
+NOT_BUT = Text("{observed}; expected: {expected}", "{observed}；预期：{expected}")
+RUN_IS = Text(
+    "This run is not complete ({status}); what follows is what was kept.",
+    "本次运行未完整结束（{status}），以下为已保留的结果。",
+)
+NEEDS_ROOT = Text(
+    "{n} items could not be read without more privileges on {nodes}: run as root to judge them.",
+    "{n} 个检测项因权限不足无法读取（{nodes}）：以 root 运行即可判断。",
+)
+NODE_CUT = Text("{node}: its record ends before the run did", "{node}：记录在运行结束前中断")
+NODE_ABSENT = Text("{node}: nothing came back from it", "{node}：没有收到任何结果")
+TIME_UTC = Text("Time (UTC)", "时间（UTC）")
+SINCE_START = Text("After start (s)", "距开始（秒）")
+RANK = Text("Rank", "进程")
+NODE = Text("Node", "节点")
+WHAT = Text("What happened", "事件")
+PROGRESS = Text("Where it was", "进度")
+DETAIL_SHORT = Text("Detail", "详情")
+NAME = Text("Name", "名称")
+EXPECTED_TIME = Text("Expected", "预计用时")
+DEADLINE = Text("Given up after", "时限")
+PARAMETERS = Text("Parameters", "参数")
+PROBES = Text("Probes", "性能探测")
+PLAN_NOTE = Text(
+    "{checks} checks and {probes} probes, expected to take {time}; {left} left out.",
+    "{checks} 个检测项、{probes} 个性能探测，预计用时 {time}；{left} 项未执行。",
+)
+PLAN_BUDGET = Text("{note} Time budget: {budget}.", "{note}时间预算：{budget}。")
+AND_MORE = Text("… and {n} more: see the report", "……另有 {n} 项，详见报告")
+COMMA = Text(", ", "，")
+WEIGHT = Text("{severity}, {required}", "{severity}，{required}")
+MORE_EVIDENCE = Text(
+    "{n} more pieces of evidence of subjects that came out alike: see report.json",
+    "结果相同的其他对象另有 {n} 条证据，见 report.json",
+)
+CONTENTS = Text("Contents", "目录")
+OVERVIEW = Text("Overview", "概览")
+FILTER = Text("Filter: node, item, value …", "筛选：节点、检测项、值……")
+OPEN_ALL = Text("Open or close all", "全部展开/收起")
+COUNT = Text("Count", "数量")
+FOOT = Text(
+    "Made by cwai-bench. This file holds both languages, needs no network and asks nothing of anybody.",
+    "由 cwai-bench 生成。本文件包含中英文，无需联网，不会向任何地址发送请求。",
+)

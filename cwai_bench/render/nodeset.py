@@ -1,0 +1,30 @@
+"""Node sets folded as operators write them: ``node[03,17]``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+# Only names that cannot mean anything else to ClusterShell (groups, ranges, wildcards) are given to it.
+_PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}")
+
+
+def fold(nodes: Iterable[str]) -> str:
+    """``node[03,17]``; names that are no plain host names follow, one by one, as they are."""
+    names = list(dict.fromkeys(nodes))
+    plain = [name for name in names if _PLAIN.fullmatch(name)]
+    odd = [name for name in names if not _PLAIN.fullmatch(name)]
+    return ",".join(([_fold(plain)] if plain else []) + odd)
+
+
+def _fold(plain: list[str]) -> str:
+    if len(plain) == 1:
+        return plain[0]
+    from ClusterShell.NodeSet import RESOLVER_NOGROUP, NodeSet
+
+    return str(NodeSet.fromlist(plain, resolver=RESOLVER_NOGROUP))
+
+
+def natural(name: str) -> tuple[tuple[int, int, str], ...]:
+    """Sort key by which node9 comes before node10."""
+    return tuple((0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", name) if part)

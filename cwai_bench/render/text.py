@@ -1,0 +1,165 @@
+"""What a terminal shows at the end of a run: failures first, then figures, the verdict last, where the eye rests."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING
+
+from cwai_bench.model import Report, Status
+from cwai_bench.render import labels, renderer
+from cwai_bench.render.view import Item, View, view
+from cwai_bench.text import Lang, Text
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+_STYLE = {
+    Status.PASS: "green",
+    Status.WARN: "yellow",
+    Status.FAIL: "bold red",
+    Status.UNKNOWN: "magenta",
+    Status.SKIP: "dim",
+    Status.NA: "cyan",
+}
+
+ITEMS_SHOWN = 30
+"""Items that need attention are shown up to this many; the rest are counted."""
+
+
+@renderer("text", suffix=".txt", title=Text("a summary for a terminal", "终端摘要"))
+def write(report: Report, lang: Lang) -> str:
+    return terminal_summary(report, lang, width=100, color=False, where="")
+
+
+def terminal_summary(report: Report, lang: Lang, *, width: int, color: bool, where: str) -> str:
+    """Plain text of at most ``width`` columns; with ``color``, with the escapes of a terminal that has colours."""
+    from rich.console import Console
+
+    out = io.StringIO()
+    console = Console(
+        file=out,
+        width=max(40, width),
+        force_terminal=color,
+        color_system="standard" if color else None,
+        markup=False,
+        highlight=False,
+        emoji=False,
+        legacy_windows=False,
+        _environ={},
+    )
+    seen = view(report)
+    _head(console, seen, lang)
+    _attention(console, seen, lang)
+    _headlines(console, seen, lang)
+    _verdict(console, seen, lang, where)
+    # Rich pads cells to the column: nobody wants to paste trailing blanks.
+    return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"
+
+
+def _head(console: Console, seen: View, lang: Lang) -> None:
+    from rich.text import Text as Line
+
+    facts = {fact.label: fact.value.to(lang) for fact in seen.facts}
+    console.print(Line(f"cwai-bench · {seen.title.to(lang)} · {seen.subtitle.to(lang)}", style="bold"))
+    for label in (labels.REPORT_ID, labels.START, labels.DURATION, labels.RUN_STATUS_LABEL, labels.BASELINE):
+        _fact(console, label.to(lang), facts[label])
+    console.print()
+    for notice in seen.notices:
+        _block(console, [("! ", "yellow", notice.to(lang))])
+    if seen.notices:
+        console.print()
+
+
+def _attention(console: Console, seen: View, lang: Lang) -> None:
+    items = [item for item in seen.items if item.attention]
+    for item in items[:ITEMS_SHOWN]:
+        _item(console, item, lang)
+    if len(items) > ITEMS_SHOWN:
+        console.print(labels.AND_MORE.fill(n=len(items) - ITEMS_SHOWN).to(lang))
+    if items:
+        console.print()
+
+
+def _item(console: Console, item: Item, lang: Lang) -> None:
+    from rich.text import Text as Line
+
+    head = Line(item.title.to(lang), style="bold")
+    head.append(f"  {item.id}", style="dim")
+    if not item.required:
+        head.append(f"  ({labels.OPTIONAL.to(lang)})", style="dim")
+    _labelled(console, Line(f"{item.status.value:<8}", style=_STYLE[item.status]), head)
+    for result in item.results:
+        if result.status not in (Status.FAIL, Status.UNKNOWN, Status.WARN):
+            continue
+        _block(
+            console,
+            [(" " * 8, "", f"{result.where}: {result.brief.to(lang)}" if result.where else result.brief.to(lang))],
+        )
+    if item.status in (Status.FAIL, Status.WARN):
+        _block(console, [(" " * 8 + "→ ", "dim", item.suggestion.to(lang))])
+
+
+def _headlines(console: Console, seen: View, lang: Lang) -> None:
+    from rich.table import Table
+
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(no_wrap=False)
+    grid.add_column(no_wrap=False)
+    lines = [line for section in seen.sections for line in section.headlines]
+    if not lines:
+        return
+    for what, much in lines:
+        grid.add_row(_plain(what.to(lang)), _plain(much.to(lang)))
+    console.print(grid)
+    console.print()
+
+
+def _verdict(console: Console, seen: View, lang: Lang, where: str) -> None:
+    from rich.text import Text as Line
+
+    rest = labels.COMMA.to(lang).join(
+        f"{t.count} {labels.STATUS[t.status].to(lang)}" for t in seen.tallies if t.status is not Status.PASS
+    )
+    passed = f"{seen.passed}/{seen.items_total}" + (f" ({rest})" if rest else "")
+    _fact(console, labels.ITEMS_PASSED.to(lang), passed)
+    _fact(console, labels.NODES_DONE.to(lang), seen.nodes_done.to(lang))
+    if seen.leave_out:
+        _fact(console, labels.LEAVE_OUT.to(lang), seen.leave_out)
+    if where:
+        _fact(console, labels.REPORT.to(lang), where)
+    console.print()
+    line = Line(f"{seen.verdict.to(lang)} ", style=_STYLE[seen.status] + " bold")
+    line.append(f"({labels.EXIT_CODE.to(lang)} {seen.exit_code}: {seen.exit_meaning.to(lang)})", style="not bold")
+    console.print(line)
+    for reason in seen.because:
+        _block(console, [("  · ", "", reason.to(lang))])
+
+
+def _fact(console: Console, label: str, value: str) -> None:
+    from rich.cells import cell_len
+
+    _block(console, [(label + " " * max(1, 22 - cell_len(label)), "dim", value)])
+
+
+def _block(console: Console, lines: list[tuple[str, str, str]]) -> None:
+    """Lines of which the continuation stands under the text, not under its mark."""
+    from rich.text import Text as Line
+
+    for mark, style, words in lines:
+        _labelled(console, Line(mark, style=style), Line(words))
+
+
+def _labelled(console: Console, mark: RenderableType, words: RenderableType) -> None:
+    from rich.table import Table
+
+    grid = Table.grid()
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
+    grid.add_row(mark, words)
+    console.print(grid)
+
+
+def _plain(words: str) -> RenderableType:
+    from rich.text import Text as Line
+
+    return Line(words, overflow="fold")

@@ -1,0 +1,417 @@
+"""The view: a Report put into words, once, for all formats. A template then only lays out what stands here.
+
+Every string in it is neutral (``untrusted``), every number a string in a pretty unit, every text in both languages.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import msgspec
+
+from cwai_bench.model import Action, CheckInfo, ItemKind, NodeRecord, Report, Severity, Status, Subject, Verdict
+from cwai_bench.render import labels, measured, units
+from cwai_bench.render.nodeset import fold, natural
+from cwai_bench.render.table import Cell, Column, Row, Section, Table
+from cwai_bench.render.untrusted import neutral_struct
+from cwai_bench.text import Text, plain
+
+WORST_FIRST = (Status.FAIL, Status.UNKNOWN, Status.WARN, Status.PASS, Status.NA, Status.SKIP)
+"""The order in which things are shown; the status of an item is the first of these that any of its verdicts has."""
+
+EVIDENCE_SHOWN = 4
+"""Pieces of evidence shown for one result: nodes that answered alike look alike; report.json has them all."""
+
+
+@dataclass(frozen=True)
+class Fact:
+    label: Text
+    value: Text
+
+
+@dataclass(frozen=True)
+class Proof:
+    """Evidence of one node, as it was read."""
+
+    subject: str
+    source: str
+    text: str
+    truncated: bool
+
+
+@dataclass(frozen=True)
+class Result:
+    """Subjects for which an item came out alike. ``where`` is the folded set of them, ``count`` how many."""
+
+    status: Status
+    where: str
+    count: int
+    brief: Text
+    observed: str
+    expected: Text | None
+    detail: Text | None
+    reason: Text | None
+    action: Text | None
+    hint: Text | None
+    proofs: list[Proof]
+    proofs_note: Text | None
+    """Says how much evidence is not shown here."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Nodes that have one value of a consistency item."""
+
+    value: str
+    nodes: str
+    count: int
+    is_baseline: bool
+
+
+@dataclass(frozen=True)
+class Item:
+    """One item over all nodes. ``attention``: it failed, warns, or should be known and is not."""
+
+    id: str
+    title: Text
+    kind: ItemKind
+    status: Status
+    baseline: Text
+    required: bool
+    weight: Text
+    where: str
+    brief: Text
+    brief_shown: bool
+    method: Text
+    criterion: Text
+    suggestion: Text
+    action: Text
+    results: list[Result]
+    groups: list[Group]
+    attention: bool
+
+
+@dataclass(frozen=True)
+class Tally:
+    status: Status
+    count: int
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A piece of the bar of all items: ``count`` items from ``start``."""
+
+    status: Status
+    start: int
+    count: int
+
+
+@dataclass(frozen=True)
+class View:
+    run_id: str
+    title: Text
+    subtitle: Text
+    status: Status
+    verdict: Text
+    exit_code: int
+    exit_meaning: Text
+    because: list[Text]
+    leave_out: str
+    leave_out_count: int
+    facts: list[Fact]
+    nodes_done: Text
+    nodes_missing: str
+    passed: int
+    items_total: int
+    tallies: list[Tally]
+    """Items by status, worst first, without those that no item has."""
+    bar: list[Piece]
+    notices: list[Text]
+    items: list[Item]
+    sections: list[Section]
+
+
+def view(report: Report) -> View:
+    """Everything that a person may see of ``report``."""
+    report = neutral_struct(report)
+    items = _items(report)
+    counts = {status: sum(item.status is status for item in items) for status in WORST_FIRST}
+    tallies = [Tally(status, n) for status, n in counts.items() if n]
+    done = [n for n in report.nodes if n.present and n.complete]
+    duration = report.finished - report.started
+    run_type = labels.RUN_TYPE.get(report.run_type, plain(report.run_type))
+    nodes_done = Text("{n}/{m}", "{n}/{m}").fill(n=len(done), m=len(report.nodes))
+    return View(
+        run_id=report.run_id,
+        title=run_type,
+        subtitle=Text("{nodes} nodes, {ranks} ranks", "{nodes} 个节点，{ranks} 个进程").fill(
+            nodes=len(report.nodes), ranks=report.world_size
+        ),
+        status=report.gate.status,
+        verdict=labels.GATE[report.gate.status],
+        exit_code=report.gate.exit_code,
+        exit_meaning=labels.EXIT_MEANING.get(report.gate.exit_code, labels.GATE[report.gate.status]),
+        because=report.gate.because,
+        leave_out=fold(sorted(report.gate.leave_out, key=natural)),
+        leave_out_count=len(report.gate.leave_out),
+        facts=[
+            Fact(labels.REPORT_ID, plain(report.run_id)),
+            Fact(labels.CHECK_TYPE, run_type),
+            Fact(labels.START, plain(units.moment(report.started, report.utc_offset))),
+            Fact(labels.END, plain(units.moment(report.finished, report.utc_offset))),
+            Fact(labels.DURATION, plain(units.hms(duration))),
+            Fact(labels.RUN_STATUS_LABEL, labels.RUN_STATUS[report.status]),
+            Fact(labels.NODES_DONE, nodes_done),
+            Fact(labels.RANKS, plain(str(report.world_size))),
+            Fact(labels.BASELINE, labels.NOT_SET if report.baseline is None else plain(report.baseline)),
+            Fact(labels.TOOL, plain(f"cwai-bench {report.version}")),
+            Fact(labels.COMMAND, plain(shlex.join(report.command))),
+        ],
+        nodes_done=nodes_done,
+        nodes_missing=fold(sorted((n.name for n in report.nodes if n not in done), key=natural)),
+        passed=counts[Status.PASS],
+        items_total=len(items),
+        tallies=tallies,
+        bar=_bar(tallies),
+        notices=_notices(report, items),
+        items=items,
+        sections=[
+            *measured.sections(report),
+            *_events(report),
+            *_plan(report),
+            _pairs_of("environment", labels.ENVIRONMENT, report.environment),
+            _pairs_of("settings", labels.SETTINGS, {k: str(v) for k, v in report.settings.items()}),
+        ],
+    )
+
+
+def _bar(tallies: list[Tally]) -> list[Piece]:
+    pieces, start = [], 0
+    for tally in sorted(tallies, key=lambda t: _ALONG_BAR.index(t.status)):
+        pieces.append(Piece(tally.status, start, tally.count))
+        start += tally.count
+    return pieces
+
+
+_ALONG_BAR = (Status.PASS, Status.WARN, Status.FAIL, Status.UNKNOWN, Status.NA, Status.SKIP)
+
+
+# ---------------------------------------------------------------------------------------------- items
+
+
+def _items(report: Report) -> list[Item]:
+    by_check: dict[str, list[Verdict]] = defaultdict(list)
+    for verdict in report.verdicts:
+        by_check[verdict.check].append(verdict)
+    known = {info.id: info for info in report.checks}
+    for check, verdicts in by_check.items():  # a verdict is shown even when the report does not say what it is of
+        known.setdefault(check, _undescribed(check, verdicts[0].kind))
+    items = [_item(info, by_check.get(id, []), report.baseline) for id, info in known.items()]
+    return sorted(items, key=lambda item: (WORST_FIRST.index(item.status), not item.required))
+
+
+def _undescribed(check: str, kind: ItemKind) -> CheckInfo:
+    none = labels.DASH
+    return CheckInfo(
+        check, kind, "", plain(check), none, none, none, Severity.MINOR, Action.NONE, needs=[], required=False
+    )
+
+
+def _item(info: CheckInfo, verdicts: list[Verdict], baseline: str | None) -> Item:
+    alike: dict[bytes, list[Verdict]] = defaultdict(list)
+    for v in verdicts:
+        same = (v.status, v.observed, v.expected, v.detail, v.reason_code, v.action, v.hint)
+        alike[msgspec.json.encode(same)].append(v)
+    results = [_result(vs) for vs in alike.values()]
+    results.sort(key=lambda r: (WORST_FIRST.index(r.status), -r.count))
+    # With no verdict at all nothing is known of it, whatever the reason: it must not read as passed.
+    status = results[0].status if results else Status.UNKNOWN
+    worst = [v for v in verdicts if v.status is status]
+    actions = [a for a in Action if any(v.action is a for v in worst)] or [info.action]
+    attention = status in (Status.FAIL, Status.UNKNOWN, Status.WARN)
+    return Item(
+        id=info.id,
+        title=info.title,
+        kind=info.kind,
+        status=status,
+        baseline=_baseline(info.kind, baseline),
+        required=info.required,
+        weight=labels.WEIGHT.fill(
+            severity=labels.SEVERITY[info.severity], required=labels.REQUIRED if info.required else labels.OPTIONAL
+        ),
+        where=where([v.subject for v in worst]),
+        brief=results[0].brief if results else labels.NO_VERDICT,
+        brief_shown=attention,
+        method=info.method,
+        criterion=info.criterion,
+        suggestion=info.suggestion,
+        action=labels.ACTION[actions[-1]] if attention else labels.ACTION[Action.NONE],
+        results=results,
+        groups=_groups(verdicts),
+        attention=attention,
+    )
+
+
+def _baseline(kind: ItemKind, baseline: str | None) -> Text:
+    if kind is not ItemKind.CONSISTENCY:
+        return labels.DASH
+    return labels.NO if baseline is None else labels.YES_NAMED.fill(name=baseline)
+
+
+def _result(verdicts: list[Verdict]) -> Result:
+    v = verdicts[0]
+    proofs = [Proof(w.subject.id, e.source, e.text, e.truncated) for w in verdicts for e in w.evidence]
+    more = max(0, len(proofs) - EVIDENCE_SHOWN)
+    return Result(
+        status=v.status,
+        where=where([w.subject for w in verdicts]),
+        count=len(verdicts),
+        brief=_brief(v),
+        observed=v.observed,
+        expected=v.expected,
+        detail=v.detail,
+        reason=labels.REASON.get(v.reason_code),
+        action=labels.ACTION[v.action] if v.action is not Action.NONE else None,
+        hint=v.hint,
+        proofs=proofs[:EVIDENCE_SHOWN],
+        proofs_note=labels.MORE_EVIDENCE.fill(n=more) if more else None,
+    )
+
+
+def _brief(v: Verdict) -> Text:
+    """What was found, in a line: the value and what it should have been, else in words, else the reason."""
+    if v.observed and v.expected is not None and v.status is not Status.PASS:
+        return labels.NOT_BUT.fill(observed=v.observed, expected=v.expected)
+    if v.status in (Status.FAIL, Status.WARN) and v.detail is not None:
+        return v.detail
+    if v.observed:
+        return plain(v.observed)
+    return v.detail or labels.REASON.get(v.reason_code, plain(""))
+
+
+def where(subjects: list[Subject]) -> str:
+    """The folded set of subjects: ``node[1-8]``, ``node[1-8]/eth0``, ``node1→node2,node2→node3``."""
+    by_part: dict[str, list[str]] = defaultdict(list)
+    others: list[str] = []
+    for subject in subjects:
+        node, slash, part = subject.id.partition("/")
+        if subject.kind in ("node", "card", "nic"):
+            by_part[slash + part].append(node)
+        else:
+            others.append(subject.id)
+    folded = [fold(sorted(set(nodes), key=natural)) + part for part, nodes in by_part.items()]
+    return ",".join(folded + sorted(set(others), key=natural))
+
+
+def _groups(verdicts: list[Verdict]) -> list[Group]:
+    """Value groups of an item, the largest first; every verdict of an item carries the same ones."""
+    found = next((v.groups for v in verdicts if v.groups), [])
+    groups = [Group(g.value, fold(sorted(g.nodes, key=natural)), len(g.nodes), g.is_baseline) for g in found]
+    return sorted(groups, key=lambda g: (not g.is_baseline, -g.count))
+
+
+# -------------------------------------------------------------------------------------------- notices
+
+
+def _notices(report: Report, items: Iterable[Item]) -> list[Text]:
+    notices = list(report.notes)
+    if report.status != "complete":
+        notices.insert(0, labels.RUN_IS.fill(status=labels.RUN_STATUS[report.status]))
+    denied = [v for v in report.verdicts if v.reason_code == "permission"]
+    if denied:
+        count = len({v.check for v in denied})
+        nodes = fold(sorted({v.node for v in denied}, key=natural))
+        notices.append(labels.NEEDS_ROOT.fill(n=count, nodes=nodes))
+    return [*notices, *(_of_node(n) for n in report.nodes if not (n.present and n.complete))]
+
+
+def _of_node(node: NodeRecord) -> Text:
+    if node.note is not None:
+        return Text("{node}: {note}", "{node}：{note}").fill(node=node.name, note=node.note)
+    return (labels.NODE_CUT if node.present else labels.NODE_ABSENT).fill(node=node.name)
+
+
+# ---------------------------------------------------------------------------- ranks, plan, environment
+
+_TELLING = ("died", "stalled", "lost", "failed", "overdue", "signalled")
+
+
+def _events(report: Report) -> list[Section]:
+    """What happened to ranks, other than that they did their work."""
+    telling = sorted((e for e in report.events if e.state in _TELLING), key=lambda e: e.time)
+    if not telling:
+        return []
+    rows = [
+        Row(
+            [
+                Cell(units.clock(e.time)),
+                Cell(units.number(e.time - report.started)),
+                Cell(str(e.rank)),
+                Cell(e.node),
+                Cell(labels.RANK_STATE[e.state]),
+                Cell(e.item),
+                Cell(", ".join(f"{k} {v}" for k, v in e.progress.items())),
+                Cell(e.detail or plain("")),
+            ],
+            bad=e.state in ("died", "stalled", "lost", "failed"),
+        )
+        for e in telling
+    ]
+    columns = [
+        Column(labels.TIME_UTC),
+        Column(labels.SINCE_START, numeric=True),
+        Column(labels.RANK, numeric=True),
+        Column(labels.NODE),
+        Column(labels.WHAT),
+        Column(labels.ITEM),
+        Column(labels.PROGRESS),
+        Column(labels.DETAIL_SHORT),
+    ]
+    return [Section("ranks", labels.RANK_EVENTS, [Table(None, columns, rows)])]
+
+
+def _plan(report: Report) -> list[Section]:
+    plan = report.plan
+    tables = []
+    if plan.probes:
+        rows = [
+            Row(
+                [
+                    Cell(spec.id),
+                    Cell(spec.info.title),
+                    Cell(units.span(spec.expected)),
+                    Cell(units.span(spec.deadline)),
+                    Cell(", ".join(f"{k}={v}" for k, v in spec.parameters.items())),
+                ]
+            )
+            for spec in plan.probes
+        ]
+        columns = [
+            Column(labels.ITEM),
+            Column(labels.NAME),
+            Column(labels.EXPECTED_TIME, numeric=True),
+            Column(labels.DEADLINE, numeric=True),
+            Column(labels.PARAMETERS),
+        ]
+        tables.append(Table(labels.PROBES, columns, rows))
+    if plan.left_out:
+        rows = [
+            Row([Cell(x.what), Cell(labels.REASON.get(x.reason_code, labels.DASH)), Cell(x.reason)])
+            for x in plan.left_out
+        ]
+        columns = [Column(labels.ITEM), Column(labels.REASON_LABEL), Column(labels.DETAIL_SHORT)]
+        tables.append(Table(labels.LEFT_OUT, columns, rows))
+    note = labels.PLAN_NOTE.fill(
+        checks=len(plan.checks), probes=len(plan.probes), time=units.span(plan.expected), left=len(plan.left_out)
+    )
+    if plan.budget is not None:
+        note = labels.PLAN_BUDGET.fill(note=note, budget=units.span(plan.budget))
+    return [Section("plan", labels.PLAN, tables, note=note)]
+
+
+def _pairs_of(id: str, title: Text, values: dict[str, str]) -> Section:
+    rows = [Row([Cell(k), Cell(v)]) for k, v in sorted(values.items())]
+    return Section(id, title, [Table(None, [Column(labels.NAME), Column(labels.VALUE)], rows)] if rows else [])
