@@ -1,4 +1,11 @@
-// The compiled module: one function per room registers what Python may call.
+// The compiled module. Numbers and strings go in, numpy arrays and plain counters come out; only
+// cwai_bench/native.py calls it.
 #include <pybind11/pybind11.h>
 
-PYBIND11_MODULE(_native, m) { m.attr("__version__") = CWAI_VERSION; }
+#include "bind/rooms.hpp"
+
+PYBIND11_MODULE(_native, m) {
+  m.attr("__version__") = CWAI_VERSION;
+  cwai::register_support(m);
+  cwai::register_transport(m);
+}

@@ -1,0 +1,34 @@
+// The stop flag of the process, and the deadline of a run: every loop that waits looks at both.
+#pragma once
+
+#include <algorithm>
+
+#include "support/clock.hpp"
+
+namespace cwai {
+
+/// Asks every run of this process to end. Safe in a signal handler and from any thread; it stays
+/// set.
+void request_stop() noexcept;
+void clear_stop() noexcept;
+bool stop_requested() noexcept;
+
+class Watch {
+ public:
+  /// A deadline ``timeout`` nanoseconds from now.
+  explicit Watch(Nanos timeout) noexcept : deadline_(now() + timeout) {}
+
+  Nanos deadline() const noexcept { return deadline_; }
+
+  /// Until when one sleep may last: the next look at the flag, or the deadline.
+  Nanos slice_end() const noexcept { return std::min(deadline_, now() + kSlice); }
+
+  /// Throws Error: kStopped when the flag is set, kDeadline when time is over.
+  void check() const { check(now()); }
+  void check(Nanos at) const;
+
+ private:
+  Nanos deadline_;
+};
+
+}  // namespace cwai

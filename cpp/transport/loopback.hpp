@@ -1,0 +1,16 @@
+// Memory between two threads of one process: the sender copies straight into the buffer that the
+// receiver posted, as an RDMA write does. No system call, unless somebody has to be woken.
+#pragma once
+
+#include <memory>
+#include <utility>
+
+#include "transport/transport.hpp"
+
+namespace cwai {
+
+/// Both ends. Each is driven by a thread of its own; either may go first.
+std::pair<std::unique_ptr<Connection>, std::unique_ptr<Connection>> memory_pair(int lanes,
+                                                                                Waiting waiting);
+
+}  // namespace cwai

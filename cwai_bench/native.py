@@ -1,0 +1,511 @@
+"""The only door to the compiled module: what moves bytes and what stands inside a timed region.
+
+Keyword-only numbers and strings go in; numpy arrays and plain counters come out, in SI units. Every call drops the GIL
+for as long as it works, looks at the stop flag (:func:`stop`) and has a time limit. Importing this module costs
+nothing: the compiled one is loaded by the first call.
+
+Errors: :class:`~cwai_bench.errors.UsageError` for what the caller got wrong, :class:`~cwai_bench.errors.DeviceError`
+(with errno and the vendor's code) for what the system, a library or a peer refused,
+:class:`~cwai_bench.errors.DeadlineError` when time ran out, :class:`Stopped` after :func:`stop`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from cwai_bench import __version__
+from cwai_bench.errors import CwaiError, DeadlineError, DeviceError, NoVerdictError, UsageError
+from cwai_bench.text import Text, plain
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Samples = NDArray[np.float64]
+
+DEFAULT_PORT = 18515
+PORT_ATTEMPTS = 64
+TOKEN_BYTES = 32
+
+T = TypeVar("T")
+
+
+class Stopped(NoVerdictError):
+    """A run ended early because :func:`stop` was called."""
+
+
+# ------------------------------------------------------------------------------------------- the door
+
+
+@cache
+def _native() -> ModuleType:
+    try:
+        from cwai_bench import _native as module  # noqa: TID251 (this is the door)
+    except ImportError as error:
+        raise UsageError(
+            Text(
+                "the compiled part of cwai_bench is missing or cannot be loaded: {why}",
+                "cwai_bench 的编译模块缺失或无法加载：{why}",
+            ).fill(why=error),
+            Text("install the package: pip install .", "请安装本软件包：pip install ."),
+        ) from error
+    if module.__version__ != __version__:
+        raise UsageError(
+            Text(
+                "the compiled part of cwai_bench is version {native}, the rest is {python}",
+                "cwai_bench 的编译模块版本为 {native}，其余部分为 {python}",
+            ).fill(native=module.__version__, python=__version__),
+            Text("install the package again: pip install .", "请重新安装本软件包：pip install ."),
+        )
+    return module
+
+
+_TRY_AGAIN = Text("see whether the peer is still up, then run it again", "请检查对端是否仍在运行，然后重试")
+_ADDRESS_HINT = Text(
+    "`ip -brief address` lists the addresses of this node; choose one with --interface",
+    "用 `ip -brief address` 查看本节点地址，并用 --interface 指定",
+)
+_SAME_VERSION = Text("install the same version on all nodes", "请在所有节点安装相同版本")
+
+_FAULTS: dict[str, tuple[type[CwaiError], Text, Text | None]] = {
+    "invalid": (UsageError, Text("not a possible value: {subject}", "取值无效：{subject}"), None),
+    "in_use": (
+        UsageError,
+        Text("a run is going on over this connection", "该连接上正有测试在进行"),
+        Text("wait for it to end, or open another connection", "请等待其结束，或另建连接"),
+    ),
+    "address": (
+        DeviceError,
+        Text("{subject} is no address that this node can use ({why})", "{subject} 不是本节点可用的地址（{why}）"),
+        _ADDRESS_HINT,
+    ),
+    "ports_taken": (
+        DeviceError,
+        Text("no free port from {subject} on", "从 {subject} 起没有空闲端口"),
+        Text("choose another port with --port", "请用 --port 指定其他端口"),
+    ),
+    "listen": (
+        DeviceError,
+        Text("cannot listen on {subject}: {why}", "无法监听 {subject}：{why}"),
+        Text("choose another port with --port", "请用 --port 指定其他端口"),
+    ),
+    "connect": (
+        DeviceError,
+        Text("cannot connect to {subject}: {why}", "无法连接 {subject}：{why}"),
+        Text(
+            "see whether a firewall between the nodes blocks this port, and whether the address can be reached",
+            "请检查节点间防火墙是否拦截该端口，以及该地址是否可达",
+        ),
+    ),
+    "rejected": (
+        DeviceError,
+        Text(
+            "{subject} is somebody else: it turned our greeting down ({why})",
+            "{subject} 不是本次测试的对端：它拒绝了握手（{why}）",
+        ),
+        _SAME_VERSION,
+    ),
+    "peer_closed": (
+        DeviceError,
+        Text("{subject} ended the connection in the middle of the run", "{subject} 在测试中途断开了连接"),
+        _TRY_AGAIN,
+    ),
+    "transfer": (
+        DeviceError,
+        Text("the transfer with {subject} failed: {why}", "与 {subject} 的传输失败：{why}"),
+        _TRY_AGAIN,
+    ),
+    "disagreed": (
+        UsageError,
+        Text(
+            "the two ends were not asked to do the same; they differ in: {subject}",
+            "两端的测试参数不一致，差异在于：{subject}",
+        ),
+        Text("give both ends the same options", "请在两端使用相同的选项"),
+    ),
+    "garbled": (
+        DeviceError,
+        Text(
+            "a control record from {subject} arrived broken (its checksum is wrong)",
+            "来自 {subject} 的控制信息已损坏（校验和错误）",
+        ),
+        Text("check cables, NIC and memory of both nodes", "请检查两端节点的线缆、网卡和内存"),
+    ),
+    "deadline": (
+        DeadlineError,
+        Text("time ran out before the run was over", "测试未能在时限内完成"),
+        Text("allow more time with --item-timeout, or see whether the peer hangs", "请用 --item-timeout 放宽时限，或检查对端是否挂起"),
+    ),
+    "stopped": (Stopped, Text("the run was stopped", "测试已被停止"), None),
+    "pinning": (
+        DeviceError,
+        Text("the thread cannot be pinned to {subject}: {why}", "无法将线程绑定到 {subject}：{why}"),
+        Text("choose a CPU that this process may use (taskset -p $$)", "请选择本进程可用的 CPU（taskset -p $$）"),
+    ),
+    "library": (
+        DeviceError,
+        Text("the library {subject} cannot be used: {why}", "库 {subject} 不可用：{why}"),
+        Text("`cwai-bench devices` tells what can be loaded here", "用 `cwai-bench devices` 查看此处可加载的库"),
+    ),
+    "no_mpi": (
+        DeviceError,
+        Text("no MPI library is loaded in this process", "本进程没有加载任何 MPI 库"),
+        Text("start it with mpirun, or with -np N", "请用 mpirun 或 -np N 启动"),
+    ),
+    "unknown_mpi": (
+        DeviceError,
+        Text(
+            "the binary interface of this MPI is not known: {subject} ({why})",
+            "不认识此 MPI 的二进制接口：{subject}（{why}）",
+        ),
+        Text("use Open MPI, MPICH, or one with the ABI of MPICH", "请使用 Open MPI、MPICH 或兼容 MPICH ABI 的实现"),
+    ),
+    "mpi": (
+        DeviceError,
+        Text("{subject} failed: {why}", "{subject} 失败：{why}"),
+        Text("look at the output of mpirun on that node", "请查看该节点上 mpirun 的输出"),
+    ),
+}
+
+
+@contextmanager
+def _translated() -> Iterator[ModuleType]:
+    """Yields the compiled module; its errors leave as ours, with a message in both languages."""
+    module = _native()
+    try:
+        yield module
+    except module.Error as error:
+        kind, message, next_step = _FAULTS[error.fault]
+        said = error.vendor_code or (os.strerror(error.errno) if error.errno else "")
+        text = message.fill(subject=error.subject, why=plain(said))
+        if issubclass(kind, DeviceError):
+            raise kind(text, next_step, errno=error.errno, vendor_code=error.vendor_code) from None
+        raise kind(text, next_step) from None
+
+
+# -------------------------------------------------------------------------------- stop, progress, clock
+
+
+def stop() -> None:
+    """Ask every native run of this process to end; each then raises :class:`Stopped`. Callable from any thread.
+
+    The flag stays set: later runs end at once as well, until :func:`clear_stop`. Note that a Python signal handler
+    runs on the main thread only, and not while a native run occupies it; use a thread that reads the signal
+    wake-up pipe.
+    """
+    _native().stop()
+
+
+def clear_stop() -> None:
+    """Take :func:`stop` back."""
+    _native().clear_stop()
+
+
+def progress() -> dict[str, str | int]:
+    """How far the present run has got: ``phase`` (idle, connect, agree, warmup, timed, verify, close), ``what``
+    (bandwidth, latency, all_reduce, …), ``size`` in bytes, ``iteration``. Callable from any thread."""
+    view: dict[str, str | int] = _native().progress()
+    return view
+
+
+def clock() -> dict[str, float]:
+    """``resolution`` and ``overhead`` of the native clock in seconds, measured now (under a millisecond)."""
+    view: dict[str, float] = _native().clock()
+    return view
+
+
+def crc32c(data: bytes, seed: int = 0) -> int:
+    """CRC-32C of ``data``; ``seed`` is the CRC of what came before."""
+    value: int = _native().crc32c(data=data, seed=seed)
+    return value
+
+
+# --------------------------------------------------------------------------------- what is on this machine
+
+
+@dataclass(frozen=True)
+class Address:
+    """One address of one network interface. ``prefix`` is in bits; ``up`` means up and with carrier."""
+
+    name: str
+    address: str
+    prefix: int
+    v6: bool
+    up: bool
+    loopback: bool
+
+
+def interfaces() -> list[Address]:
+    """Every address of every network interface, in the system's order."""
+    with _translated() as module:
+        return [Address(**entry) for entry in module.interfaces()]
+
+
+@dataclass(frozen=True)
+class Backend:
+    """What could carry bytes or run a collective: built into this version? loadable? device present?
+
+    ``detail`` says why not, or what is there.
+    """
+
+    name: str
+    built: bool
+    loadable: bool
+    present: bool
+    detail: Text
+
+
+def _detail(raw: dict[str, Any]) -> Text:
+    parts: list[Text] = []
+    if not raw["built"]:
+        parts.append(Text("not built in this version", "本版本未内置"))
+    if raw["library"] and not raw["loadable"]:
+        parts.append(Text("{library} cannot be loaded: {why}", "无法加载 {library}：{why}").fill(library=raw["library"], why=raw["loader"]))
+    elif raw["library"]:
+        parts.append(Text("{library} loads", "{library} 可加载").fill(library=raw["library"]))
+    if raw["devices"]:
+        parts.append(Text("devices: {names}", "设备：{names}").fill(names=", ".join(raw["devices"])))
+    elif not raw["present"]:
+        parts.append(Text("no device", "没有设备"))
+    if not parts:
+        parts.append(Text("in every build", "始终内置"))
+    return Text("; ".join(p.en for p in parts), "；".join(p.zh for p in parts))
+
+
+def backends() -> list[Backend]:
+    """tcp, loopback, mpi, verbs, cuda, nccl, hccl: what of each is here. Loads libraries, starts none of them."""
+    directories = [str(Path(sys.prefix) / "lib")]
+    with _translated() as module:
+        return [
+            Backend(raw["name"], raw["built"], raw["loadable"], raw["present"], _detail(raw))
+            for raw in module.backends(mpi_directories=directories)
+        ]
+
+
+# ------------------------------------------------------------------------------------ moving bytes
+
+
+@dataclass(frozen=True)
+class Bandwidth:
+    """What *this* end received, on its own clock; in two-way runs only while it was sending as well.
+
+    ``samples`` are bytes per second, one per interval; ``elapsed`` is in seconds. ``wrong`` bytes of the
+    verification pass differ, the first at ``first_bad`` (-1: none). ``peer_bytes`` and ``peer_elapsed`` are what
+    the other end received.
+    """
+
+    samples: Samples
+    bytes: int
+    messages: int
+    elapsed: float
+    warmup_messages: int
+    wrong: int
+    first_bad: int
+    peer_bytes: int
+    peer_elapsed: float
+
+
+@dataclass(frozen=True)
+class Latency:
+    """``samples`` are seconds of full round trips; empty on the end that answers. ``wrong``: as in Bandwidth."""
+
+    samples: Samples
+    wrong: int
+    first_bad: int
+
+
+class Connection:
+    """One end of a connection with one or more lanes (TCP: sockets). One run at a time; one thread drives one end."""
+
+    def __init__(self, end: Any) -> None:
+        self._end = end
+
+    @property
+    def transport(self) -> str:
+        return str(self._end.transport)
+
+    @property
+    def lanes(self) -> int:
+        return int(self._end.lanes)
+
+    @property
+    def local(self) -> str:
+        """This end for a person, as ``127.0.0.1:40312``."""
+        return str(self._end.local)
+
+    @property
+    def remote(self) -> str:
+        return str(self._end.remote)
+
+    def bandwidth(
+        self,
+        *,
+        size: int,
+        sends: bool = False,
+        receives: bool = False,
+        duration: float = 1.0,
+        messages: int = 0,
+        warmup: float = 0.1,
+        warmup_messages: int = 0,
+        interval: float = 0.05,
+        verify: bool = True,
+        seed: int = 1,
+        cpu: int = -1,
+        timeout: float = 30.0,
+    ) -> Bandwidth:
+        """Keep all lanes busy with messages of ``size`` bytes. Both ends call it with the same values, except for
+        ``sends`` and ``receives``: what one sends the other receives.
+
+        Counted are ``duration`` seconds, or ``messages`` messages, whichever ends first (0: no such limit), after
+        ``warmup`` seconds and ``warmup_messages`` messages. ``verify`` sends one message of data seeded with ``seed``
+        per lane afterwards and compares it. ``cpu`` pins the thread (-1: not).
+        """
+        with _translated():
+            return Bandwidth(
+                **self._end.bandwidth(
+                    size=size,
+                    sends=sends,
+                    receives=receives,
+                    duration=duration,
+                    messages=messages,
+                    warmup=warmup,
+                    warmup_messages=warmup_messages,
+                    interval=interval,
+                    verify=verify,
+                    seed=seed,
+                    cpu=cpu,
+                    timeout=timeout,
+                )
+            )
+
+    def latency(
+        self,
+        *,
+        size: int = 64,
+        initiates: bool,
+        iterations: int = 2000,
+        duration: float = 0.0,
+        warmup: int = 100,
+        verify: bool = True,
+        seed: int = 1,
+        cpu: int = -1,
+        timeout: float = 30.0,
+    ) -> Latency:
+        """Full round trips of ``size`` bytes on the first lane, one at a time. Both ends call it with the same values;
+        ``initiates`` is true on one of them. ``duration`` (seconds; 0: no limit) may end it before ``iterations``."""
+        with _translated():
+            return Latency(
+                **self._end.latency(
+                    size=size,
+                    initiates=initiates,
+                    iterations=iterations,
+                    duration=duration,
+                    warmup=warmup,
+                    verify=verify,
+                    seed=seed,
+                    cpu=cpu,
+                    timeout=timeout,
+                )
+            )
+
+    def close(self) -> None:
+        """Let it go; the peer's run ends with an error. UsageError while a run is going on."""
+        with _translated():
+            self._end.close()
+
+    def __enter__(self) -> Connection:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Listener:
+    """A listening TCP port. ``port`` is the one that was free: the one asked for, or one of the next."""
+
+    def __init__(self, *, address: str = "127.0.0.1", port: int = DEFAULT_PORT, attempts: int = PORT_ATTEMPTS) -> None:
+        with _translated() as module:
+            self._listener = module.Listener(address=address, port=port, attempts=attempts)
+
+    @property
+    def address(self) -> str:
+        return str(self._listener.address)
+
+    @property
+    def port(self) -> int:
+        return int(self._listener.port)
+
+    @property
+    def strangers(self) -> list[tuple[str, str]]:
+        """(address, why) of those who connected and were dropped; why is one of silent, closed, magic, version,
+        token, lane. At most 16 are kept."""
+        return list(self._listener.strangers())
+
+    def accept(self, *, token: bytes, lanes: int = 1, spin: bool = False, timeout: float = 10.0) -> Connection:
+        """Wait for the peer that brings ``token`` (32 bytes) and all ``lanes``."""
+        with _translated():
+            return Connection(self._listener.accept(token=token, lanes=lanes, spin=spin, timeout=timeout))
+
+
+def listen(*, address: str = "127.0.0.1", port: int = DEFAULT_PORT, attempts: int = PORT_ATTEMPTS) -> Listener:
+    """Listen on a numeric ``address``. When ``port`` is taken the next ones are tried, ``attempts`` in all; port 0
+    lets the system choose."""
+    return Listener(address=address, port=port, attempts=attempts)
+
+
+def connect(
+    *,
+    address: str,
+    port: int,
+    token: bytes,
+    lanes: int = 1,
+    spin: bool = False,
+    source: str = "",
+    timeout: float = 10.0,
+) -> Connection:
+    """Connect ``lanes`` sockets to a numeric address, from ``source`` when given. ``token`` (32 bytes) is that of the
+    listener; it keeps runs apart and is no secret. ``spin``: wait by asking again and again, not asleep."""
+    with _translated() as module:
+        return Connection(
+            module.connect(
+                address=address, port=port, token=token, lanes=lanes, spin=spin, source=source, timeout=timeout
+            )
+        )
+
+
+def memory_pair(*, lanes: int = 1, spin: bool = False) -> tuple[Connection, Connection]:
+    """Two ends in this process, joined by memory; each is driven by a thread of its own (:func:`both`)."""
+    with _translated() as module:
+        first, second = module.memory_pair(lanes=lanes, spin=spin)
+        return Connection(first), Connection(second)
+
+
+def both(first: Callable[[], T], second: Callable[[], T]) -> tuple[T, T]:
+    """Run the two ends of a connection within this process, each on a thread. The first error is raised."""
+    outcome: list[T | BaseException] = []
+
+    def other() -> None:
+        try:
+            outcome.append(second())
+        except BaseException as error:  # noqa: BLE001 (raised below, on the caller's thread)
+            outcome.append(error)
+
+    thread = threading.Thread(target=other, name="cwai-other-end")
+    thread.start()
+    try:
+        mine = first()
+    finally:
+        thread.join()
+    theirs = outcome[0]
+    if isinstance(theirs, BaseException):
+        raise theirs
+    return mine, theirs
