@@ -61,3 +61,18 @@ def summary(report: Report, lang: Lang, *, width: int = 100, color: bool = False
     from cwai_bench.render.text import terminal_summary
 
     return terminal_summary(report, lang, width=width, color=color, where=where)
+
+
+def report_to_json(report: Report) -> bytes:
+    """The report as it is saved: UTF-8 JSON by ``reports/report.schema.json``, without raw samples."""
+    from cwai_bench.render import json
+
+    return json.report_to_json(report)
+
+
+def report_from_json(data: bytes, name: str = "report.json") -> Report:
+    """A saved report. Raises UsageError, naming the file as ``name``, when it is none, is cut short or of another
+    version."""
+    from cwai_bench.render import json
+
+    return json.report_from_json(data, name)
