@@ -16,10 +16,11 @@ def main(parser: Parser, argv: Sequence[str], lang: Lang) -> int:
     options.common(parser, root=False)
     args = options.parse(parser, argv, "devices")
     lang = options.lang_of(args, lang)
-    from cwai_bench import discover, native
+    from cwai_bench import native
+    from cwai_bench.discover.network import network
 
     backends = native.backends()
-    interfaces = discover.interfaces()
+    interfaces = network().interfaces
     if args.json:
         import msgspec
 
@@ -29,10 +30,10 @@ def main(parser: Parser, argv: Sequence[str], lang: Lang) -> int:
     head = [Text("back end", "后端"), Text("built", "已编译"), Text("loadable", "可加载"), Text("present", "有设备")]
     sys.stdout.write("".join(f"{h.to(lang):<12}" for h in head) + "\n")
     for b in backends:
-        flags = "".join(f"{(yes if b[k] else no).to(lang):<12}" for k in ("built", "loadable", "present"))
-        sys.stdout.write(f"{b['name']:<12}{flags}{b['detail']}\n")
+        flags = "".join(f"{(yes if flag else no).to(lang):<12}" for flag in (b.built, b.loadable, b.present))
+        sys.stdout.write(f"{b.name:<12}{flags}{b.detail.to(lang)}\n")
     sys.stdout.write("\n" + Text("network interfaces", "网络接口").to(lang) + "\n")
     for i in interfaces:
-        speed = f"{i['speed']} Mb/s" if i["speed"] else "-"
-        sys.stdout.write(f"  {i['name']:<16}{i['state']:<10}MTU {i['mtu']:<7}{speed}\n")
+        speed = f"{i.speed / 1e9:g} Gb/s" if i.speed else "-"
+        sys.stdout.write(f"  {i.name:<16}{i.operstate:<10}MTU {i.mtu:<7}{speed:<10}{i.driver}\n")
     return 0

@@ -91,7 +91,7 @@ def execute(
     return outcome
 
 
-def order_of(args: argparse.Namespace, run_type: RunType, command: str, argv: Sequence[str], lang: Lang) -> Order:
+def order_of(args: argparse.Namespace, run_type: str, command: str, argv: Sequence[str], lang: Lang) -> Order:
     """What the keepers must know. Reads the criteria and baseline files. Raises UsageError."""
     from cwai_bench.launch.order import Order
 
@@ -152,9 +152,9 @@ def _check_judging(order: Order) -> None:
 def _node(args: argparse.Namespace) -> str:
     root: Path | None = getattr(args, "root", None)
     if root is not None:
-        from cwai_bench import discover
+        from cwai_bench.discover.recorded import RecordedNode
 
-        return discover.recorded_node(root)
+        return RecordedNode(root).name
     return os.uname().nodename or "localhost"
 
 

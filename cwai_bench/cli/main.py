@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from cwai_bench import __version__
 from cwai_bench.cli.parser import Parser
 from cwai_bench.errors import CwaiError, UsageError
-from cwai_bench.text import Lang, Text, default_lang
+from cwai_bench.text import LANGS, Lang, Text, default_lang
 
 COMMANDS: dict[str, Text] = {
     "run": Text("check everything that applies here, and write the report", "执行所有适用的检测并生成报告"),
@@ -78,8 +78,9 @@ def chosen_lang(arguments: Sequence[str]) -> Lang:
             value = word.partition("=")[2]
     if value is None:
         return default_lang()
-    if value == "zh" or value == "en":  # noqa: PLR1714 - mypy narrows this form
-        return value
+    for lang in LANGS:
+        if value == lang:
+            return lang
     raise UsageError(Text("--lang: {v!r} is not zh or en", "--lang：{v!r} 不是 zh 或 en").fill(v=value))
 
 

@@ -13,9 +13,8 @@ from typing import Any
 from cwai_bench.cli import parser as words
 from cwai_bench.cli.parser import Parser
 from cwai_bench.errors import UsageError
+from cwai_bench.render import RENDERERS
 from cwai_bench.text import Lang, Text
-
-FORMATS = ("json", "html", "text", "markdown", "junit", "csv")
 
 
 def common(parser: Parser, *, root: bool = True) -> None:
@@ -50,7 +49,7 @@ def common(parser: Parser, *, root: bool = True) -> None:
         "--format",
         metavar="F[,F]",
         type=words.names,
-        help=Text(f"further formats to write: {', '.join(FORMATS)}", f"另外输出的格式：{', '.join(FORMATS)}"),
+        help=Text("further formats to write: {f}", "另外输出的格式：{f}").fill(f=", ".join(RENDERERS)),
     )
     group.add("--lang", metavar="zh|en", choices=("zh", "en"), help=Text("language of the output", "输出语言"))
     group.add(
@@ -159,15 +158,15 @@ def parse(parser: Parser, argv: Sequence[str], command: str) -> argparse.Namespa
         parser.set_defaults(**_read_config(path, parser, command))
     args = parser.parse(argv)
     for name in getattr(args, "format", None) or ():
-        if name not in FORMATS:
-            near = difflib.get_close_matches(name, FORMATS, 1, 0.3)
+        if name not in RENDERERS:
+            near = difflib.get_close_matches(name, RENDERERS, 1, 0.3)
             raise UsageError(
                 Text("--format: {n!r} is not known", "--format：未知格式 {n!r}").fill(n=name),
                 Text("did you mean {n!r}? Formats: {f}", "是否想用 {n!r}？可用格式：{f}").fill(
-                    n=near[0], f=", ".join(FORMATS)
+                    n=near[0], f=", ".join(RENDERERS)
                 )
                 if near
-                else Text("formats: {f}", "可用格式：{f}").fill(f=", ".join(FORMATS)),
+                else Text("formats: {f}", "可用格式：{f}").fill(f=", ".join(RENDERERS)),
             )
     return args
 
@@ -222,7 +221,7 @@ def _read_config(path: Path, parser: Parser, command: str) -> dict[str, Any]:
             continue
         text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
         try:
-            values[dest] = parser._get_value(action, text)  # type: ignore[attr-defined]
+            values[dest] = parser._get_value(action, text)
         except argparse.ArgumentError as e:
             raise UsageError(
                 Text("{p}: {k} = {v!r} is not valid", "{p}：{k} = {v!r} 不是有效的值").fill(p=path, k=key, v=value)

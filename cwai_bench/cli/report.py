@@ -93,10 +93,9 @@ def _order(args: argparse.Namespace, folder: Path, run_type: str, lang: Lang) ->
 def _write(report: Report, folder: Path | None, args: argparse.Namespace, lang: Lang) -> None:
     """To ``--out`` when given; else beside the journals of a run; and to the terminal."""
     from cwai_bench import journal, render
-    from cwai_bench.launch.finish import SUFFIX
+    from cwai_bench.launch.finish import rendered
 
-    formats = dict.fromkeys(["json", "html", *(args.format or ())])
-    files = {f"report.{SUFFIX[f]}": render.render(report, f, lang).encode() for f in formats}
+    files = rendered(report, args.format or (), lang)
     out: Path | None = args.out
     target = out.expanduser().absolute() if out else folder
     if target is not None:

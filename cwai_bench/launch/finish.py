@@ -11,10 +11,7 @@ from cwai_bench import journal
 from cwai_bench.errors import CwaiError
 from cwai_bench.launch.order import Order, Outcome
 from cwai_bench.model import Report, Run
-from cwai_bench.text import Text
-
-SUFFIX = {"json": "json", "html": "html", "text": "txt", "markdown": "md", "junit": "xml", "csv": "csv"}
-"""What a report in each format is called: ``report.SUFFIX``."""
+from cwai_bench.text import Lang, Text
 
 
 def judge_run(run: Run, order: Order) -> Report:
@@ -28,12 +25,12 @@ def judge_run(run: Run, order: Order) -> Report:
     return judge.judge(run, criteria=criteria, baseline=against, allow_unknown=order.allow_unknown)
 
 
-def rendered(report: Report, order: Order) -> dict[str, bytes]:
-    """``report.json``, ``report.html`` and the other formats ordered, by file name."""
-    from cwai_bench import render
+def rendered(report: Report, formats: Iterable[str], lang: Lang) -> dict[str, bytes]:
+    """``report.json``, ``report.html`` and the report in further ``formats``, by file name."""
+    from cwai_bench.render import RENDERERS
 
-    wanted = ["json", "html", *(f for f in order.formats if f not in ("json", "html"))]
-    return {f"report.{SUFFIX[f]}": render.render(report, f, order.lang).encode() for f in wanted}
+    wanted = dict.fromkeys(["json", "html", *formats])
+    return {f"report{RENDERERS[f].suffix}": RENDERERS[f].write(report, lang).encode() for f in wanted}
 
 
 def conclude(files: dict[str, bytes], missing: Iterable[str], order: Order) -> Outcome:
@@ -46,7 +43,7 @@ def conclude(files: dict[str, bytes], missing: Iterable[str], order: Order) -> O
 
     run = journal.merge([journal.parse(data, name) for name, data in files.items()], missing=missing)
     report = judge_run(run, order)
-    published = rendered(report, order)
+    published = rendered(report, order.formats, order.lang)
     content = {f"journal/{name}": data for name, data in files.items()}
     content |= published
     content["order.json"] = msgspec.json.format(msgspec.json.encode(order), indent=1)

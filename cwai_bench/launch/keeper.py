@@ -548,7 +548,8 @@ class Keeper:
                     batch, size = [], 0
             await line.send(Chunk(batch))
             await line.send(delivered)
-            answer = await asyncio.wait_for(line.receive(between_keepers), NORMAL_WAIT * 2)
+            waiting = line.receive(between_keepers)
+            answer = await asyncio.wait_for(waiting, NORMAL_WAIT * 2)
         except (OSError, wire.WireError, asyncio.TimeoutError):
             return None
         finally:
