@@ -200,7 +200,6 @@ PLAN_NOTE = Text(
 )
 PLAN_BUDGET = Text("{note} Time budget: {budget}.", "{note}时间预算：{budget}。")
 AND_MORE = Text("… and {n} more: see the report", "……另有 {n} 项，详见报告")
-COMMA = Text(", ", "，")
 WEIGHT = Text("{severity}, {required}", "{severity}，{required}")
 MORE_EVIDENCE = Text(
     "{n} more pieces of evidence of subjects that came out alike: see report.json",
@@ -215,3 +214,10 @@ FOOT = Text(
     "Made by cwai-bench. This file holds both languages, needs no network and asks nothing of anybody.",
     "由 cwai-bench 生成。本文件包含中英文，无需联网，不会向任何地址发送请求。",
 )
+ALL_NODES = Text("all {n} nodes", "全部 {n} 个节点")
+GATE_CASE = Text("verdict of the run", "本次运行的总体结论")
+ATTENTION = Text("Needs attention", "需要关注")
+CODE_MEANS = Text("exit code {code}: {meaning}", "退出码 {code}：{meaning}")
+SOME = Text("{n} {status}", "{n} 项{status}")
+PASSED_AND = Text("{n}/{m} ({others})", "{n}/{m}（{others}）")
+AT = Text("{where}: {what}", "{where}：{what}")

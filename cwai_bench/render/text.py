@@ -91,10 +91,9 @@ def _item(console: Console, item: Item, lang: Lang) -> None:
     for result in item.results:
         if result.status not in (Status.FAIL, Status.UNKNOWN, Status.WARN):
             continue
-        _block(
-            console,
-            [(" " * 8, "", f"{result.where}: {result.brief.to(lang)}" if result.where else result.brief.to(lang))],
-        )
+        mark = "" if result.status is item.status else result.status.value
+        found = labels.AT.fill(where=result.where, what=result.brief) if result.where.en else result.brief
+        _block(console, [(f"{mark:<8}", _STYLE[result.status], found.to(lang))])
     if item.status in (Status.FAIL, Status.WARN):
         _block(console, [(" " * 8 + "→ ", "dim", item.suggestion.to(lang))])
 
@@ -117,19 +116,15 @@ def _headlines(console: Console, seen: View, lang: Lang) -> None:
 def _verdict(console: Console, seen: View, lang: Lang, where: str) -> None:
     from rich.text import Text as Line
 
-    rest = labels.COMMA.to(lang).join(
-        f"{t.count} {labels.STATUS[t.status].to(lang)}" for t in seen.tallies if t.status is not Status.PASS
-    )
-    passed = f"{seen.passed}/{seen.items_total}" + (f" ({rest})" if rest else "")
-    _fact(console, labels.ITEMS_PASSED.to(lang), passed)
+    _fact(console, labels.ITEMS_PASSED.to(lang), seen.passed_note.to(lang))
     _fact(console, labels.NODES_DONE.to(lang), seen.nodes_done.to(lang))
     if seen.leave_out:
         _fact(console, labels.LEAVE_OUT.to(lang), seen.leave_out)
     if where:
         _fact(console, labels.REPORT.to(lang), where)
     console.print()
-    line = Line(f"{seen.verdict.to(lang)} ", style=_STYLE[seen.status] + " bold")
-    line.append(f"({labels.EXIT_CODE.to(lang)} {seen.exit_code}: {seen.exit_meaning.to(lang)})", style="not bold")
+    line = Line(seen.verdict.to(lang), style=_STYLE[seen.status] + " bold")
+    line.append(" — " + seen.code_means.to(lang), style="not bold")
     console.print(line)
     for reason in seen.because:
         _block(console, [("  · ", "", reason.to(lang))])

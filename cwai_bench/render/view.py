@@ -12,7 +12,18 @@ from dataclasses import dataclass
 
 import msgspec
 
-from cwai_bench.model import Action, CheckInfo, ItemKind, NodeRecord, Report, Severity, Status, Subject, Verdict
+from cwai_bench.model import (
+    Action,
+    CheckInfo,
+    Evidence,
+    ItemKind,
+    NodeRecord,
+    Report,
+    Severity,
+    Status,
+    Subject,
+    Verdict,
+)
 from cwai_bench.render import labels, measured, units
 from cwai_bench.render.nodeset import fold, natural
 from cwai_bench.render.table import Cell, Column, Row, Section, Table
@@ -34,9 +45,9 @@ class Fact:
 
 @dataclass(frozen=True)
 class Proof:
-    """Evidence of one node, as it was read."""
+    """What was read, as it was read, and the folded set of subjects of which it was."""
 
-    subject: str
+    subjects: str
     source: str
     text: str
     truncated: bool
@@ -47,7 +58,7 @@ class Result:
     """Subjects for which an item came out alike. ``where`` is the folded set of them, ``count`` how many."""
 
     status: Status
-    where: str
+    where: Text
     count: int
     brief: Text
     observed: str
@@ -82,7 +93,7 @@ class Item:
     baseline: Text
     required: bool
     weight: Text
-    where: str
+    where: Text
     brief: Text
     brief_shown: bool
     method: Text
@@ -116,8 +127,7 @@ class View:
     subtitle: Text
     status: Status
     verdict: Text
-    exit_code: int
-    exit_meaning: Text
+    code_means: Text
     because: list[Text]
     leave_out: str
     leave_out_count: int
@@ -126,6 +136,8 @@ class View:
     nodes_missing: str
     passed: int
     items_total: int
+    passed_note: Text
+    """Items passed of all, and what the others are: ``38/52 (3 failed, 11 not judged)``."""
     tallies: list[Tally]
     """Items by status, worst first, without those that no item has."""
     bar: list[Piece]
@@ -152,8 +164,10 @@ def view(report: Report) -> View:
         ),
         status=report.gate.status,
         verdict=labels.GATE[report.gate.status],
-        exit_code=report.gate.exit_code,
-        exit_meaning=labels.EXIT_MEANING.get(report.gate.exit_code, labels.GATE[report.gate.status]),
+        code_means=labels.CODE_MEANS.fill(
+            code=report.gate.exit_code,
+            meaning=labels.EXIT_MEANING.get(report.gate.exit_code, labels.GATE[report.gate.status]),
+        ),
         because=report.gate.because,
         leave_out=fold(sorted(report.gate.leave_out, key=natural)),
         leave_out_count=len(report.gate.leave_out),
@@ -174,6 +188,7 @@ def view(report: Report) -> View:
         nodes_missing=fold(sorted((n.name for n in report.nodes if n not in done), key=natural)),
         passed=counts[Status.PASS],
         items_total=len(items),
+        passed_note=_passed_note(tallies, len(items)),
         tallies=tallies,
         bar=_bar(tallies),
         notices=_notices(report, items),
@@ -185,6 +200,18 @@ def view(report: Report) -> View:
             _pairs_of("environment", labels.ENVIRONMENT, report.environment),
             _pairs_of("settings", labels.SETTINGS, {k: str(v) for k, v in report.settings.items()}),
         ],
+    )
+
+
+def _passed_note(tallies: list[Tally], total: int) -> Text:
+    others = [
+        labels.SOME.fill(n=t.count, status=labels.STATUS[t.status]) for t in tallies if t.status is not Status.PASS
+    ]
+    passed = total - sum(t.count for t in tallies if t.status is not Status.PASS)
+    if not others:
+        return plain(f"{passed}/{total}")
+    return labels.PASSED_AND.fill(
+        n=passed, m=total, others=Text(", ".join(o.en for o in others), "，".join(o.zh for o in others))
     )
 
 
@@ -209,7 +236,8 @@ def _items(report: Report) -> list[Item]:
     known = {info.id: info for info in report.checks}
     for check, verdicts in by_check.items():  # a verdict is shown even when the report does not say what it is of
         known.setdefault(check, _undescribed(check, verdicts[0].kind))
-    items = [_item(info, by_check.get(id, []), report.baseline) for id, info in known.items()]
+    nodes = frozenset(node.name for node in report.nodes)
+    items = [_item(info, by_check.get(id, []), report.baseline, nodes) for id, info in known.items()]
     return sorted(items, key=lambda item: (WORST_FIRST.index(item.status), not item.required))
 
 
@@ -220,12 +248,12 @@ def _undescribed(check: str, kind: ItemKind) -> CheckInfo:
     )
 
 
-def _item(info: CheckInfo, verdicts: list[Verdict], baseline: str | None) -> Item:
+def _item(info: CheckInfo, verdicts: list[Verdict], baseline: str | None, all_nodes: frozenset[str]) -> Item:
     alike: dict[bytes, list[Verdict]] = defaultdict(list)
     for v in verdicts:
         same = (v.status, v.observed, v.expected, v.detail, v.reason_code, v.action, v.hint)
         alike[msgspec.json.encode(same)].append(v)
-    results = [_result(vs) for vs in alike.values()]
+    results = [_result(vs, all_nodes) for vs in alike.values()]
     results.sort(key=lambda r: (WORST_FIRST.index(r.status), -r.count))
     # With no verdict at all nothing is known of it, whatever the reason: it must not read as passed.
     status = results[0].status if results else Status.UNKNOWN
@@ -242,7 +270,7 @@ def _item(info: CheckInfo, verdicts: list[Verdict], baseline: str | None) -> Ite
         weight=labels.WEIGHT.fill(
             severity=labels.SEVERITY[info.severity], required=labels.REQUIRED if info.required else labels.OPTIONAL
         ),
-        where=where([v.subject for v in worst]),
+        where=where([v.subject for v in worst], all_nodes),
         brief=results[0].brief if results else labels.NO_VERDICT,
         brief_shown=attention,
         method=info.method,
@@ -261,13 +289,13 @@ def _baseline(kind: ItemKind, baseline: str | None) -> Text:
     return labels.NO if baseline is None else labels.YES_NAMED.fill(name=baseline)
 
 
-def _result(verdicts: list[Verdict]) -> Result:
+def _result(verdicts: list[Verdict], all_nodes: frozenset[str]) -> Result:
     v = verdicts[0]
-    proofs = [Proof(w.subject.id, e.source, e.text, e.truncated) for w in verdicts for e in w.evidence]
+    proofs = _proofs(verdicts)
     more = max(0, len(proofs) - EVIDENCE_SHOWN)
     return Result(
         status=v.status,
-        where=where([w.subject for w in verdicts]),
+        where=where([w.subject for w in verdicts], all_nodes),
         count=len(verdicts),
         brief=_brief(v),
         observed=v.observed,
@@ -281,6 +309,15 @@ def _result(verdicts: list[Verdict]) -> Result:
     )
 
 
+def _proofs(verdicts: list[Verdict]) -> list[Proof]:
+    """Nodes of which the very same was read share one piece."""
+    alike: dict[Evidence, list[Subject]] = defaultdict(list)
+    for v in verdicts:
+        for evidence in v.evidence:
+            alike[evidence].append(v.subject)
+    return [Proof(folded(subjects), e.source, e.text, e.truncated) for e, subjects in alike.items()]
+
+
 def _brief(v: Verdict) -> Text:
     """What was found, in a line: the value and what it should have been, else in words, else the reason."""
     if v.observed and v.expected is not None and v.status is not Status.PASS:
@@ -292,7 +329,14 @@ def _brief(v: Verdict) -> Text:
     return v.detail or labels.REASON.get(v.reason_code, plain(""))
 
 
-def where(subjects: list[Subject]) -> str:
+def where(subjects: list[Subject], all_nodes: frozenset[str]) -> Text:
+    """The subjects as a folded set, or the words "all n nodes"."""
+    if len(all_nodes) > 2 and all(s.kind == "node" for s in subjects) and {s.id for s in subjects} == all_nodes:
+        return labels.ALL_NODES.fill(n=len(all_nodes))
+    return plain(folded(subjects))
+
+
+def folded(subjects: Iterable[Subject]) -> str:
     """The folded set of subjects: ``node[1-8]``, ``node[1-8]/eth0``, ``node1→node2,node2→node3``."""
     by_part: dict[str, list[str]] = defaultdict(list)
     others: list[str] = []
@@ -302,8 +346,8 @@ def where(subjects: list[Subject]) -> str:
             by_part[slash + part].append(node)
         else:
             others.append(subject.id)
-    folded = [fold(sorted(set(nodes), key=natural)) + part for part, nodes in by_part.items()]
-    return ",".join(folded + sorted(set(others), key=natural))
+    sets = [fold(sorted(set(nodes), key=natural)) + part for part, nodes in by_part.items()]
+    return ",".join(sets + sorted(set(others), key=natural))
 
 
 def _groups(verdicts: list[Verdict]) -> list[Group]:
