@@ -3,15 +3,447 @@
 One file, one family; one decorator, one check::
 
     @node_check(
-        "cpu.governor",
-        title=Text("CPU frequency governor", "CPU 频率调节器"),
+        "memory.corrupted",
+        title=Text("Memory taken out of use", "被停用的内存"),
         method=Text("…", "…"), criterion=Text("…", "…"), suggestion=Text("…", "…"),
-        reads=(File("sys/devices/system/cpu/cpu[0-9]*/cpufreq/scaling_governor"),),
-        severity=Severity.MAJOR, action=Action.FIX_CONFIG,
+        reads=(File("proc/meminfo"),),
+        severity=Severity.CRITICAL, action=Action.CONTACT_VENDOR,
     )
-    def governor(facts: FactView) -> Outcome: ...
+    def corrupted(facts: FactView) -> Outcome:
+        bad = facts.kilobytes("proc/meminfo", "HardwareCorrupted")
+        return failed(f"{bad} B") if bad else passed("0 B")
 
-``@consistency_check`` functions return the value to be compared across nodes, ``@configurable_check`` functions
-the value to be held against the person's criterion. What cannot be read raises :class:`NotKnown` (→ UNKNOWN);
-what does not apply here raises :class:`DoesNotApply` (→ SKIP).
+``@node_check`` functions judge. ``@consistency_check`` functions return the value to be compared across nodes,
+``@configurable_check`` functions the value to be held against the person's criterion. What cannot be read raises
+:class:`NotKnown` (UNKNOWN); what does not apply here raises :class:`DoesNotApply` (SKIP). The accessors of FactView
+raise the first by themselves, and keep what they handed out as the evidence of the verdict.
+
+A threshold is a constant beside its check; the criterion that a person reads is made from the same constant.
 """
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, TypeVar
+
+import msgspec
+
+from cwai_bench.model import (
+    Action,
+    CheckInfo,
+    Evidence,
+    Facts,
+    ItemKind,
+    Reading,
+    ReasonCode,
+    Severity,
+    Status,
+)
+from cwai_bench.registry import Registry
+from cwai_bench.sources import Call, Command, File, Source
+from cwai_bench.text import Text
+
+EVIDENCE_LIMIT = 4096
+"""Characters kept of one piece of evidence."""
+EVIDENCE_PIECES = 8
+"""Pieces of evidence kept of one verdict."""
+
+Value = str | float
+Values = Value | Mapping[str, Value]
+T = TypeVar("T")
+_Value = TypeVar("_Value", bound=Callable[["FactView"], str | float])
+_Values = TypeVar("_Values", bound=Callable[["FactView"], Value | Mapping[str, Value]])
+
+
+class NotKnown(Exception):
+    """It should have been known and is not: the verdict is UNKNOWN."""
+
+    def __init__(self, reason_code: ReasonCode, reason: Text) -> None:
+        super().__init__(reason.en)
+        self.reason_code: ReasonCode = reason_code
+        self.reason = reason
+
+
+class DoesNotApply(Exception):
+    """The item has no meaning here (no such hardware, no such feature): the verdict is SKIP."""
+
+    def __init__(self, reason: Text, reason_code: ReasonCode = "absent") -> None:
+        super().__init__(reason.en)
+        self.reason_code: ReasonCode = reason_code
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a node check found. ``observed`` reads the same in both languages; words go into ``detail``."""
+
+    status: Status
+    observed: str
+    detail: Text | None = None
+    expected: Text | None = None
+
+
+def passed(observed: str, detail: Text | None = None) -> Outcome:
+    return Outcome(Status.PASS, observed, detail)
+
+
+def warned(observed: str, detail: Text | None = None, *, expected: Text | None = None) -> Outcome:
+    return Outcome(Status.WARN, observed, detail, expected)
+
+
+def failed(observed: str, detail: Text | None = None, *, expected: Text | None = None) -> Outcome:
+    return Outcome(Status.FAIL, observed, detail, expected)
+
+
+class FactView:
+    """Typed access to the facts of one node. Every accessor raises NotKnown for what was not read as it should be."""
+
+    def __init__(self, facts: Facts) -> None:
+        self._facts = facts
+        self._shown: dict[str, str] = {}
+
+    @property
+    def node(self) -> str:
+        return self._facts.node
+
+    @property
+    def taken(self) -> float:
+        """When the facts were read, in seconds since the epoch."""
+        return self._facts.taken
+
+    @property
+    def privileged(self) -> bool:
+        return self._facts.privileged
+
+    def text(self, path: str) -> str:
+        """The content of a file."""
+        text = self._good(path).text
+        self._shown[path] = text
+        return text
+
+    def maybe(self, path: str) -> str | None:
+        """The content of a file, or None when there is no such file."""
+        reading = self._facts.readings.get(path)
+        return None if reading is not None and reading.status == "missing" else self.text(path)
+
+    def number(self, path: str) -> int:
+        """The one whole number that a file holds."""
+        return whole(self.text(path), path)
+
+    def line(self, path: str, start: str) -> str:
+        """What follows ``start`` in the first line that begins with it; only that line becomes evidence."""
+        found = self.maybe_line(path, start)
+        if found is None:
+            raise NotKnown("parse", Text("{p} has no line {s!r}", "{p} 中没有 {s!r} 一行").fill(p=path, s=start))
+        return found
+
+    def maybe_line(self, path: str, start: str) -> str | None:
+        """As ``line``; None when no line begins so."""
+        for line in self._good(path).text.splitlines():
+            if line.startswith(start):
+                seen = self._shown.get(path)
+                self._shown[path] = line if seen is None else f"{seen}\n{line}"
+                return line[len(start) :].strip()
+        return None
+
+    def kilobytes(self, path: str, name: str) -> int:
+        """A field like ``MemTotal:  16384 kB`` of /proc/meminfo, in bytes."""
+        return whole(self.line(path, f"{name}:").removesuffix("kB"), path) * 1024
+
+    def glob(self, pattern: str) -> dict[str, str]:
+        """The files that match a pattern, path to content; empty when there is none.
+
+        Raises NotKnown when any of them could not be read.
+        """
+        reading = self._reading(pattern)
+        if reading.status == "missing":
+            return {}
+        found = {path: self._good(path).text for path in self._good(pattern).text.splitlines()}
+        self._shown[pattern] = "\n".join(f"{path}: {text.rstrip()}" for path, text in found.items())
+        return found
+
+    def command(self, *argv: str) -> Reading:
+        """What a command said (``text`` is its standard output), whatever its exit code was."""
+        key = Command(*argv).key
+        reading = self._reading(key)
+        if reading.status == "missing":
+            raise NotKnown("missing_tool", Text("the command {c} is not installed", "未安装命令 {c}").fill(c=argv[0]))
+        reading = self._good(key)
+        self._shown[key] = reading.text
+        return reading
+
+    def call(self, name: str, shape: type[T]) -> T:
+        """The answer to a call, decoded as ``shape``."""
+        key = Call(name).key
+        text = self._good(key).text
+        try:
+            answer = msgspec.json.decode(text, type=shape)
+        except msgspec.DecodeError as e:
+            raise NotKnown(
+                "parse", Text("{k} gave an answer that cannot be read: {e}", "{k} 的结果无法解析：{e}").fill(k=key, e=e)
+            ) from e
+        self._shown.setdefault(key, text)
+        return answer
+
+    def absent(self, key: str) -> bool:
+        """True when a source was looked for and is not there; then the item may not apply here."""
+        reading = self._facts.readings.get(key)
+        return reading is not None and reading.status == "missing"
+
+    def cite(self, source: Source, text: str) -> None:
+        """Show ``text`` as the evidence from ``source``, in place of all that was read there."""
+        self._shown[source.key] = text
+
+    def evidence(self) -> list[Evidence]:
+        """What was handed out, cut to size."""
+        return [
+            Evidence(source, text[:EVIDENCE_LIMIT], len(text) > EVIDENCE_LIMIT)
+            for source, text in list(self._shown.items())[:EVIDENCE_PIECES]
+        ]
+
+    def _reading(self, key: str) -> Reading:
+        reading = self._facts.readings.get(key)
+        if reading is None:
+            raise NotKnown(
+                "missing_source",
+                Text("{k} was not read when these facts were taken", "采集这些数据时未读取 {k}").fill(k=key),
+            )
+        return reading
+
+    def _good(self, key: str) -> Reading:
+        """The reading of ``key`` if it went well; else says why not."""
+        reading = self._reading(key)
+        if reading.status == "ok":
+            return reading
+        if reading.detail:
+            self._shown.setdefault(key, reading.detail)
+        code, reason = _NOT_GOOD[reading.status]
+        raise NotKnown(code, reason.fill(k=key, d=reading.detail or "?"))
+
+
+_NOT_GOOD: dict[str, tuple[ReasonCode, Text]] = {
+    "missing": ("missing_source", Text("{k} is not there", "{k} 不存在")),
+    "denied": ("permission", Text("no permission to read {k}: {d}", "没有权限读取 {k}：{d}")),
+    "timeout": ("timeout", Text("{k} did not answer in time: {d}", "{k} 未在限时内返回：{d}")),
+    "error": ("error", Text("{k} could not be read: {d}", "{k} 读取失败：{d}")),
+}
+
+
+def whole(text: str, where: str) -> int:
+    """``text`` as a whole number; raises NotKnown naming ``where`` when it is none."""
+    try:
+        return int(text.strip())
+    except ValueError:
+        raise NotKnown(
+            "parse",
+            Text("{w}: expected a whole number, found {t!r}", "{w}：应为整数，实际为 {t!r}").fill(
+                w=where, t=text.strip()[:80]
+            ),
+        ) from None
+
+
+# ---------------------------------------------------------------------------------------------- the three kinds
+
+Seen = Literal["host", "container"]
+"""Whose answer it is when the tool runs inside a container: most of /proc and /sys is the host's; limits, mounts,
+processes and services are the container's."""
+
+
+@dataclass(frozen=True)
+class NodeCheck:
+    info: CheckInfo
+    reads: tuple[Source, ...]
+    judge: Callable[[FactView], Outcome]
+    seen: Seen = "host"
+
+
+@dataclass(frozen=True)
+class ConsistencyCheck:
+    """``value`` must be the same on all nodes: text exactly, numbers within ``tolerance`` (a share of the baseline).
+
+    ``show`` makes a number readable.
+    """
+
+    info: CheckInfo
+    reads: tuple[Source, ...]
+    value: Callable[[FactView], Value]
+    tolerance: float = 0.0
+    show: Callable[[float], str] = field(default=lambda x: f"{x:g}")
+    seen: Seen = "host"
+
+
+@dataclass(frozen=True)
+class ConfigurableCheck:
+    """``values``: one value, or several by name (a file system, an interface), all of which must hold.
+
+    ``unit`` is what a criterion is written in: ``B``, ``bit/s``, ``s``, ``1`` for plain numbers, ``text``.
+    """
+
+    info: CheckInfo
+    reads: tuple[Source, ...]
+    values: Callable[[FactView], Values]
+    unit: str
+    seen: Seen = "host"
+
+
+Check = NodeCheck | ConsistencyCheck | ConfigurableCheck
+CHECKS: Registry[Check] = Registry("cwai_bench.checks")
+
+ALWAYS: tuple[Source, ...] = (Call("host"), Call("container"), Call("pci"))
+"""Read whatever is checked: the report's environment, and which nodes are alike."""
+
+
+def node_check(
+    id: str,
+    *,
+    title: Text,
+    method: Text,
+    criterion: Text,
+    suggestion: Text,
+    reads: tuple[Source, ...],
+    severity: Severity,
+    action: Action = Action.FIX_CONFIG,
+    needs: tuple[str, ...] = (),
+    seen: Seen = "host",
+    scope: str = "host",
+) -> Callable[[Callable[[FactView], Outcome]], Callable[[FactView], Outcome]]:
+    """Register a function that judges one node by our own rule."""
+    info = CheckInfo(
+        id, ItemKind.NODE, scope, title, method, criterion, suggestion, severity, action, list(needs), required=True
+    )
+
+    def register(judge: Callable[[FactView], Outcome]) -> Callable[[FactView], Outcome]:
+        CHECKS.add(id, NodeCheck(info, reads, judge, seen))
+        return judge
+
+    return register
+
+
+SAME = Text("the same on all nodes, or as on the baseline node", "所有节点一致，或与基线节点一致")
+NEAR = Text("within {p:g} % of the baseline node", "与基线节点相差不超过 {p:g} %")
+
+
+def consistency_check(
+    id: str,
+    *,
+    title: Text,
+    method: Text,
+    suggestion: Text,
+    reads: tuple[Source, ...],
+    severity: Severity,
+    tolerance: float = 0.0,
+    show: Callable[[float], str] | None = None,
+    needs: tuple[str, ...] = (),
+    seen: Seen = "host",
+    scope: str = "host",
+) -> Callable[[_Value], _Value]:
+    """Register a function whose value is compared across nodes. The criterion follows from ``tolerance``."""
+    criterion = NEAR.fill(p=tolerance * 100) if tolerance else SAME
+    info = CheckInfo(
+        id,
+        ItemKind.CONSISTENCY,
+        scope,
+        title,
+        method,
+        criterion,
+        suggestion,
+        severity,
+        Action.FIX_CONFIG,
+        list(needs),
+        required=False,
+    )
+
+    def register(value: _Value) -> _Value:
+        more = {} if show is None else {"show": show}
+        CHECKS.add(id, ConsistencyCheck(info, reads, value, tolerance, seen=seen, **more))
+        return value
+
+    return register
+
+
+YOURS = Text("what the criteria file says (in {u})", "由判据文件给定（单位：{u}）")
+UNIT_NAMES: dict[str, Text] = {
+    "B": Text("bytes", "字节"),
+    "bit/s": Text("bits per second", "比特每秒"),
+    "s": Text("seconds", "秒"),
+    "1": Text("a plain number", "纯数值"),
+    "text": Text("text", "文本"),
+}
+
+
+def configurable_check(
+    id: str,
+    *,
+    title: Text,
+    method: Text,
+    suggestion: Text,
+    reads: tuple[Source, ...],
+    unit: str,
+    severity: Severity = Severity.MAJOR,
+    needs: tuple[str, ...] = (),
+    seen: Seen = "host",
+    scope: str = "host",
+) -> Callable[[_Values], _Values]:
+    """Register a function whose value is held against the person's criterion."""
+    info = CheckInfo(
+        id,
+        ItemKind.CONFIGURABLE,
+        scope,
+        title,
+        method,
+        YOURS.fill(u=UNIT_NAMES[unit]),
+        suggestion,
+        severity,
+        Action.FIX_CONFIG,
+        list(needs),
+        required=False,
+    )
+
+    def register(values: _Values) -> _Values:
+        CHECKS.add(id, ConfigurableCheck(info, reads, values, unit, seen))
+        return values
+
+    return register
+
+
+def sources_for(ids: Iterable[str]) -> set[Source]:
+    """All that must be read to judge the checks ``ids``; ids that are none of ours are left to the judge to name."""
+    found: set[Source] = set(ALWAYS)
+    for id in ids:
+        if id in CHECKS:
+            found.update(CHECKS[id].reads)
+    return found
+
+
+def criteria_items() -> dict[str, str]:
+    """The items that a criteria file may judge, with the unit of each (see :class:`ConfigurableCheck`)."""
+    return {c.info.id: c.unit for c in CHECKS.values() if isinstance(c, ConfigurableCheck)}
+
+
+__all__ = [
+    "CHECKS",
+    "Call",
+    "Check",
+    "Command",
+    "ConfigurableCheck",
+    "ConsistencyCheck",
+    "DoesNotApply",
+    "FactView",
+    "File",
+    "NodeCheck",
+    "NotKnown",
+    "Outcome",
+    "Source",
+    "Value",
+    "Values",
+    "configurable_check",
+    "consistency_check",
+    "criteria_items",
+    "failed",
+    "node_check",
+    "passed",
+    "sources_for",
+    "warned",
+    "whole",
+]

@@ -1,0 +1,439 @@
+"""Files that a person writes: options, and the criteria of configurable items and probes. TOML; no code in it.
+
+::
+
+    [options]
+    lang = "zh"
+    store = "/shared/cwai-bench"
+
+    [criteria]
+    memory.total.min = "1 TiB"
+    kernel.version.pattern = '6\\.8\\..*'
+    nic.speed = { min = "100 Gb/s", where.name = "ens*" }
+    tcp.bandwidth = { min = "9 Gb/s", where.bytes = "1 MiB" }
+    tcp.latency.max = "60 us"
+
+An item takes any of ``min``, ``max``, ``equals`` (with ``tolerance``, a share such as ``"5 %"``), ``one_of`` and
+``pattern`` (a regular expression that must match the whole value); all given must hold. ``where`` narrows it: ``name``
+is a pattern for the name of a file system or an interface, any other key a parameter of the measurement.
+Every mistake is a UsageError that names the file, the line where it can, the key and the reason.
+"""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+import importlib
+import math
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cwai_bench.errors import UsageError
+from cwai_bench.model import Scalar
+from cwai_bench.text import Text
+
+FILE_LIMIT = 1 << 20
+"""Bytes: a configuration file that is larger is something else."""
+VALUE_LIMIT = 4096
+"""Characters of a value that a pattern is held against: a node may say anything."""
+
+_BYTES = {"B": 1.0, "kB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12, "PB": 1e15} | {
+    "KiB": 2.0**10,
+    "MiB": 2.0**20,
+    "GiB": 2.0**30,
+    "TiB": 2.0**40,
+    "PiB": 2.0**50,
+}
+_BITS = {"bit": 1.0, "kb": 1e3, "kbit": 1e3, "Mb": 1e6, "Mbit": 1e6, "Gb": 1e9, "Gbit": 1e9, "Tb": 1e12, "Tbit": 1e12}
+UNITS: dict[str, tuple[str, float]] = (
+    {name: ("B", factor) for name, factor in _BYTES.items()}
+    | {f"{name}/s": ("bit/s", factor * 8) for name, factor in _BYTES.items()}
+    | {f"{name}/s": ("bit/s", factor) for name, factor in _BITS.items()}
+    | {"ns": ("s", 1e-9), "us": ("s", 1e-6), "µs": ("s", 1e-6), "ms": ("s", 1e-3), "s": ("s", 1.0)}
+    | {"min": ("s", 60.0), "h": ("s", 3600.0), "d": ("s", 86400.0)}
+    | {"%": ("1", 0.01)}
+)
+"""Unit as written: what it measures, and how much of it (bytes, bits per second, seconds)."""
+_QUANTITY = re.compile(r"([-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?)\s*([A-Za-zµ%/]*)")
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """A number and what it measures: ``B``, ``bit/s``, ``s`` or ``1``. ``text`` is how it was written."""
+
+    value: float
+    unit: str
+    text: str
+
+
+Operand = Quantity | str
+
+
+def quantity(written: Any) -> Quantity | None:
+    """``"9 Gb/s"``, ``"1 TiB"``, ``"unlimited"`` or a plain number; None when it is none of these."""
+    if isinstance(written, bool):
+        return None
+    if isinstance(written, int | float):
+        return Quantity(float(written), "1", str(written)) if math.isfinite(written) else None
+    if not isinstance(written, str):
+        return None
+    if written.strip() == "unlimited":
+        return Quantity(math.inf, "", written)
+    found = _QUANTITY.fullmatch(written.strip())
+    if found is None:
+        return None
+    if not found[2]:
+        return Quantity(float(found[1]), "1", written)
+    if found[2] not in UNITS:
+        return None
+    unit, factor = UNITS[found[2]]
+    return Quantity(float(found[1]) * factor, unit, written)
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """What a person demands of one item; None where nothing was said."""
+
+    item: str
+    min: Quantity | None = None
+    max: Quantity | None = None
+    equals: Operand | None = None
+    one_of: tuple[Operand, ...] | None = None
+    pattern: str | None = None
+    tolerance: float = 0.0
+    where: tuple[tuple[str, Scalar], ...] = ()
+
+    def units(self) -> set[str]:
+        """What the quantities in it measure; ``text`` for words. ``unlimited`` fits all."""
+        operands: list[Operand | None] = [self.min, self.max, self.equals, *(self.one_of or ())]
+        found = {o.unit if isinstance(o, Quantity) else "text" for o in operands if o is not None}
+        if self.pattern is not None:
+            found.add("text")
+        return found - {""}
+
+    def fits(self, unit: str) -> bool:
+        """True when it can be held against a value of ``unit``."""
+        return self.units() <= ({"text", "1"} if unit == "text" else {unit})
+
+    def holds(self, value: str | float) -> bool:
+        """True when ``value`` (in bytes, bits per second, seconds, a number, or text) is as demanded."""
+        if self.pattern is not None and not re.fullmatch(self.pattern, str(value)[:VALUE_LIMIT]):
+            return False
+        if self.min is not None and not (isinstance(value, int | float) and value >= self.min.value):
+            return False
+        if self.max is not None and not (isinstance(value, int | float) and value <= self.max.value):
+            return False
+        if self.equals is not None and not self._equal(value, self.equals):
+            return False
+        return self.one_of is None or any(self._equal(value, one) for one in self.one_of)
+
+    def _equal(self, value: str | float, wanted: Operand) -> bool:
+        if isinstance(value, str):
+            return value == (wanted.text if isinstance(wanted, Quantity) else wanted)
+        if not isinstance(wanted, Quantity):
+            return False
+        return value == wanted.value or abs(value - wanted.value) <= self.tolerance * abs(wanted.value)
+
+    def applies_to(self, name: str) -> bool:
+        """True when a value called ``name`` is meant (``where.name``)."""
+        pattern = dict(self.where).get("name")
+        return pattern is None or fnmatch.fnmatchcase(name, str(pattern))
+
+    def selects(self, parameters: Mapping[str, Scalar]) -> bool:
+        """True when a measurement with these parameters is meant."""
+        for key, wanted in self.where:
+            value = parameters.get(key)
+            known = quantity(wanted)
+            same = value == wanted or (
+                known is not None
+                and isinstance(value, int | float)
+                and not isinstance(value, bool)
+                and value == known.value
+            )
+            if not same:
+                return False
+        return True
+
+    def words(self) -> Text:
+        """The demand, readable in both languages."""
+
+        def shown(o: Operand) -> str:
+            return o.text if isinstance(o, Quantity) else repr(o)
+
+        parts: list[Text] = []
+        if self.min is not None:
+            parts.append(Text(f"at least {self.min.text}", f"不低于 {self.min.text}"))
+        if self.max is not None:
+            parts.append(Text(f"at most {self.max.text}", f"不高于 {self.max.text}"))
+        if self.equals is not None:
+            about = f" ± {self.tolerance * 100:g} %" if self.tolerance else ""
+            parts.append(Text(f"equal to {shown(self.equals)}{about}", f"等于 {shown(self.equals)}{about}"))
+        if self.one_of is not None:
+            every = ", ".join(shown(o) for o in self.one_of)
+            parts.append(Text(f"one of {every}", f"取值为其中之一：{every}"))
+        if self.pattern is not None:
+            parts.append(Text(f"matching {self.pattern}", f"匹配 {self.pattern}"))
+        if self.where:
+            where = ", ".join(f"{k} = {v}" for k, v in self.where)
+            parts.append(Text(f"where {where}", f"限定 {where}"))
+        return Text("; ".join(p.en for p in parts), "；".join(p.zh for p in parts))
+
+
+@dataclass(frozen=True)
+class Criteria:
+    """The demands of one file, by item."""
+
+    name: str
+    items: Mapping[str, Criterion]
+
+    def get(self, item: str) -> Criterion | None:
+        return self.items.get(item)
+
+
+class _Document:
+    """A parsed file that knows how to complain about itself."""
+
+    def __init__(self, text: str, name: str) -> None:
+        self.text = text
+        self.name = name
+        toml = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
+        try:
+            self.tables: dict[str, Any] = toml.loads(text)
+        except ValueError as e:
+            raise UsageError(
+                Text("{n} is not valid TOML: {e}", "{n} 不是合法的 TOML：{e}").fill(n=name, e=e),
+                Text("mend the line that it names", "请修正其指出的那一行"),
+            ) from e
+        for table in self.tables:
+            if table not in ("options", "criteria"):
+                raise self.wrong(
+                    [table], Text("there is no such table", "没有这样的表"), nearest(table, ("options", "criteria"))
+                )
+
+    def wrong(self, path: list[str], reason: Text, next_step: Text | None = None) -> UsageError:
+        """The complaint about the key at ``path``, with its line when the text shows it."""
+        line = self._line(path)
+        where = f"{self.name}:{line}" if line else self.name
+        return UsageError(Text("{w}: {k}: {r}", "{w}：{k}：{r}").fill(w=where, k=".".join(path), r=reason), next_step)
+
+    def _line(self, path: list[str]) -> int:
+        """Where the last part of ``path`` is written, searched behind the parts before it; 0 when it is not seen."""
+        lines = self.text.splitlines()
+        at = 0
+        for part in path:
+            for number in range(at, len(lines)):
+                code = lines[number].split("#")[0]
+                if re.search(rf"(?<![\w-]){re.escape(part)}(?![\w-])", code):
+                    at = number
+                    break
+            else:
+                return 0
+        return at + 1
+
+
+def nearest(name: str, names: Any) -> Text:
+    """A next step that suggests the nearest of ``names``, or lists them when none is near."""
+    every = sorted(names)
+    near = difflib.get_close_matches(name, every, 1, 0.5)
+    if near:
+        return Text("did you mean {n}?", "是否想用 {n}？").fill(n=near[0])
+    return Text("known: {n}", "可用：{n}").fill(n=", ".join(every[:60]))
+
+
+_KEYS = ("min", "max", "equals", "one_of", "pattern", "tolerance", "where")
+
+
+def parse_criteria(text: str, name: str, known: Mapping[str, str] | None = None) -> Criteria:
+    """The criteria in the text of a file. ``name`` is what complaints call it.
+
+    ``known``: the items that may be named, each with its unit (``""``: any); None takes every item as it comes.
+    Raises UsageError.
+    """
+    document = _Document(text, name)
+    if "criteria" not in document.tables:
+        raise UsageError(
+            Text("{n} has no [criteria] table", "{n} 中没有 [criteria] 表").fill(n=name),
+            Text(
+                'write [criteria], and below it such as memory.total.min = "1 TiB"',
+                '请写 [criteria]，其下如 memory.total.min = "1 TiB"',
+            ),
+        )
+    items: dict[str, Criterion] = {}
+    _gather(document, document.tables["criteria"], [], known, items)
+    return Criteria(name, items)
+
+
+def load_criteria(path: Path, known: Mapping[str, str] | None = None) -> Criteria:
+    """The criteria in a file; see :func:`parse_criteria`. Raises UsageError, also for a file that cannot be read."""
+    return parse_criteria(read_file(path), str(path), known)
+
+
+def parse_options(text: str, name: str, known: Mapping[str, type]) -> dict[str, Scalar]:
+    """The ``[options]`` of a file: values for options of the command line, by name (``item-timeout``).
+
+    ``known``: each option and the type of its value. Raises UsageError.
+    """
+    document = _Document(text, name)
+    options = document.tables.get("options", {})
+    if not isinstance(options, dict):
+        raise document.wrong(["options"], Text("must be a table", "必须是一个表"))
+    found: dict[str, Scalar] = {}
+    for key, value in options.items():
+        if key not in known:
+            raise document.wrong(["options", key], Text("there is no such option", "没有这个选项"), nearest(key, known))
+        wanted = known[key]
+        exact: Scalar = float(value) if wanted is float and type(value) is int else value
+        if exact.__class__ is not wanted:
+            raise document.wrong(
+                ["options", key],
+                Text("expected {w}, found {f!r}", "应为 {w}，实际为 {f!r}").fill(w=_TYPES[wanted], f=value),
+            )
+        found[key] = exact
+    return found
+
+
+_TYPES: dict[type, Text] = {
+    str: Text("text", "文本"),
+    int: Text("a whole number", "整数"),
+    float: Text("a number", "数值"),
+    bool: Text("true or false", "true 或 false"),
+}
+
+
+def read_file(path: Path) -> str:
+    """The text of a file that a person wrote. Raises UsageError naming it."""
+    try:
+        with path.open("rb") as f:
+            data = f.read(FILE_LIMIT + 1)
+        if len(data) > FILE_LIMIT:
+            raise UsageError(
+                Text("{p} is larger than 1 MiB", "{p} 超过 1 MiB").fill(p=path),
+                Text("give a file of this tool's own format", "请给出本工具格式的文件"),
+            )
+        return data.decode()
+    except OSError as e:
+        raise UsageError(
+            Text("cannot read {p}: {e}", "无法读取 {p}：{e}").fill(p=path, e=e.strerror),
+            Text("check the path and its permissions", "请检查路径与权限"),
+        ) from e
+    except UnicodeDecodeError as e:
+        raise UsageError(
+            Text("{p} is not UTF-8 text (byte {b})", "{p} 不是 UTF-8 文本（第 {b} 字节）").fill(p=path, b=e.start),
+            Text("save it as UTF-8", "请以 UTF-8 保存"),
+        ) from e
+
+
+def _gather(
+    document: _Document, table: Any, path: list[str], known: Mapping[str, str] | None, items: dict[str, Criterion]
+) -> None:
+    """Collect items from nested tables: ``memory.total.min`` is the table memory, in it total, in it min."""
+    at = ["criteria", *path]
+    if not isinstance(table, dict):
+        raise document.wrong(
+            at,
+            Text(
+                "expected a table such as {{ min = … }}, found {v!r}", "应为 {{ min = … }} 形式的表，实际为 {v!r}"
+            ).fill(v=table),
+        )
+    demands = {k: v for k, v in table.items() if k in _KEYS}
+    item = ".".join(path)
+    is_item = bool(demands) and path and (known is None or item in known or len(demands) == len(table))
+    if not is_item:
+        if not table and path:
+            raise document.wrong(at, Text("nothing is demanded", "没有给出任何要求"), nearest(item, _KEYS))
+        for key, inner in table.items():
+            if not isinstance(inner, dict) and path:
+                if known is not None and item not in known:
+                    raise document.wrong(at, Text("there is no such item", "没有这个检测项"), nearest(item, known))
+                raise document.wrong(
+                    [*at, key], Text("there is no such comparison", "没有这种比较"), nearest(key, _KEYS)
+                )
+            _gather(document, inner, [*path, key], known, items)
+        return
+    if known is not None and item not in known:
+        raise document.wrong(at, Text("there is no such item", "没有这个检测项"), nearest(item, known))
+    for key in table:
+        if key not in _KEYS:
+            raise document.wrong([*at, key], Text("there is no such comparison", "没有这种比较"), nearest(key, _KEYS))
+    items[item] = _criterion(document, item, demands, at, known[item] if known is not None else "")
+
+
+def _criterion(document: _Document, item: str, demands: dict[str, Any], at: list[str], unit: str) -> Criterion:
+    def bound(key: str) -> Quantity | None:
+        if key not in demands:
+            return None
+        found = quantity(demands[key])
+        if found is None:
+            raise document.wrong(
+                [*at, key],
+                Text(
+                    '{v!r} is no quantity such as "1 TiB", "9 Gb/s", "2 us" or 64',
+                    '{v!r} 不是数量，例如 "1 TiB"、"9 Gb/s"、"2 us" 或 64',
+                ).fill(v=demands[key]),
+            )
+        return found
+
+    def operand(key: str, value: Any) -> Operand:
+        # A text such as "6.8" stays text for an item whose value is text; elsewhere it is a number.
+        found = None if unit == "text" else quantity(value)
+        if found is not None:
+            return found
+        if isinstance(value, str):
+            return value
+        if unit == "text" and isinstance(value, int | float) and not isinstance(value, bool):
+            return str(value)
+        raise document.wrong([*at, key], Text("{v!r} can be compared with nothing", "{v!r} 无法用于比较").fill(v=value))
+
+    one_of: tuple[Operand, ...] | None = None
+    if "one_of" in demands:
+        if not isinstance(demands["one_of"], list) or not demands["one_of"]:
+            raise document.wrong([*at, "one_of"], Text("expected a list with something in it", "应为非空列表"))
+        one_of = tuple(operand("one_of", value) for value in demands["one_of"])
+    pattern = demands.get("pattern")
+    if pattern is not None:
+        try:
+            re.compile(pattern)
+        except (re.error, TypeError) as e:
+            raise document.wrong(
+                [*at, "pattern"],
+                Text("{p!r} is no regular expression: {e}", "{p!r} 不是正则表达式：{e}").fill(p=pattern, e=e),
+            ) from e
+    tolerance = bound("tolerance")
+    if tolerance is not None and ("equals" not in demands and "one_of" not in demands):
+        raise document.wrong([*at, "tolerance"], Text("it needs equals or one_of", "须与 equals 或 one_of 一起使用"))
+    if tolerance is not None and (tolerance.unit != "1" or not 0 <= tolerance.value < 1):
+        raise document.wrong(
+            [*at, "tolerance"], Text('it is a share such as "5 %" or 0.05', '应为比例，例如 "5 %" 或 0.05')
+        )
+    criterion = Criterion(
+        item,
+        bound("min"),
+        bound("max"),
+        operand("equals", demands["equals"]) if "equals" in demands else None,
+        one_of,
+        pattern,
+        tolerance.value if tolerance is not None else 0.0,
+        _where(document, demands.get("where", {}), [*at, "where"]),
+    )
+    if not (criterion.units() or {"min", "max", "equals", "one_of"} & set(demands)):
+        raise document.wrong(at, Text("nothing is demanded", "没有给出任何要求"), nearest("", _KEYS))
+    if criterion.min is not None and criterion.max is not None and criterion.min.value > criterion.max.value:
+        raise document.wrong(at, Text("min is above max: nothing can hold", "min 大于 max，无法满足"))
+    if unit and not criterion.fits(unit):
+        raise document.wrong(
+            at,
+            Text("this item is in {u}; {f} cannot be compared with it", "该项的单位为 {u}，无法与 {f} 比较").fill(
+                u=unit, f=", ".join(sorted(criterion.units()))
+            ),
+        )
+    return criterion
+
+
+def _where(document: _Document, where: Any, at: list[str]) -> tuple[tuple[str, Scalar], ...]:
+    if not isinstance(where, dict) or not all(isinstance(v, str | int | float | bool) for v in where.values()):
+        raise document.wrong(at, Text("expected a table of plain values", "应为由简单值组成的表"))
+    return tuple(sorted(where.items()))

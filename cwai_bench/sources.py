@@ -1,0 +1,334 @@
+"""What a check may ask of a node, and the shapes of the answers to calls.
+
+Three kinds of source. All that they yield is text, so that a node can be recorded and read again::
+
+    File("proc/meminfo")                                  one file below the root
+    File("sys/devices/system/memory/memory*/state")       a glob: * and ? and [..] never cross a slash
+    Command("systemctl", "is-system-running")             a command that only reads
+    Call("limits")                                        a question put to the system; the answer is JSON
+
+The answers' shapes stand here, below both rooms: ``discover`` writes them, ``checks`` reads them.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import msgspec
+
+GLOB = re.compile(r"[*?\[]")
+READ_TIMEOUT = 3.0
+"""Seconds that one source may take unless it says otherwise. Reading is quick or stuck; there is little in between."""
+
+
+@dataclass(frozen=True)
+class File:
+    """A path relative to the root, without a leading slash; a glob when it holds ``*``, ``?`` or ``[``."""
+
+    path: str
+    timeout: float = READ_TIMEOUT
+
+    def __post_init__(self) -> None:
+        if self.path.startswith("/") or ".." in self.path.split("/"):
+            raise ValueError(f"{self.path!r}: a source is a path below the root")
+
+    @property
+    def key(self) -> str:
+        return self.path
+
+    @property
+    def is_glob(self) -> bool:
+        return GLOB.search(self.path) is not None
+
+
+@dataclass(frozen=True, init=False)
+class Command:
+    """A command that changes nothing, as a list of words: no shell."""
+
+    argv: tuple[str, ...]
+    timeout: float
+
+    def __init__(self, *argv: str, timeout: float = READ_TIMEOUT) -> None:
+        if not argv or any(not word or any(c.isspace() for c in word) for word in argv):
+            raise ValueError(f"{argv!r}: a command is a list of words without blanks")
+        object.__setattr__(self, "argv", argv)
+        object.__setattr__(self, "timeout", timeout)
+
+    @property
+    def key(self) -> str:
+        return "$ " + " ".join(self.argv)
+
+
+@dataclass(frozen=True)
+class Call:
+    """A question put to the system, answered by a function of ``discover`` registered under ``name``."""
+
+    name: str
+    timeout: float = READ_TIMEOUT
+
+    @property
+    def key(self) -> str:
+        return f"call:{self.name}"
+
+
+Source = File | Command | Call
+
+
+# ------------------------------------------------------------------------------- answers: kernel and processes
+
+
+class Host(msgspec.Struct, frozen=True):
+    """``uname(2)`` and what a process is told about the machine. ``boot`` and ``taken`` are seconds since the epoch."""
+
+    hostname: str
+    release: str
+    version: str
+    machine: str
+    page_size: int
+    cpus_usable: int
+    """CPUs that this process may run on (its affinity mask)."""
+    boot: float
+    taken: float
+    timezone: str
+    """Name and offset, as in ``CST +0800``."""
+    python: str
+    libc: str
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """``getrlimit(2)`` by name (``nofile``, ``memlock`` …): soft, hard; -1 is unlimited."""
+
+    limits: dict[str, tuple[int, int]]
+    ipc_lock: bool
+    """True when CAP_IPC_LOCK is in force: then memlock binds nobody."""
+
+
+class Stuck(msgspec.Struct, frozen=True):
+    """A process that stayed in one and the same uninterruptible sleep over the whole look."""
+
+    pid: int
+    name: str
+    wchan: str
+
+
+class Processes(msgspec.Struct, frozen=True):
+    """All processes, looked at several times within ``looked`` seconds. Names are those of ``/proc/PID/stat``."""
+
+    total: int
+    states: dict[str, int]
+    stuck: list[Stuck]
+    zombies: list[str]
+    looked: float
+    hidden: bool
+    """True when /proc shows only one's own processes (hidepid)."""
+
+
+class LogLine(msgspec.Struct, frozen=True, array_like=True):
+    """``time``: seconds since the epoch; ``level``: syslog level 0 (worst) to 7, -1 when not known."""
+
+    time: float
+    level: int
+    text: str
+
+
+class KernelLog(msgspec.Struct, frozen=True):
+    """The kernel's log, oldest first. ``came_from``: how it was read. ``cut``: older lines were left out."""
+
+    came_from: str
+    taken: float
+    lines: list[LogLine]
+    cut: bool = False
+
+
+class Clock(msgspec.Struct, frozen=True):
+    """``adjtimex(2)``. Seconds; ``state`` 5 is TIME_ERROR; ``status`` bit 0x40 is STA_UNSYNC."""
+
+    state: int
+    status: int
+    offset: float
+    max_error: float
+    estimated_error: float
+
+
+class Container(msgspec.Struct, frozen=True):
+    """``kind``: empty on a host, else docker, podman, kubepods, lxc, other. ``vm``: the hypervisor, or empty.
+
+    ``cpu_limit`` (CPUs) and ``memory_limit`` (bytes) are those of the control group, None when there is none.
+    """
+
+    kind: str
+    because: str
+    vm: str
+    init: str
+    """The name of process 1."""
+    systemd: bool
+    """True when systemd is the init system that one could ask (``/run/systemd/system``)."""
+    cpu_limit: float | None
+    memory_limit: int | None
+
+
+class Crash(msgspec.Struct, frozen=True):
+    """A record in persistent storage. ``modified``: seconds since the epoch."""
+
+    name: str
+    modified: float
+
+
+class Pstore(msgspec.Struct, frozen=True):
+    mounted: bool
+    records: list[Crash]
+
+
+# ------------------------------------------------------------------------------------ answers: CPU and memory
+
+
+class Cpu(msgspec.Struct, frozen=True, array_like=True):
+    """One CPU (a hardware thread) that is online; -1 where the kernel does not say."""
+
+    cpu: int
+    package: int
+    die: int
+    core: int
+
+
+class Cpus(msgspec.Struct, frozen=True):
+    """The CPUs of the host. ``governors`` and ``drivers``: name to how many CPUs use it.
+
+    ``throttled``: for each package, milliseconds throttled since boot (absent where the kernel does not count).
+    """
+
+    possible: int
+    present: int
+    online: list[Cpu]
+    offline: list[int]
+    smt: str
+    """``on``, ``off``, ``forceoff``, ``notsupported``, ``notimplemented``, or empty when the kernel does not say."""
+    hybrid: bool
+    governors: dict[str, int]
+    drivers: dict[str, int]
+    throttled: dict[str, int]
+    model: str
+    numa_nodes: int
+
+
+class MemoryBlocks(msgspec.Struct, frozen=True):
+    """``block_size`` bytes each. ``offline`` holds names (``memory41``)."""
+
+    block_size: int
+    online: int
+    offline: list[str]
+
+
+class Dimms(msgspec.Struct, frozen=True):
+    """Installed memory as the hardware tells it. ``came_from``: ``edac`` or ``smbios``; sizes in bytes."""
+
+    came_from: str
+    sizes: list[int]
+
+
+# ------------------------------------------------------------------------------------ answers: storage, network, PCI
+
+
+class Filesystem(msgspec.Struct, frozen=True):
+    """A mount of a real file system. ``status`` is ``ok``, ``timeout`` or ``error``: then the sizes are 0.
+
+    ``read_only`` is this mount's, ``super_read_only`` the file system's own.
+    """
+
+    mount: str
+    device: str
+    type: str
+    read_only: bool
+    super_read_only: bool
+    size: int = 0
+    free: int = 0
+    available: int = 0
+    """Bytes that a user without privilege may still write."""
+    inodes: int = 0
+    inodes_free: int = 0
+    status: str = "ok"
+    detail: str = ""
+
+
+class Filesystems(msgspec.Struct, frozen=True):
+    filesystems: list[Filesystem]
+    shm: Filesystem | None
+
+
+class Resolved(msgspec.Struct, frozen=True):
+    """What this host's own name resolves to. ``local``: those of the addresses that are this host's own."""
+
+    name: str
+    addresses: list[str]
+    error: str
+    local: list[str]
+
+
+class Interface(msgspec.Struct, frozen=True):
+    """A network interface. ``speed`` in bits per second and ``duplex`` are None when the driver does not say.
+
+    ``physical``: a device stands behind it. ``kind`` is ethernet, infiniband, loopback, or a number of ARPHRD_*.
+    """
+
+    name: str
+    physical: bool
+    kind: str
+    operstate: str
+    admin_up: bool
+    carrier: bool | None
+    mtu: int
+    driver: str = ""
+    model: str = ""
+    """PCI vendor:device, as in ``15b3:101d``; empty when it is no PCI device."""
+    virtual_function: bool = False
+    speed: int | None = None
+    duplex: str | None = None
+    carrier_changes: int | None = None
+    master: str = ""
+    counters: dict[str, int] = {}
+
+
+class Network(msgspec.Struct, frozen=True):
+    interfaces: list[Interface]
+    rdma: list[str]
+    """Names of RDMA devices (``/sys/class/infiniband``)."""
+
+
+class PciDevice(msgspec.Struct, frozen=True):
+    """A PCI device worth looking at: network, display, accelerator, storage, bridge.
+
+    ``speed`` in transfers per second (16e9 is 16 GT/s) and ``width`` in lanes; 0 when there is no link.
+    ``max_speed`` and ``max_width`` are the lesser of the device's and its port's.
+    ``acs``: the ACS control register; None when there is none, or it may not be read.
+    """
+
+    address: str
+    class_code: int
+    model: str
+    driver: str = ""
+    numa_node: int = -1
+    speed: float = 0.0
+    width: int = 0
+    max_speed: float = 0.0
+    max_width: int = 0
+    aer_correctable: int = 0
+    aer_nonfatal: int = 0
+    aer_fatal: int = 0
+    acs: int | None = None
+    behind: str = ""
+    """Address of the port above; empty for the root."""
+
+
+class Pci(msgspec.Struct, frozen=True):
+    devices: list[PciDevice]
+    config_readable: bool
+    """False when the extended configuration space may not be read (it needs root)."""
+    iommu_groups: dict[str, int]
+    """Type of the default domain (``DMA``, ``DMA-FQ``, ``identity``) to how many groups have it."""
+
+
+class Modules(msgspec.Struct, frozen=True):
+    """Versions of the loaded kernel modules that state one."""
+
+    versions: dict[str, str]
