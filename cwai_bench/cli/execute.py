@@ -77,6 +77,8 @@ def execute(
     task = rank.Task(choice, order_of(args, run_type, command, argv, lang), _node(args), getattr(args, "root", None))
     _check_judging(task.order)
     out = sys.stderr if quiet_stdout else sys.stdout
+    if starts_mpirun or (told.rank == 0 and not front_there):
+        _check_store(task.order)
     if starts_mpirun:
         outcome = _front(args, task, ranks, hosts, [command, *argv], lang)
     else:
@@ -112,7 +114,7 @@ def order_of(args: argparse.Namespace, run_type: str, command: str, argv: Sequen
         baseline_node=args.baseline or "",
         baseline=baseline_text,
         allow_unknown=args.allow_unknown,
-        with_report=args.json or sys.stdout.isatty(),
+        with_report=args.json or _on_terminal(sys.stdout),
         settings=_settings(args),
     )
 
@@ -137,6 +139,28 @@ def _check_root(args: argparse.Namespace) -> None:
             Text("--root {p}: there is no such folder", "--root {p}：目录不存在").fill(p=root),
             Text("record one with: cwai-bench record DIR", "可用 cwai-bench record DIR 录制"),
         )
+
+
+def _check_store(order: Order) -> None:
+    """A store that cannot be written is refused now, not after the measurements."""
+    for path in filter(None, (order.store, order.out)):
+        try:
+            Path(path).mkdir(parents=True, exist_ok=True)
+            reason = None if os.access(path, os.W_OK | os.X_OK) else "Permission denied"
+        except OSError as e:
+            reason = e.strerror
+        if reason is not None:
+            raise UsageError(
+                Text("cannot write to {p}: {e}", "无法写入 {p}：{e}").fill(p=path, e=reason),
+                Text("choose another folder with --store or --out", "请用 --store 或 --out 选择其他目录"),
+            )
+
+
+def _on_terminal(stream: TextIO) -> bool:
+    """Whether a person looks at ``stream``. Open MPI gives its ranks a terminal of its own, which nobody looks at."""
+    from cwai_bench.launch import world
+
+    return stream.isatty() and not world.under_launcher()
 
 
 def _check_judging(order: Order) -> None:
@@ -180,7 +204,7 @@ def _view(args: argparse.Namespace, rank: int, front_there: bool, lang: Lang) ->
 
         front = front_of_environment()
         return views.Machine() if front is not None and front.progress else views.Lines(lang)
-    return views.Terminal(lang) if sys.stderr.isatty() else views.Lines(lang)
+    return views.Terminal(lang) if _on_terminal(sys.stderr) else views.Lines(lang)
 
 
 def _front(
@@ -188,7 +212,7 @@ def _front(
 ) -> Outcome:
     from cwai_bench.launch import front
 
-    view = views.Terminal(lang) if sys.stderr.isatty() else None
+    view = views.Terminal(lang) if _on_terminal(sys.stderr) else None
     try:
         ended = front.launch(
             task.choice.run_type,
@@ -217,7 +241,7 @@ def show(outcome: Outcome, args: argparse.Namespace, lang: Lang, out: TextIO) ->
 
 
 def _summary(outcome: Outcome, lang: Lang, out: TextIO) -> str:
-    if not out.isatty() or not outcome.report:
+    if not _on_terminal(out) or not outcome.report:
         return outcome.summary
     import shutil
 

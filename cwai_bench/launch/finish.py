@@ -55,6 +55,12 @@ def conclude(files: dict[str, bytes], missing: Iterable[str], order: Order) -> O
         html = f"{folder}/report.html"
     except CwaiError as e:
         trouble.append(Text(e.show("en"), e.show("zh")))
+        trouble.append(
+            Text(
+                "  → the journals are kept on their nodes; once there is room: cwai-bench report {r}",
+                "  → 日志保留在各节点上，待空间可用后执行：cwai-bench report {r}",
+            ).fill(r=run.run_id)
+        )
     if order.out:
         try:
             journal.publish(Path(order.out).parent, Path(order.out).name, dict(published))

@@ -59,6 +59,12 @@ def launched(environ: Mapping[str, str] | None = None) -> Launched:
     return Launched(rank, size, local, f"{' '.join(jobs)} ppid {os.getppid()}")
 
 
+def under_launcher(environ: Mapping[str, str] | None = None) -> bool:
+    """Whether an MPI launcher or srun started this process, be it with one rank only."""
+    env = os.environ if environ is None else environ
+    return any(name in env for name in (*_RANK, *_SIZE)) or "SLURM_STEP_ID" in env
+
+
 class MpiGroup:
     """All ranks of the job, over a duplicate of MPI.COMM_WORLD."""
 
