@@ -2,7 +2,9 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-NATIVE := $(shell find cpp -name '*.cpp' -o -name '*.hpp' 2>/dev/null) CMakeLists.txt pyproject.toml
+NATIVE := $(shell find cpp -name '*.cpp' -o -name '*.hpp' 2>/dev/null) CMakeLists.txt pyproject.toml \
+          cwai_bench/__init__.py
+PIP    := $(BIN)/python -m pip --quiet --disable-pip-version-check install
 
 .PHONY: help run test bench lint format lab-deps docs clean
 
@@ -16,26 +18,30 @@ help:
 $(VENV)/.ready: tools/preflight.sh
 	@sh tools/preflight.sh $(PYTHON)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip --quiet --disable-pip-version-check install --upgrade pip
 	@touch $@
 
 $(VENV)/.built: $(VENV)/.ready $(NATIVE)
-	$(BIN)/python -m pip --quiet install --editable .
+	$(PIP) --editable .
 	@touch $@
 
+# By name, not as '.[test]': the package is installed already, and must not be built a second time for its extras.
 $(VENV)/.test: $(VENV)/.built
-	$(BIN)/python -m pip --quiet install --editable '.[test]'
+	$(PIP) 'cwai-bench[test]'
 	@touch $@
 
 $(VENV)/.lint: $(VENV)/.test
-	$(BIN)/python -m pip --quiet install --editable '.[test,lint]'
+	$(PIP) 'cwai-bench[lint]'
 	@touch $@
 
 run: $(VENV)/.built
-	@$(BIN)/python tools/make_run.py
+	@$(BIN)/python tools/make_run.py $(ARGS)
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(ARGS)
+
+# ROWS=tcp,mpi: only these; WRITE=docs/bench.md: the table as a page, too.
+bench: $(VENV)/.test
+	@$(BIN)/python -m tests.bench $(if $(ROWS),--rows $(ROWS)) $(if $(WRITE),--write $(WRITE))
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff format --check .

@@ -157,9 +157,10 @@ def _why(call: pytest.CallInfo[None]) -> str:
 
 @pytest.fixture(autouse=True)
 def _own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test reads or writes the person's own store, or speaks the person's language by accident."""
+    """No test touches the person's own store, spool or settings, or speaks the person's language by accident."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    for name in ("LC_ALL", "LC_MESSAGES", "LANGUAGE"):
+    monkeypatch.setenv("CWAI_BENCH_SPOOL", str(tmp_path / "spool"))
+    for name in ("LC_ALL", "LC_MESSAGES", "LANGUAGE", "CWAI_BENCH_CONFIG", "CWAI_BENCH_FRONT"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("LANG", "C.UTF-8")
 

@@ -1,7 +1,7 @@
 """A guest with a kernel of its own: the distribution's stock kernel, which has soft-RoCE, emulated by qemu.
 
 The guest runs on this machine's own files, read-only over virtio-9p, so what it runs is the very virtual environment of
-the tests; ``/tmp``, ``/run`` and ``/dev/shm`` are its own. One boot, one command::
+the tests; ``/tmp``, ``/var/tmp``, ``/run`` and ``/dev/shm`` are its own. One boot, one command::
 
     done = guest.run(["ibv_devices"], tmp_path / "guest", modules=["rdma_rxe"])
 
@@ -26,7 +26,7 @@ BOOT_MODULES = ("virtio_pci", "9pnet_virtio", "9p")
 BOOTED = "guest: the command starts"
 
 # First process of the initramfs: brings up the shared root, then hands over to START on it.
-# $SHARED: folders that must stay visible though they may lie under /tmp, which the guest has for itself.
+# $SHARED: folders that must stay visible though they may lie under /tmp or /var/tmp, which the guest has for itself.
 INIT = r"""#!/bin/busybox sh
 set -e
 /bin/busybox mkdir -p /proc /sys /dev /new /hold
@@ -38,8 +38,7 @@ while read -r module; do insmod "/modules/$module"; done </modules/order
 mount -t 9p -o trans=virtio,version=9p2000.L,msize=512000,cache=loose,ro hostroot /new
 i=0
 for folder in $SHARED; do i=$((i + 1)); mkdir /hold/$i; mount -o bind "/new$folder" /hold/$i; done
-mount -t tmpfs tmpfs /new/tmp
-mount -t tmpfs tmpfs /new/run
+for own in tmp var/tmp run; do mount -t tmpfs tmpfs /new/$own; done
 i=0
 for folder in $SHARED; do i=$((i + 1)); mkdir -p "/new$folder"; mount -o bind /hold/$i "/new$folder"; done
 mkdir /new/run/exchange
@@ -53,7 +52,7 @@ exec switch_root /new /bin/sh /run/exchange/start
 # The first process on the shared root: what a distribution's init would have done, then the command, then the end.
 # The exit code is written last and under its final name at once, so a file that is there is whole.
 START = r"""
-chmod 1777 /tmp
+chmod 1777 /tmp /var/tmp
 mkdir -p /tmp/home /run/bin /run/lock /dev/shm /dev/pts
 mount -t tmpfs tmpfs /dev/shm
 mount -t devpts devpts /dev/pts

@@ -4,7 +4,7 @@ A node is a process with namespaces of its own (network, host name, mounts, proc
 process, and one veth into a bridge that lives in a namespace of its own too. Nothing touches the machine's own network,
 names or files, and nothing has a name that could be left behind: all of it hangs on processes that die with this one,
 even when this one is killed. Nodes share the repository and the lab's folder, as over a shared file system; ``/tmp``,
-``/run``, ``/dev/shm`` and the home folder are each node's own. On a node, plain ``ssh node2`` works.
+``/var/tmp``, ``/run``, ``/dev/shm`` and the home folder are each node's own. On a node, plain ``ssh node2`` works.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ VENV = Path(sys.prefix)
 SETUP_DEADLINE = 30.0
 HOME = "/tmp/home"
 
-# The first process of a node. Folders that all nodes share may lie under /tmp, so a bind elsewhere holds them while
-# /tmp changes. $1: the lab's folder, $2: name of the node, then the folders to share.
+# The first process of a node. Folders that all nodes share may lie under /tmp or /var/tmp, so a bind elsewhere holds
+# them while those change. $1: the lab's folder, $2: name of the node, then the folders to share.
 NODE_INIT = r"""
 set -eu
 lab=$1 name=$2; shift 2
@@ -38,7 +38,7 @@ mount -t sysfs sysfs /sys
 mount -t tmpfs tmpfs /run; mkdir -p /run/sshd /run/lock
 i=0
 for folder; do i=$((i + 1)); mkdir -p "/run/hold/$i"; mount --bind "$folder" "/run/hold/$i"; done
-mount -t tmpfs tmpfs /tmp; chmod 1777 /tmp
+for own in /tmp /var/tmp; do mount -t tmpfs tmpfs "$own"; chmod 1777 "$own"; done
 i=0
 for folder; do i=$((i + 1)); mkdir -p "$folder"; mount --move "/run/hold/$i" "$folder"; done
 rm -r /run/hold

@@ -24,10 +24,11 @@ def test_each_node_has_its_own_name_address_files_and_processes(two_nodes: Lab) 
     one, two = two_nodes.nodes
     assert [two_nodes.run(node, ["hostname"]).stdout for node in (one, two)] == ["node1\n", "node2\n"]
     assert "10.77.0.2/24" in two_nodes.run(two, ["ip", "-brief", "address", "show", "eth0"]).stdout
-    two_nodes.run(one, ["touch", "/tmp/mark", "/dev/shm/mark", "/run/mark"])
-    assert two_nodes.run(one, ["ls", "/tmp/mark", "/dev/shm/mark", "/run/mark"]).returncode == 0
-    assert two_nodes.run(two, ["ls", "/tmp/mark", "/dev/shm/mark", "/run/mark"]).stdout == ""
-    assert not Path("/tmp/mark").exists()
+    marks = [f"{folder}/lab-mark" for folder in ("/tmp", "/var/tmp", "/run", "/dev/shm")]
+    two_nodes.run(one, ["touch", *marks])
+    assert two_nodes.run(one, ["ls", *marks]).returncode == 0
+    assert two_nodes.run(two, ["ls", *marks]).stdout == ""
+    assert not any(Path(mark).exists() for mark in marks)
     assert two_nodes.processes(one) == []
     sleeper = two_nodes.start(one, ["sleep", "60"])
     deadline = time.monotonic() + 10
