@@ -138,8 +138,8 @@ async def _launch(run_type: str, ranks: Ranks, arguments: list[str], on_line: Ca
     if merger.outcome is None:
         if stopped:
             raise SystemExit(128 + stopped[0])
-        if process.returncode == 2:  # every rank refused; rank 0 has said why
-            raise SystemExit(2)
+        if process.returncode in (2, 3):  # every rank refused; rank 0 has said why
+            raise SystemExit(process.returncode)
         raise NoVerdictError(
             Text(
                 "the run came to nothing: {t} (mpirun ended with {c})", "本次运行没有结果：{t}（mpirun 退出码 {c}）"

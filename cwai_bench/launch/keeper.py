@@ -313,21 +313,23 @@ class Keeper:
     # ---- life
 
     async def run(self) -> None:
+        ranks = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            server = await asyncio.start_unix_server(self._rank_line, path=self.key, limit=wire.MAX_FRAME)
+            ranks.bind(self.key)
         except OSError:
             return  # another rank's keeper was faster: that one keeps this node
         lock_server = await self._take_lock() if self.lock else None
+        tcp, port = await listen(self.merger, self._secret, self.id, self._abort_soon)
+        self.peer = Peer(self.id, self.node, addresses(), port)
+        server = await asyncio.start_unix_server(self._rank_line, sock=ranks)  # only now can the welcome be answered
         try:
-            tcp, port = await listen(self.merger, self._secret, self.id, self._abort_soon)
-            self.peer = Peer(self.id, self.node, addresses(), port)
             await self._until_ranks_are_over()
             if self.opening is not None:
                 await self._conclude(self.opening)
             await self._tell_ranks()
-            tcp.close()
         finally:
             server.close()
+            tcp.close()
             if lock_server is not None:
                 lock_server.close()
 
@@ -387,9 +389,12 @@ class Keeper:
             rank.overdue_at = time.monotonic() + message.left + OVERDUE_GRACE
         elif isinstance(message, SignalSeen):
             rank.signalled = message.number
-            self._event(rank, "signalled", signal_number=message.number)
+            if not rank.judged:  # not by us
+                self._event(rank, "signalled", signal_number=message.number)
         elif isinstance(message, Bye):
             rank.bye, rank.over = message, True
+            if rank.judged:
+                return  # we told it to stop, and have said why
             self.interrupted = self.interrupted or message.interrupted
             self._event(rank, message.state, message.detail, signal_number=message.interrupted)
             if message.state == "failed" or message.interrupted:

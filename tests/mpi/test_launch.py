@@ -52,7 +52,8 @@ class Lab:
         for process in self.started:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
-                process.communicate()
+            process.communicate()
+        until(lambda: "@cwai-bench-node" not in Path("/proc/net/unix").read_text(), 15, "the keeper leaves the node")
 
     def spooled(self) -> str:
         return "".join(p.read_text(errors="replace") for p in self.spool.glob("*/*.jsonl"))
