@@ -870,7 +870,7 @@ def _reasons(verdicts: Sequence[Verdict], infos: Mapping[str, CheckInfo], form: 
     found = []
     for id in ordered:
         group = by_check[id]
-        named = fold(v.node or v.subject.id for v in group)
+        named = fold(v.node if v.subject.kind == "node" else v.subject.id for v in group)
         observed = f" ({group[0].observed})" if len(group) == 1 and group[0].observed else ""
         found.append(form.fill(t=infos[id].title, n=named, o=observed))
     return found
