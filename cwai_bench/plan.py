@@ -103,4 +103,17 @@ def make_plan(choice: Choice, world: World) -> Plan:
             continue
         kept.append(spec)
         expected += spec.expected
+    if choice.run_type in ("rdma", "collective") and not kept:
+        why = left_out[0].reason if left_out else Text("nothing was chosen", "没有选择任何内容")
+        raise UsageError(
+            Text("there is nothing to measure: {w}", "没有可测量的内容：{w}").fill(w=why),
+            Text(
+                "start two ranks or more: -np 2, --hosts NODES, or mpirun",
+                "请启动至少两个进程：-np 2、--hosts NODES 或 mpirun",
+            )
+            if any(item.reason_code == "one_rank" for item in left_out)
+            else Text(
+                "cwai-bench {t} --dry-run shows what is left out", "cwai-bench {t} --dry-run 可查看未执行的内容"
+            ).fill(t=choice.run_type),
+        )
     return Plan(checks, kept, left_out, expected, choice.budget)

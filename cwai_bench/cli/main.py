@@ -91,12 +91,11 @@ def _dispatch(arguments: list[str], lang: Lang) -> int:
         before_command.append(word)
         if word == "--lang" and arguments:
             before_command.append(arguments.pop(0))
-    if not arguments or "-h" in before_command or "--help" in before_command:
-        parser = _parser(lang)
-        parser.parse([w for w in before_command])
+    parser = _parser(lang)
+    parser.parse(before_command)
+    if not arguments:
         parser.print_help()
-        return 0 if before_command else 2
-    _parser(lang).parse(before_command)
+        return 2
     name = arguments.pop(0)
     if name not in COMMANDS:
         import difflib

@@ -1,0 +1,243 @@
+"""The command line as a person meets it: help, wrong words, wrong files, exit codes, and stdout that stays clean."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cwai_bench import __version__
+from cwai_bench.cli.main import COMMANDS, entry
+from cwai_bench.cli.parser import seconds, size
+
+
+def cwai(*arguments: str, spool: Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "cwai_bench", *arguments],
+        env={**os.environ, "CWAI_BENCH_SPOOL": str(spool), "LC_ALL": "C.UTF-8", **(env or {})},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """This machine, recorded: checks of it need no lock and give the same answer each time."""
+    folder = tmp_path_factory.mktemp("recorded") / "node"
+    done = cwai("record", str(folder), spool=folder.parent / "spool")
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def checked(recorded: Path, tmp_path: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    store = ["--store", str(tmp_path / "store"), "--root", str(recorded)]
+    return cwai("check", *store, *more, spool=tmp_path / "spool")
+
+
+# ------------------------------------------------------------------------------------------ words
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("lang", ["en", "zh"])
+def test_every_command_has_help_in_both_languages(command: str, lang: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        entry([command, "--lang", lang, "--help"])
+    assert ended.value.code == 0
+    out = capsys.readouterr().out
+    assert ("用法" in out) == (lang == "zh")
+    assert ("usage" in out) == (lang == "en")
+    assert "--lang" in out
+
+
+def test_help_names_all_commands_and_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        entry(["--help"])
+    assert ended.value.code == 0
+    out = capsys.readouterr().out
+    assert all(name in out for name in COMMANDS)
+    assert "3  no verdict" in out
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        entry(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"cwai-bench {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["chek"], "did you mean 'check'"),
+        (["check", "--stroe", "x"], "did you mean --store"),
+        (["check", "--items", "cpu.govenor"], "did you mean 'cpu.governor'"),
+        (["check", "--format", "hmtl"], "did you mean 'html'"),
+        (["check", "--lang", "fr"], "not zh or en"),
+        (["check", "--budget", "soon"], "--budget"),
+        (["run", "--hosts", "node[01-"], "--hosts"),
+        (["rdma", "--sizes", "12Q"], "--sizes"),
+        (["rdma", "--transport", "pigeon"], "pigeon"),
+        (["check", "--root", "/nowhere/at/all"], "/nowhere/at/all"),
+        (["check", "--criteria", "/nowhere/criteria.toml"], "/nowhere/criteria.toml"),
+        (["check", "--baseline", "/nowhere/base.json"], "/nowhere/base.json"),
+        (["check", "--config", "/nowhere/config.toml"], "/nowhere/config.toml"),
+        (["check", "--store", "/proc/nowhere"], "/proc/nowhere"),
+        (["gate", "--items", "cpu.governor"], "no command"),
+        (["gate", "--", "no-such-command-at-all"], "no-such-command-at-all"),
+        (["history", "show"], "needs a run"),
+        (["history", "show", "nothing-of-the-kind"], "nothing-of-the-kind"),
+        (["report", "nothing-of-the-kind"], "nothing-of-the-kind"),
+        (["collective"], "-np"),
+    ],
+)
+def test_what_is_wrong_is_named_with_the_next_step(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.setenv("CWAI_BENCH_SPOOL", str(tmp_path / "spool"))
+    monkeypatch.setenv("LC_ALL", "C.UTF-8")
+    assert entry(words) == 2
+    caught = capsys.readouterr()
+    assert caught.out == ""
+    assert message in caught.err
+    assert "Traceback" not in caught.err
+
+
+def test_no_command_is_an_error_that_shows_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert entry([]) == 2
+    assert "cwai-bench run" in capsys.readouterr().out
+
+
+def test_sizes_and_times() -> None:
+    assert [size(s) for s in ("8", "64K", "1M", "2GiB")] == [8, 65536, 1 << 20, 2 << 30]
+    assert [seconds(s) for s in ("50", "1.5s", "2m", "1h")] == [50, 1.5, 120, 3600]
+    for wrong in ("", "-1", "0", "1T", "x"):
+        with pytest.raises(ValueError, match=wrong or None):
+            size(wrong)
+
+
+# ------------------------------------------------------------------------------------------ files
+
+
+def test_a_config_file_sets_defaults_and_the_command_line_wins(recorded: Path, tmp_path: Path) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text(f'lang = "zh"\nstore = "{tmp_path}/shared"\n[check]\nitems = ["memory.*"]\n')
+    done = checked(recorded, tmp_path, "--config", str(config), "--json")
+    report = json.loads(done.stdout)
+    assert {v["check"].split(".")[0] for v in report["verdicts"]} <= {"memory", "run"}
+    assert not (tmp_path / "shared").exists(), "--store on the command line wins"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("stroe = 'x'", "did you mean 'store'"),
+        ("store = [", "not valid TOML"),
+        ("budget = 'soon'", "budget"),
+        ("verbose = 3", "true or false"),
+    ],
+)
+def test_a_wrong_config_file_is_refused(
+    text: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text(text)
+    assert entry(["check", "--lang", "en", "--config", str(config)]) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b'{"run_id": 3}', b"[]", b'{"schema": 99}'])
+def test_a_broken_report_is_refused_by_name(content: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "report.json"
+    path.write_bytes(content)
+    assert entry(["report", str(path), "--lang", "en"]) == 2
+    err = capsys.readouterr().err
+    assert "Traceback" not in err
+    assert "report" in err
+
+
+# ------------------------------------------------------------------------------------------ a whole run
+
+
+def test_json_is_alone_on_stdout(recorded: Path, tmp_path: Path) -> None:
+    done = checked(recorded, tmp_path, "--json")
+    report: dict[str, Any] = json.loads(done.stdout)
+    assert report["gate"]["exit_code"] == done.returncode
+    assert report["run_type"] == "check"
+    assert report["verdicts"]
+
+
+def test_the_report_is_written_in_all_formats_that_were_asked_for(recorded: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = checked(recorded, tmp_path, "--out", str(out), "--format", "markdown,junit,csv,text")
+    names = {p.name for p in out.iterdir()}
+    assert {"report.json", "report.html", "report.md", "report.csv"} <= names
+    assert len(names) == 6
+    assert str(out / "report.html") in done.stdout
+
+
+def test_a_dry_run_does_nothing(tmp_path: Path) -> None:
+    done = cwai("run", "-np", "2", "--dry-run", "--store", str(tmp_path / "store"), spool=tmp_path / "spool")
+    assert done.returncode == 0
+    assert "expected time" in done.stdout
+    assert "mpi.all_reduce" in done.stdout
+    assert not (tmp_path / "store").exists()
+
+
+def test_history_lists_shows_and_deletes(recorded: Path, tmp_path: Path) -> None:
+    checked(recorded, tmp_path)
+    store = ["--store", str(tmp_path / "store")]
+    rows = json.loads(cwai("history", "list", "--json", *store, spool=tmp_path / "spool").stdout)
+    assert [(r["run_type"], r["status"]) for r in rows] == [("check", "complete")]
+    run_id = rows[0]["run_id"]
+    shown = cwai("history", "show", run_id[-6:], *store, spool=tmp_path / "spool")
+    assert run_id in shown.stdout
+    assert cwai("history", "delete", "last", *store, spool=tmp_path / "spool").returncode == 0
+    assert cwai("history", "list", *store, spool=tmp_path / "spool").stdout == "no runs yet\n"
+
+
+def test_a_killed_run_lists_as_partial_and_still_renders(recorded: Path, tmp_path: Path) -> None:
+    """As a machine that lost power leaves it: a journal in the spool, its last line cut, and no report."""
+    checked(recorded, tmp_path)
+    folder = next((tmp_path / "store").iterdir())
+    spooled = tmp_path / "spool" / folder.name
+    spooled.mkdir()
+    journal = next((folder / "journal").iterdir())
+    lines = journal.read_bytes().splitlines(keepends=True)
+    (spooled / journal.name).write_bytes(b"".join(lines[:-1])[:-3])
+    store = ["--store", str(tmp_path / "empty")]
+    listed = json.loads(cwai("history", "list", "--json", *store, spool=tmp_path / "spool").stdout)
+    assert [(r["run_id"], r["status"], r["gate"]) for r in listed] == [(folder.name, "partial", None)]
+    refused = cwai("history", "show", "last", *store, spool=tmp_path / "spool")
+    assert refused.returncode == 2
+    assert "cwai-bench report" in refused.stderr
+    done = cwai("report", "last", *store, "--out", str(tmp_path / "late"), spool=tmp_path / "spool")
+    assert (tmp_path / "late" / "report.html").exists(), done.stderr
+    assert "partial" in done.stdout
+
+
+def test_an_old_run_is_judged_by_new_rules(recorded: Path, tmp_path: Path) -> None:
+    first = checked(recorded, tmp_path, "--items", "memory.total")
+    criteria = tmp_path / "criteria.toml"
+    criteria.write_text('[items."memory.total"]\nmin = "9999 TiB"\n')
+    store = ["--store", str(tmp_path / "store")]
+    again = cwai("report", "last", *store, "--criteria", str(criteria), spool=tmp_path / "spool")
+    assert (first.returncode, again.returncode) != (1, 1)
+    assert again.returncode == 1
+    same = cwai("report", "last", *store, "--no-gate", "--criteria", str(criteria), spool=tmp_path / "spool")
+    assert same.returncode == 0
+
+
+def test_the_store_of_someone_else_is_one_clear_message(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    store.write_text("a file, not a folder")
+    done = cwai("check", "--store", str(store), spool=tmp_path / "spool")
+    assert done.returncode == 2
+    assert str(store) in done.stderr
+    assert "Traceback" not in done.stderr
