@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cwai_bench.model import Action, ItemKind, ReasonCode, Severity, Status
-from cwai_bench.text import Text
+from cwai_bench.text import Text, plain
 
 STATUS: dict[Status, Text] = {
     Status.PASS: Text("passed", "通过"),
@@ -176,12 +176,6 @@ RUN_IS = Text(
     "This run is not complete ({status}); what follows is what was kept.",
     "本次运行未完整结束（{status}），以下为已保留的结果。",
 )
-NEEDS_ROOT = Text(
-    "{n} items could not be read without more privileges on {nodes}: run as root to judge them.",
-    "{n} 个检测项因权限不足无法读取（{nodes}）：以 root 运行即可判断。",
-)
-NODE_CUT = Text("{node}: its record ends before the run did", "{node}：记录在运行结束前中断")
-NODE_ABSENT = Text("{node}: nothing came back from it", "{node}：没有收到任何结果")
 TIME_UTC = Text("Time (UTC)", "时间（UTC）")
 SINCE_START = Text("After start (s)", "距开始（秒）")
 RANK = Text("Rank", "进程")
@@ -195,8 +189,8 @@ DEADLINE = Text("Given up after", "时限")
 PARAMETERS = Text("Parameters", "参数")
 PROBES = Text("Probes", "性能探测")
 PLAN_NOTE = Text(
-    "{checks} checks and {probes} probes, expected to take {time}; {left} left out.",
-    "{checks} 个检测项、{probes} 个性能探测，预计用时 {time}；{left} 项未执行。",
+    "{checks} and {probes}, expected to take {time}; {left} left out.",
+    "{checks}、{probes}，预计用时 {time}；{left} 项未执行。",
 )
 PLAN_BUDGET = Text("{note} Time budget: {budget}.", "{note}时间预算：{budget}。")
 AND_MORE = Text("… and {n} more: see the report", "……另有 {n} 项，详见报告")
@@ -221,3 +215,90 @@ CODE_MEANS = Text("exit code {code}: {meaning}", "退出码 {code}：{meaning}")
 SOME = Text("{n} {status}", "{n} 项{status}")
 PASSED_AND = Text("{n}/{m} ({others})", "{n}/{m}（{others}）")
 AT = Text("{where}: {what}", "{where}：{what}")
+
+MEASURE_STATUS: dict[str, Text] = {
+    "ok": Text("measured", "已测量"),
+    "skip": Text("skipped", "跳过"),
+    "error": Text("ended by an error", "因错误结束"),
+    "timeout": Text("timed out", "超时"),
+    "aborted": Text("given up before its end", "中途中止"),
+}
+DATA = Text("Data check", "数据校验")
+DATA_RIGHT = Text("right", "正确")
+DATA_WRONG = Text("wrong data", "数据错误")
+DATA_NOT_CHECKED = Text("not checked", "未校验")
+ONE_WAY = Text("one-way", "单向")
+TWO_WAY = Text("two-way", "双向")
+CLIENT = Text("Client", "客户端")
+SERVER = Text("Server", "服务端")
+TRANSPORT = Text("Network", "网络类型")
+DIRECTION = Text("Direction", "方向")
+TEST = Text("Test", "测试项")
+SIZE = Text("Message size", "消息大小")
+STREAMS = Text("Streams", "流数")
+SAMPLES = Text("Samples", "样本数")
+UNIT = Text("Unit", "单位")
+GBPS = plain("Gb/s")
+US = plain("us")
+AVERAGE_GBPS = Text("Average (Gb/s)", "平均带宽（Gb/s）")
+PEAK_GBPS = Text("Peak (Gb/s)", "峰值带宽（Gb/s）")
+LOWEST_GBPS = Text("Lowest (Gb/s)", "最低带宽（Gb/s）")
+MAX_US = Text("Max (us)", "最大（us）")
+MEAN_US = Text("Mean (us)", "平均（us）")
+BANDWIDTH = Text("Bandwidth", "带宽")
+LATENCY = Text("Latency", "时延")
+NETWORK_NOTE = Text(
+    "Bandwidth is what the receiver took in, in Gb/s (1e9 bits per second); latency is a full round trip.",
+    "带宽按接收端收到的数据计算，单位 Gb/s（每秒 1e9 比特）；时延为完整往返时间。",
+)
+HIGHEST_BANDWIDTH = Text("{metric}: highest average", "{metric}：最高平均带宽")
+LOWEST_LATENCY = Text("{metric}: lowest p50", "{metric}：最低 p50")
+BANDWIDTH_BY_SIZE = Text(
+    "{metric} over the message size: the median pair, and the band from the slowest to the fastest",
+    "{metric} 随消息大小的变化：中位链路，阴影为最慢到最快的链路",
+)
+LATENCY_BY_SIZE = BANDWIDTH_BY_SIZE
+SPREAD = Text(
+    "{metric} at {size}: lowest, average and peak interval of each pair", "{metric}（{size}）：各链路的最低、平均与峰值"
+)
+LATENCY_SPREAD = Text(
+    "{metric} at {size}: min, p50 and p99 of each pair", "{metric}（{size}）：各链路的最小值、p50 与 p99"
+)
+ALL_PAIRS = Text(
+    "{metric} at {size} in {unit}, from each row to each column", "{metric}（{size}，{unit}）：行为发送端，列为接收端"
+)
+TIMELINE = Text("Ranks to which something happened, from the start of the run", "发生异常的进程（自运行开始）")
+DATA_SIZE = Text("Data size", "数据大小")
+BYTES = Text("Bytes", "字节数")
+AVERAGE_TIME = Text("Average time (us)", "平均耗时（us）")
+ALGORITHM_BANDWIDTH = Text("Algorithm bandwidth (GB/s)", "算法带宽（GB/s）")
+BUS_BANDWIDTH = Text("Bus bandwidth (GB/s)", "总线带宽（GB/s）")
+LONGEST = Text("Longest: rank, p50", "最长：进程、p50")
+SHORTEST = Text("Shortest: rank, p50", "最短：进程、p50")
+CHECK_RESULT = Text("Check result", "校验结果")
+GBYTES = plain("GB/s")
+OPERATION = Text(
+    "{operation}: {ranks} ranks on {nodes} nodes, {smallest} to {largest}, {iterations} iterations, {warmups} warm-ups",
+    "{operation}：{nodes} 个节点 {ranks} 个进程，{smallest} 至 {largest}，迭代 {iterations} 次，预热 {warmups} 次",
+)
+OPERATION_FIGURES = Text(
+    "algorithm {algorithm} GB/s, bus {bus} GB/s at {large}; p50 {time} us at {small}",
+    "算法带宽 {algorithm} GB/s，总线带宽 {bus} GB/s（{large}）；p50 {time} us（{small}）",
+)
+BUS_BY_SIZE = Text("{operation}: bus bandwidth over the data size", "{operation}：总线带宽随数据大小的变化")
+BY_RANK = Text("{operation} at {size}: the time of each rank", "{operation}（{size}）：各进程耗时")
+COLLECTIVES_NOTE = Text(
+    "GB/s are 1e9 bytes per second. The average is over all ranks, percentiles are of the slowest. A rank that waits "
+    "for others takes longest; one that arrives late takes shortest.",
+    "GB/s 为每秒 1e9 字节。平均值取自所有进程，百分位取最慢的进程。等待他人的进程耗时最长，最晚到达的进程耗时最短。",
+)
+WORLD = Text("{nodes}, {ranks}", "{nodes}，{ranks}")
+NODE_COUNT = (Text("{n} node", "{n} 个节点"), Text("{n} nodes", "{n} 个节点"))
+RANK_COUNT = (Text("{n} rank", "{n} 个进程"), Text("{n} ranks", "{n} 个进程"))
+CHECK_COUNT = (Text("{n} check", "{n} 个检测项"), Text("{n} checks", "{n} 个检测项"))
+PROBE_COUNT = (Text("{n} probe", "{n} 个性能探测"), Text("{n} probes", "{n} 个性能探测"))
+
+
+def counted(n: int, one: Text, many: Text) -> Text:
+    """``1 node``, ``2 nodes``."""
+    return (one if n == 1 else many).fill(n=n)

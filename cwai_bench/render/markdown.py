@@ -44,7 +44,7 @@ def _head(seen: View, lang: Lang) -> list[str]:
         out += [f"{labels.LEAVE_OUT.to(lang)}: {code(seen.leave_out)}", ""]
     out += [f"> {escaped(notice.to(lang))}" for notice in seen.notices]
     out += [""] if seen.notices else []
-    out += [f"- {fact.label.to(lang)}: {code(fact.value.to(lang))}" for fact in seen.facts]
+    out += [f"- {fact.label.to(lang)}: {code(fact.line(lang))}" for fact in seen.facts]
     out += [f"- {labels.ITEMS_PASSED.to(lang)}: {seen.passed_note.to(lang)}", ""]
     return out
 

@@ -1,10 +1,495 @@
-"""Measurements as tables and pictures."""
+"""Measurements as tables and pictures: networks, collectives, and whatever else a probe measured.
+
+What a measurement is, is told by its metric and parameters alone; a new probe whose measurements are of neither
+known form is shown all the same, in a table of statistics.
+"""
 
 from __future__ import annotations
 
-from cwai_bench.model import Report
-from cwai_bench.render.table import Section
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from cwai_bench.model import Measurement, Report, Stats, stats_of
+from cwai_bench.render import chart, labels, units
+from cwai_bench.render.nodeset import natural
+from cwai_bench.render.table import Cell, Column, Figure, Row, Section, Table
+from cwai_bench.text import Text, plain
+
+HEATMAP_LIMIT = 32
+"""Nodes (or NICs) up to which the picture of all pairs is drawn; beyond, the table says it."""
+RANGES_LIMIT = 40
+"""Rows up to which the picture of all pairs' spread is drawn."""
 
 
 def sections(report: Report) -> list[Section]:
-    return []
+    """The sections that have something to show."""
+    collective = [m for m in report.measurements if "operation" in m.parameters]
+    rest = [m for m in report.measurements if "operation" not in m.parameters]
+    bandwidth = [m for m in rest if m.unit == "B/s"]
+    latency = [m for m in rest if m.unit == "s" and "bytes" in m.parameters]
+    other = [m for m in rest if m not in bandwidth and m not in latency]
+    found = [_network(bandwidth, latency), _collectives(collective), _other(other)]
+    return [section for section in found if section is not None]
+
+
+def _stats(m: Measurement) -> Stats | None:
+    return m.stats if m.stats is not None else stats_of(m.samples)
+
+
+def _number(m: Measurement, name: str) -> int | None:
+    value = m.parameters.get(name)
+    return int(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _word(m: Measurement, name: str) -> str:
+    value = m.parameters.get(name)
+    return "" if value is None else str(value)
+
+
+def _size(m: Measurement) -> str:
+    count = _number(m, "bytes")
+    return "" if count is None else units.size(count)
+
+
+def _outcome(m: Measurement) -> Cell:
+    """Whether the data was right; else what became of the measurement."""
+    if m.correct is False:
+        return Cell(labels.DATA_WRONG if m.reason is None else m.reason, bad=True)
+    if m.status != "ok":
+        return Cell(m.reason or labels.MEASURE_STATUS[m.status], bad=m.status != "skip")
+    return Cell(labels.DATA_NOT_CHECKED if m.correct is None else labels.DATA_RIGHT)
+
+
+def _figures(m: Measurement, show: Callable[[float], str], picks: Sequence[Callable[[Stats], float]]) -> list[Cell]:
+    stats = _stats(m)
+    return [Cell("–" if stats is None else show(pick(stats))) for pick in picks]
+
+
+# -------------------------------------------------------------------------------------------- network
+
+_DIRECTION = {
+    "one-way": labels.ONE_WAY,
+    "two-way": labels.TWO_WAY,
+    "both": labels.TWO_WAY,
+}
+
+
+def _ends(m: Measurement) -> tuple[str, str]:
+    """Sender and receiver, each ``node`` or ``node/NIC``."""
+    client, arrow, server = m.subject.id.partition("→")
+    if not arrow:
+        return m.subject.id, m.subject.id
+
+    def end(name: str, nic: str) -> str:
+        return f"{name}/{nic}" if nic and "/" not in name else name
+
+    return end(client, _word(m, "client_nic")), end(server, _word(m, "server_nic"))
+
+
+def _network(bandwidth: list[Measurement], latency: list[Measurement]) -> Section | None:
+    if not bandwidth and not latency:
+        return None
+    tables, figures, headlines = [], [], []
+    if bandwidth:
+        tables.append(_bandwidth_table(bandwidth))
+        figures += _bandwidth_figures(bandwidth)
+        headlines += _headlines(bandwidth, labels.HIGHEST_BANDWIDTH, units.gigabits, "Gb/s", highest=True)
+    if latency:
+        tables.append(_latency_table(latency))
+        figures += _latency_figures(latency)
+        headlines += _headlines(latency, labels.LOWEST_LATENCY, units.microseconds, "us", highest=False)
+    return Section("network", labels.NETWORK, tables, figures, labels.NETWORK_NOTE, headlines)
+
+
+def _pair_columns() -> list[Column]:
+    return [
+        Column(labels.CLIENT),
+        Column(labels.SERVER),
+        Column(labels.TRANSPORT),
+        Column(labels.DIRECTION),
+        Column(labels.TEST),
+        Column(labels.SIZE, numeric=True),
+        Column(labels.STREAMS, numeric=True),
+    ]
+
+
+def _pair_cells(m: Measurement) -> list[Cell]:
+    client, server = _ends(m)
+    streams = _number(m, "streams")
+    return [
+        Cell(client),
+        Cell(server),
+        Cell(_word(m, "transport") or m.metric.partition(".")[0]),
+        Cell(_DIRECTION.get(_word(m, "direction"), plain(_word(m, "direction") or "–"))),
+        Cell(m.metric),
+        Cell(_size(m)),
+        Cell("–" if streams is None else str(streams)),
+    ]
+
+
+def _bandwidth_table(ms: list[Measurement]) -> Table:
+    columns = [
+        *_pair_columns(),
+        Column(labels.AVERAGE_GBPS, numeric=True),
+        Column(labels.PEAK_GBPS, numeric=True),
+        Column(labels.LOWEST_GBPS, numeric=True),
+        Column(labels.SAMPLES, numeric=True),
+        Column(labels.DATA),
+    ]
+    picks = (lambda s: s.mean, lambda s: s.max, lambda s: s.min)
+    rows = [
+        Row([*_pair_cells(m), *_figures(m, units.gigabits, picks), _count(m), _outcome(m)], bad=_broken(m))
+        for m in _in_order(ms)
+    ]
+    return Table(labels.BANDWIDTH, columns, rows)
+
+
+def _latency_table(ms: list[Measurement]) -> Table:
+    columns = [
+        *_pair_columns(),
+        Column(plain("p50 (us)"), numeric=True),
+        Column(plain("p90 (us)"), numeric=True),
+        Column(plain("p99 (us)"), numeric=True),
+        Column(plain("p99.9 (us)"), numeric=True),
+        Column(labels.MAX_US, numeric=True),
+        Column(labels.MEAN_US, numeric=True),
+        Column(labels.SAMPLES, numeric=True),
+        Column(labels.DATA),
+    ]
+    picks = (lambda s: s.p50, lambda s: s.p90, lambda s: s.p99, lambda s: s.p999, lambda s: s.max, lambda s: s.mean)
+    rows = [
+        Row([*_pair_cells(m), *_figures(m, units.microseconds, picks), _count(m), _outcome(m)], bad=_broken(m))
+        for m in _in_order(ms)
+    ]
+    return Table(labels.LATENCY, columns, rows)
+
+
+def _count(m: Measurement) -> Cell:
+    stats = _stats(m)
+    return Cell("0" if stats is None else str(stats.count))
+
+
+def _broken(m: Measurement) -> bool:
+    return m.correct is False or m.status not in ("ok", "skip")
+
+
+def _in_order(ms: Iterable[Measurement]) -> list[Measurement]:
+    return sorted(ms, key=lambda m: (m.metric, natural(m.subject.id), _number(m, "bytes") or 0, _word(m, "streams")))
+
+
+def _headlines(
+    ms: list[Measurement], what: Text, show: Callable[[float], str], unit: str, *, highest: bool
+) -> list[tuple[Text, Text]]:
+    """The best average (bandwidth) or median (latency) of each metric, and where it was."""
+    best: dict[str, tuple[float, Measurement]] = {}
+    for m in ms:
+        stats = _stats(m)
+        if stats is None or _broken(m):
+            continue
+        value = stats.mean if highest else stats.p50
+        known = best.get(m.metric)
+        if known is None or (value > known[0] if highest else value < known[0]):
+            best[m.metric] = (value, m)
+    lines = []
+    for metric, (value, m) in sorted(best.items()):
+        client, server = _ends(m)
+        way = client if client == server else f"{client} → {server}"
+        at = ", ".join(filter(None, [_size(m), f"×{_word(m, 'streams')}" if _word(m, "streams") else "", way]))
+        lines.append((what.fill(metric=metric), plain(f"{show(value)} {unit} ({at})")))
+    return lines
+
+
+def _bandwidth_figures(ms: list[Measurement]) -> list[Figure]:
+    return _pair_figures(ms, units.gigabits, lambda s: s.mean, labels.GBPS, labels.BANDWIDTH_BY_SIZE, labels.SPREAD)
+
+
+def _latency_figures(ms: list[Measurement]) -> list[Figure]:
+    return _pair_figures(
+        ms, units.microseconds, lambda s: s.p50, labels.US, labels.LATENCY_BY_SIZE, labels.LATENCY_SPREAD
+    )
+
+
+def _pair_figures(
+    ms: list[Measurement],
+    show: Callable[[float], str],
+    pick: Callable[[Stats], float],
+    unit: Text,
+    by_size: Text,
+    spread: Text,
+) -> list[Figure]:
+    """For each metric: its value over the size, its spread for each pair, and, of more than two nodes, all pairs."""
+    figures = []
+    by_metric: dict[str, list[tuple[Measurement, Stats]]] = defaultdict(list)
+    for m in _in_order(ms):
+        stats = _stats(m)
+        if stats is not None and not _broken(m):
+            by_metric[m.metric].append((m, stats))
+    for metric, good in by_metric.items():
+        sizes = sorted({_number(m, "bytes") or 0 for m, _ in good})
+        if len(sizes) > 2:
+            figures.append(_over_size(metric, good, pick, unit, by_size))
+        largest = [(m, s) for m, s in good if (_number(m, "bytes") or 0) == sizes[-1]]
+        at = units.size(sizes[-1])
+        if len(largest) <= RANGES_LIMIT:
+            rows = [chart.Range(_row_label(m), s.min, pick(s), s.p99 if m.unit == "s" else s.max) for m, s in largest]
+            svg = chart.ranges(rows, unit, show)
+            figures.append(Figure(spread.fill(metric=metric, size=at), svg))
+        figures += _heatmap(metric, largest, show, pick, unit, at)
+    return figures
+
+
+def _row_label(m: Measurement) -> str:
+    client, server = _ends(m)
+    way = client if client == server else f"{client} → {server}"
+    return " ".join(filter(None, [way, f"×{_word(m, 'streams')}" if _word(m, "streams") else ""]))
+
+
+def _over_size(
+    metric: str,
+    good: list[tuple[Measurement, Stats]],
+    pick: Callable[[Stats], float],
+    unit: Text,
+    caption: Text,
+) -> Figure:
+    """One line for each number of streams: the median pair, within the band from the worst pair to the best."""
+    scale = 8e-9 if unit is labels.GBPS else 1e6  # B/s to Gb/s, or s to us: decades are those of the unit shown
+    by_streams: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for m, s in good:
+        by_streams[_word(m, "streams")][_number(m, "bytes") or 0].append(pick(s) * scale)
+    lines = []
+    for streams, by_size in sorted(by_streams.items()):
+        points = [(float(size), sorted(values)[(len(values) - 1) // 2]) for size, values in sorted(by_size.items())]
+        low = [min(by_size[int(size)]) for size, _ in points]
+        high = [max(by_size[int(size)]) for size, _ in points]
+        lines.append(chart.Line(f"×{streams}" if streams else metric, points, low, high))
+    svg = chart.log_log(lines, labels.SIZE, unit, lambda v: units.size(int(v)), units.short)
+    if len(lines) > 1:
+        svg += chart.legend([line.name for line in lines])
+    return Figure(caption.fill(metric=metric), svg)
+
+
+def _heatmap(
+    metric: str,
+    good: list[tuple[Measurement, Stats]],
+    show: Callable[[float], str],
+    pick: Callable[[Stats], float],
+    unit: Text,
+    at: str,
+) -> list[Figure]:
+    pairs = {_ends(m): pick(s) for m, s in good if "→" in m.subject.id}
+    names = sorted({end for pair in pairs for end in pair}, key=natural)
+    if not 2 < len(names) <= HEATMAP_LIMIT:
+        return []
+    place = {name: i for i, name in enumerate(names)}
+    values = {(place[client], place[server]): value for (client, server), value in pairs.items()}
+    caption = labels.ALL_PAIRS.fill(metric=metric, unit=unit, size=at)
+    return [Figure(caption, chart.heatmap(names, names, values, show), wide=True)]
+
+
+# ----------------------------------------------------------------------------------------- collectives
+
+
+@dataclass(frozen=True)
+class _Point:
+    """One operation at one size: ``ranks`` are the measurements of each rank, ``time`` what stands for all of them."""
+
+    size: int
+    ranks: list[Measurement]
+    time: Stats | None
+    factor: float | None
+    outcome: Cell
+
+    @property
+    def algorithm(self) -> float | None:
+        """Bytes per second: size over the mean time, as nccl-tests has it (doc/PERFORMANCE.md)."""
+        return None if self.time is None or self.time.mean <= 0 or self.size == 0 else self.size / self.time.mean
+
+    @property
+    def bus(self) -> float | None:
+        return None if self.algorithm is None or self.factor is None else self.algorithm * self.factor
+
+
+def _collectives(ms: list[Measurement]) -> Section | None:
+    if not ms:
+        return None
+    by_operation: dict[str, dict[int, list[Measurement]]] = defaultdict(lambda: defaultdict(list))
+    for m in ms:
+        by_operation[_word(m, "operation")][_number(m, "bytes") or 0].append(m)
+    tables, figures, headlines = [], [], []
+    for operation, by_size in by_operation.items():
+        points = [_point(size, found) for size, found in sorted(by_size.items())]
+        tables.append(_operation_table(operation, points))
+        figures += _operation_figures(operation, points)
+        headlines += _operation_headline(operation, points)
+        tables += _rank_table(operation, points)
+    return Section("collectives", labels.COLLECTIVES, tables, figures, labels.COLLECTIVES_NOTE, headlines)
+
+
+def _point(size: int, found: list[Measurement]) -> _Point:
+    ranks = sorted((m for m in found if m.subject.kind == "rank"), key=lambda m: m.rank)
+    whole = [m for m in found if m.subject.kind != "rank"] or ranks
+    stats = [s for s in map(_stats, whole) if s is not None]
+    factors = {float(v) for m in found if isinstance(v := m.parameters.get("bus_factor"), int | float)}
+    bad = [m for m in found if _broken(m)]
+    return _Point(size, ranks, _over_ranks(stats), factors.pop() if factors else None, _outcome((bad or found)[0]))
+
+
+def _over_ranks(stats: list[Stats]) -> Stats | None:
+    """Of several ranks: the mean of their means (what nccl-tests prints), and of all else the worst."""
+    if not stats:
+        return None
+    return Stats(
+        count=min(s.count for s in stats),
+        mean=sum(s.mean for s in stats) / len(stats),
+        stdev=max(s.stdev for s in stats),
+        min=min(s.min for s in stats),
+        p50=max(s.p50 for s in stats),
+        p90=max(s.p90 for s in stats),
+        p95=max(s.p95 for s in stats),
+        p99=max(s.p99 for s in stats),
+        p999=max(s.p999 for s in stats),
+        max=max(s.max for s in stats),
+    )
+
+
+def _operation_table(operation: str, points: list[_Point]) -> Table:
+    columns = [
+        Column(labels.DATA_SIZE, numeric=True),
+        Column(labels.BYTES, numeric=True),
+        Column(labels.AVERAGE_TIME, numeric=True),
+        *(Column(plain(f"{p} (us)"), numeric=True) for p in ("p50", "p95", "p99")),
+        Column(labels.MAX_US, numeric=True),
+        Column(labels.ALGORITHM_BANDWIDTH, numeric=True),
+        Column(labels.BUS_BANDWIDTH, numeric=True),
+        Column(labels.LONGEST, numeric=True),
+        Column(labels.SHORTEST, numeric=True),
+        Column(labels.CHECK_RESULT),
+    ]
+    rows = []
+    for point in points:
+        t = point.time
+        times = ["–"] * 5 if t is None else [units.microseconds(x) for x in (t.mean, t.p50, t.p95, t.p99, t.max)]
+        longest, shortest = _extremes(point)
+        cells = [units.size(point.size), str(point.size), *times, _rate(point.algorithm), _rate(point.bus)]
+        rows.append(Row([*map(Cell, cells), Cell(longest), Cell(shortest), point.outcome], bad=point.outcome.bad))
+    return Table(_operation_title(operation, points), columns, rows)
+
+
+def _operation_title(operation: str, points: list[_Point]) -> Text:
+    ms = [m for point in points for m in point.ranks]
+    counts = sorted({point.time.count for point in points if point.time is not None})
+    warmups = sorted({m.warmup for m in ms})
+    return labels.OPERATION.fill(
+        operation=operation,
+        ranks=len({m.rank for m in ms}),
+        nodes=len({m.node for m in ms}),
+        smallest=units.size(points[0].size),
+        largest=units.size(points[-1].size),
+        iterations=_span(counts),
+        warmups=_span(warmups),
+    )
+
+
+def _span(numbers: list[int]) -> str:
+    if not numbers:
+        return "0"
+    return str(numbers[0]) if len(numbers) == 1 else f"{numbers[0]}–{numbers[-1]}"
+
+
+def _extremes(point: _Point) -> tuple[str, str]:
+    """The ranks whose median time is longest and shortest, each with that time."""
+    timed = [(s.p50, m.rank) for m in point.ranks if (s := _stats(m)) is not None]
+    if len(timed) < 2:
+        return "–", "–"
+    return tuple(f"{rank}: {units.microseconds(time)}" for time, rank in (max(timed), min(timed)))  # type: ignore[return-value]
+
+
+def _rate(bytes_per_second: float | None) -> str:
+    return "–" if bytes_per_second is None else units.gigabytes(bytes_per_second)
+
+
+def _operation_figures(operation: str, points: list[_Point]) -> list[Figure]:
+    line = [(float(p.size), p.bus / 1e9) for p in points if p.bus is not None]
+    if len(line) < 2:
+        return []
+    svg = chart.log_log(
+        [chart.Line(operation, line)], labels.DATA_SIZE, labels.GBYTES, lambda v: units.size(int(v)), units.short
+    )
+    return [Figure(labels.BUS_BY_SIZE.fill(operation=operation), svg)]
+
+
+def _operation_headline(operation: str, points: list[_Point]) -> list[tuple[Text, Text]]:
+    timed = [p for p in points if p.time is not None and not p.outcome.bad]
+    if not timed:
+        return []
+    best = max(timed, key=lambda p: p.algorithm or 0.0)
+    first = timed[0]
+    assert first.time is not None
+    how = labels.OPERATION_FIGURES.fill(
+        algorithm=_rate(best.algorithm),
+        bus=_rate(best.bus),
+        large=units.size(best.size),
+        time=units.microseconds(first.time.p50),
+        small=units.size(first.size),
+    )
+    return [(plain(operation), how)]
+
+
+def _rank_table(operation: str, points: list[_Point]) -> list[Table]:
+    """The time of each rank at the largest size that all came to."""
+    point = next((p for p in reversed(points) if len(p.ranks) > 1 and p.time is not None), None)
+    if point is None:
+        return []
+    columns = [
+        Column(labels.RANK, numeric=True),
+        Column(labels.NODE),
+        *(Column(plain(f"{p} (us)"), numeric=True) for p in ("p50", "p95", "p99")),
+        Column(labels.MAX_US, numeric=True),
+        Column(labels.SAMPLES, numeric=True),
+        Column(labels.CHECK_RESULT),
+    ]
+    picks = (lambda s: s.p50, lambda s: s.p95, lambda s: s.p99, lambda s: s.max)
+    rows = [
+        Row(
+            [Cell(str(m.rank)), Cell(m.node), *_figures(m, units.microseconds, picks), _count(m), _outcome(m)],
+            bad=_broken(m),
+        )
+        for m in point.ranks
+    ]
+    title = labels.BY_RANK.fill(operation=operation, size=units.size(point.size))
+    return [Table(title, columns, rows, folded=True)]
+
+
+# ----------------------------------------------------------------------------------------------- other
+
+
+def _other(ms: list[Measurement]) -> Section | None:
+    if not ms:
+        return None
+    columns = [
+        Column(labels.TEST),
+        Column(labels.WHERE),
+        Column(labels.PARAMETERS),
+        Column(labels.UNIT),
+        *(Column(plain(name), numeric=True) for name in ("p50", "p99", "min", "max")),
+        Column(labels.SAMPLES, numeric=True),
+        Column(labels.DATA),
+    ]
+    picks = (lambda s: s.p50, lambda s: s.p99, lambda s: s.min, lambda s: s.max)
+    rows = [
+        Row(
+            [
+                Cell(m.metric),
+                Cell(m.subject.id),
+                Cell(", ".join(f"{k}={v}" for k, v in m.parameters.items())),
+                Cell(m.unit),
+                *_figures(m, units.number, picks),
+                _count(m),
+                _outcome(m),
+            ],
+            bad=_broken(m),
+        )
+        for m in _in_order(ms)
+    ]
+    return Section("measurements", labels.OTHER, [Table(None, columns, rows)])

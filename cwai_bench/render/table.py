@@ -32,6 +32,8 @@ class Table:
     title: Text | None
     columns: list[Column]
     rows: list[Row]
+    folded: bool = False
+    """Shown on demand, where a format can."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class Figure:
 
     caption: Text
     svg: str
+    wide: bool = False
 
 
 @dataclass(frozen=True)

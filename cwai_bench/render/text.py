@@ -59,7 +59,7 @@ def terminal_summary(report: Report, lang: Lang, *, width: int, color: bool, whe
 def _head(console: Console, seen: View, lang: Lang) -> None:
     from rich.text import Text as Line
 
-    facts = {fact.label: fact.value.to(lang) for fact in seen.facts}
+    facts = {fact.label: fact.line(lang) for fact in seen.facts}
     console.print(Line(f"cwai-bench · {seen.title.to(lang)} · {seen.subtitle.to(lang)}", style="bold"))
     for label in (labels.REPORT_ID, labels.START, labels.DURATION, labels.RUN_STATUS_LABEL, labels.BASELINE):
         _fact(console, label.to(lang), facts[label])

@@ -20,6 +20,12 @@ def number(value: float, digits: int = 4) -> str:
     return f"{value:.{max(0, min(places, 9))}f}"
 
 
+def short(value: float) -> str:
+    """For an axis: at most four significant digits, none of them an idle zero: 0.001, 25, 148.7."""
+    text = number(value)
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
 def microseconds(seconds: float) -> str:
     return number(seconds * 1e6)
 
@@ -61,13 +67,14 @@ def offset(utc_offset: int) -> str:
     return f"{sign}{minutes // 60:02d}:{minutes % 60:02d}"
 
 
-def moment(epoch: float, utc_offset: int) -> str:
-    """``2026-01-31 23:59:59 UTC (2026-02-01 07:59:59 +08:00)``."""
-    utc = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(epoch))
-    if utc_offset == 0:
-        return f"{utc} UTC (+00:00)"
-    local = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(epoch + utc_offset))
-    return f"{utc} UTC ({local} {offset(utc_offset)})"
+def utc(epoch: float) -> str:
+    """``2026-01-31 23:59:59 UTC``."""
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(epoch))
+
+
+def local(epoch: float, utc_offset: int) -> str:
+    """``2026-02-01 07:59:59 +08:00``: the wall clock where the run was made."""
+    return time.strftime("%Y-%m-%d %H:%M:%S ", time.gmtime(epoch + utc_offset)) + offset(utc_offset)
 
 
 def clock(epoch: float) -> str:

@@ -17,18 +17,18 @@ from cwai_bench.model import (
     CheckInfo,
     Evidence,
     ItemKind,
-    NodeRecord,
+    RankEvent,
     Report,
     Severity,
     Status,
     Subject,
     Verdict,
 )
-from cwai_bench.render import labels, measured, units
+from cwai_bench.render import chart, labels, measured, units
 from cwai_bench.render.nodeset import fold, natural
-from cwai_bench.render.table import Cell, Column, Row, Section, Table
+from cwai_bench.render.table import Cell, Column, Figure, Row, Section, Table
 from cwai_bench.render.untrusted import neutral_struct
-from cwai_bench.text import Text, plain
+from cwai_bench.text import Lang, Text, plain
 
 WORST_FIRST = (Status.FAIL, Status.UNKNOWN, Status.WARN, Status.PASS, Status.NA, Status.SKIP)
 """The order in which things are shown; the status of an item is the first of these that any of its verdicts has."""
@@ -39,8 +39,14 @@ EVIDENCE_SHOWN = 4
 
 @dataclass(frozen=True)
 class Fact:
+    """``aside`` follows the value, on a line of its own where the line is short."""
+
     label: Text
     value: Text
+    aside: Text | None = None
+
+    def line(self, lang: Lang) -> str:
+        return self.value.to(lang) + ("" if self.aside is None else " " + self.aside.to(lang))
 
 
 @dataclass(frozen=True)
@@ -159,8 +165,9 @@ def view(report: Report) -> View:
     return View(
         run_id=report.run_id,
         title=run_type,
-        subtitle=Text("{nodes} nodes, {ranks} ranks", "{nodes} 个节点，{ranks} 个进程").fill(
-            nodes=len(report.nodes), ranks=report.world_size
+        subtitle=labels.WORLD.fill(
+            nodes=labels.counted(len(report.nodes), *labels.NODE_COUNT),
+            ranks=labels.counted(report.world_size, *labels.RANK_COUNT),
         ),
         status=report.gate.status,
         verdict=labels.GATE[report.gate.status],
@@ -174,8 +181,8 @@ def view(report: Report) -> View:
         facts=[
             Fact(labels.REPORT_ID, plain(report.run_id)),
             Fact(labels.CHECK_TYPE, run_type),
-            Fact(labels.START, plain(units.moment(report.started, report.utc_offset))),
-            Fact(labels.END, plain(units.moment(report.finished, report.utc_offset))),
+            _moment(labels.START, report.started, report.utc_offset),
+            _moment(labels.END, report.finished, report.utc_offset),
             Fact(labels.DURATION, plain(units.hms(duration))),
             Fact(labels.RUN_STATUS_LABEL, labels.RUN_STATUS[report.status]),
             Fact(labels.NODES_DONE, nodes_done),
@@ -191,7 +198,7 @@ def view(report: Report) -> View:
         passed_note=_passed_note(tallies, len(items)),
         tallies=tallies,
         bar=_bar(tallies),
-        notices=_notices(report, items),
+        notices=_notices(report),
         items=items,
         sections=[
             *measured.sections(report),
@@ -213,6 +220,16 @@ def _passed_note(tallies: list[Tally], total: int) -> Text:
     return labels.PASSED_AND.fill(
         n=passed, m=total, others=Text(", ".join(o.en for o in others), "，".join(o.zh for o in others))
     )
+
+
+def _moment(label: Text, epoch: float, utc_offset: int) -> Fact:
+    return Fact(label, plain(units.utc(epoch)), plain(f"({units.local(epoch, utc_offset)})"))
+
+
+def _notices(report: Report) -> list[Text]:
+    if report.status == "complete":
+        return report.notes
+    return [labels.RUN_IS.fill(status=labels.RUN_STATUS[report.status]), *report.notes]
 
 
 def _bar(tallies: list[Tally]) -> list[Piece]:
@@ -331,8 +348,11 @@ def _brief(v: Verdict) -> Text:
 
 def where(subjects: list[Subject], all_nodes: frozenset[str]) -> Text:
     """The subjects as a folded set, or the words "all n nodes"."""
-    if len(all_nodes) > 2 and all(s.kind == "node" for s in subjects) and {s.id for s in subjects} == all_nodes:
+    of_all = all(s.kind == "node" for s in subjects) and {s.id for s in subjects} == all_nodes
+    if len(all_nodes) > 2 and (of_all or [(s.kind, s.id) for s in subjects] == [("group", "all")]):
         return labels.ALL_NODES.fill(n=len(all_nodes))
+    if [(s.kind, s.id) for s in subjects] == [("group", "all")]:
+        return plain(fold(sorted(all_nodes, key=natural)))
     return plain(folded(subjects))
 
 
@@ -342,7 +362,7 @@ def folded(subjects: Iterable[Subject]) -> str:
     others: list[str] = []
     for subject in subjects:
         node, slash, part = subject.id.partition("/")
-        if subject.kind in ("node", "card", "nic"):
+        if subject.kind != "link":
             by_part[slash + part].append(node)
         else:
             others.append(subject.id)
@@ -357,29 +377,11 @@ def _groups(verdicts: list[Verdict]) -> list[Group]:
     return sorted(groups, key=lambda g: (not g.is_baseline, -g.count))
 
 
-# -------------------------------------------------------------------------------------------- notices
-
-
-def _notices(report: Report, items: Iterable[Item]) -> list[Text]:
-    notices = list(report.notes)
-    if report.status != "complete":
-        notices.insert(0, labels.RUN_IS.fill(status=labels.RUN_STATUS[report.status]))
-    denied = [v for v in report.verdicts if v.reason_code == "permission"]
-    if denied:
-        count = len({v.check for v in denied})
-        nodes = fold(sorted({v.node for v in denied}, key=natural))
-        notices.append(labels.NEEDS_ROOT.fill(n=count, nodes=nodes))
-    return [*notices, *(_of_node(n) for n in report.nodes if not (n.present and n.complete))]
-
-
-def _of_node(node: NodeRecord) -> Text:
-    if node.note is not None:
-        return Text("{node}: {note}", "{node}：{note}").fill(node=node.name, note=node.note)
-    return (labels.NODE_CUT if node.present else labels.NODE_ABSENT).fill(node=node.name)
-
-
 # ---------------------------------------------------------------------------- ranks, plan, environment
 
+_FATAL = ("died", "stalled", "lost", "failed")
+LANES_SHOWN = 40
+"""Ranks up to which their timeline is drawn; beyond, the table says it."""
 _TELLING = ("died", "stalled", "lost", "failed", "overdue", "signalled")
 
 
@@ -400,7 +402,7 @@ def _events(report: Report) -> list[Section]:
                 Cell(", ".join(f"{k} {v}" for k, v in e.progress.items())),
                 Cell(e.detail or plain("")),
             ],
-            bad=e.state in ("died", "stalled", "lost", "failed"),
+            bad=e.state in _FATAL,
         )
         for e in telling
     ]
@@ -414,7 +416,18 @@ def _events(report: Report) -> list[Section]:
         Column(labels.PROGRESS),
         Column(labels.DETAIL_SHORT),
     ]
-    return [Section("ranks", labels.RANK_EVENTS, [Table(None, columns, rows)])]
+    return [Section("ranks", labels.RANK_EVENTS, [Table(None, columns, rows)], _timeline(report, telling))]
+
+
+def _timeline(report: Report, telling: list[RankEvent]) -> list[Figure]:
+    lanes: dict[str, list[chart.Event]] = defaultdict(list)
+    for e in telling:
+        lane = f"{e.node} rank {e.rank}"
+        lanes[lane].append(chart.Event(e.time - report.started, labels.RANK_STATE[e.state], bad=e.state in _FATAL))
+    if len(lanes) > LANES_SHOWN:
+        return []
+    svg = chart.timeline(list(lanes.items()), report.finished - report.started, labels.SINCE_START, units.number)
+    return [Figure(labels.TIMELINE, svg, wide=True)]
 
 
 def _plan(report: Report) -> list[Section]:
@@ -449,7 +462,10 @@ def _plan(report: Report) -> list[Section]:
         columns = [Column(labels.ITEM), Column(labels.REASON_LABEL), Column(labels.DETAIL_SHORT)]
         tables.append(Table(labels.LEFT_OUT, columns, rows))
     note = labels.PLAN_NOTE.fill(
-        checks=len(plan.checks), probes=len(plan.probes), time=units.span(plan.expected), left=len(plan.left_out)
+        checks=labels.counted(len(plan.checks), *labels.CHECK_COUNT),
+        probes=labels.counted(len(plan.probes), *labels.PROBE_COUNT),
+        time=units.span(plan.expected),
+        left=len(plan.left_out),
     )
     if plan.budget is not None:
         note = labels.PLAN_BUDGET.fill(note=note, budget=units.span(plan.budget))

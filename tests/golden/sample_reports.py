@@ -1,6 +1,13 @@
-"""Reports of runs that might have been: what the golden files in ``reports/samples`` are made of."""
+"""Reports of runs that might have been. ``reports/samples`` holds them as JSON and in every other format.
+
+The figures follow simple laws (a start-up time and a rate) with a fixed jitter, so that tables and pictures look as
+they do in life and are the same in every run of the tests.
+"""
 
 from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
 
 from cwai_bench.model import (
     Action,
@@ -9,128 +16,165 @@ from cwai_bench.model import (
     Gate,
     ItemKind,
     LeftOut,
+    Measurement,
     NodeRecord,
     Plan,
+    ProbeSpec,
+    RankEvent,
     ReasonCode,
     Report,
+    Scalar,
     Severity,
     Status,
     Subject,
     ValueGroup,
     Verdict,
+    stats_of,
 )
 from cwai_bench.text import Text, plain
 
 START = 1767225599.25  # 2025-12-31 23:59:59 UTC: the local date is another one
 EAST = 8 * 3600
+EVERYBODY = Subject("group", "all")
+
+# ------------------------------------------------------------------------------------------------ items
 
 
-def check(
+def item(
     id: str,
     kind: ItemKind,
     title: Text,
     method: Text,
     criterion: Text,
     suggestion: Text,
-    severity: Severity,
+    severity: Severity = Severity.MAJOR,
     action: Action = Action.FIX_CONFIG,
-    required: bool = True,
 ) -> CheckInfo:
+    required = kind in (ItemKind.NODE, ItemKind.PROBE)
     return CheckInfo(id, kind, "host", title, method, criterion, suggestion, severity, action, [], required)
 
 
-GOVERNOR = check(
+SAME = Text("the same on all nodes, or as on the baseline node", "所有节点一致，或与基线节点一致")
+
+GOVERNOR = item(
     "cpu.governor",
     ItemKind.NODE,
     Text("CPU frequency governor", "CPU 频率调节器"),
     Text(
-        "reads sys/devices/system/cpu/cpu*/cpufreq/scaling_governor",
-        "读取 sys/devices/system/cpu/cpu*/cpufreq/scaling_governor",
+        "read /sys/devices/system/cpu/cpu*/cpufreq/scaling_governor",
+        "读取 /sys/devices/system/cpu/cpu*/cpufreq/scaling_governor",
     ),
     Text("performance on every core", "所有核心均为 performance"),
     Text("cpupower frequency-set -g performance", "执行 cpupower frequency-set -g performance"),
-    Severity.MAJOR,
 )
-OFFLINE = check(
+OFFLINE = item(
     "cpu.offline",
     ItemKind.NODE,
     Text("Offline CPUs", "离线 CPU"),
-    Text("compares the possible CPUs with those online", "比较 possible 与 online 的 CPU 集合"),
+    Text("compare the possible CPUs with those online", "比较 possible 与 online 的 CPU 集合"),
     Text("every CPU that is possible is online", "所有可用 CPU 均在线"),
     Text("bring them online; look for machine checks", "将其上线，并检查机器检查异常"),
-    Severity.MAJOR,
 )
-MEMORY_ERRORS = check(
+MEMORY_ERRORS = item(
     "memory.edac",
     ItemKind.NODE,
     Text("Memory errors", "内存错误"),
-    Text("reads the counters of sys/devices/system/edac/mc/mc*", "读取 sys/devices/system/edac/mc/mc* 计数"),
+    Text("read the counters of /sys/devices/system/edac/mc/mc*", "读取 /sys/devices/system/edac/mc/mc* 计数"),
     Text("no uncorrectable error; corrected errors are a warning", "无不可纠正错误；有可纠正错误则警告"),
     Text("replace the module that the counter names", "更换计数所指的内存条"),
     Severity.CRITICAL,
     Action.CONTACT_VENDOR,
 )
-KERNEL_LOG = check(
+KERNEL_LOG = item(
     "kernel.log",
     ItemKind.NODE,
     Text("Faults in the kernel log", "内核日志中的故障"),
-    Text("reads dmesg for OOM kills, hung tasks and lockups", "在 dmesg 中查找 OOM、hung task 与 lockup"),
+    Text("look in dmesg for OOM kills, hung tasks and lockups", "在 dmesg 中查找 OOM、任务挂起与死锁"),
     Text("none since the node started", "自开机以来没有"),
     Text("read the lines around it; reboot a node whose tasks hang", "查看上下文；任务挂起的节点应重启"),
     Severity.MAJOR,
     Action.REBOOT,
 )
-TIME_SYNC = check(
+TIME_SYNC = item(
     "time.sync",
     ItemKind.NODE,
     Text("Time synchronisation", "时间同步"),
-    Text("asks the kernel (adjtimex) whether the clock is synchronised", "通过 adjtimex 询问内核时钟是否已同步"),
+    Text("ask the kernel (adjtimex) whether the clock is synchronised", "通过 adjtimex 询问内核时钟是否已同步"),
     Text("synchronised, error below 50 ms", "已同步，误差小于 50 ms"),
     Text("start chronyd or another time service", "启动 chronyd 或其他时间服务"),
-    Severity.MAJOR,
 )
-GPU_ECC = check(
+GPU_ECC = item(
     "nvidia.ecc",
     ItemKind.NODE,
     Text("GPU memory errors", "GPU 显存错误"),
-    Text(
-        "nvidia-smi --query-gpu=ecc.errors.uncorrected.volatile.total",
-        "nvidia-smi --query-gpu=ecc.errors.uncorrected.volatile.total",
-    ),
+    plain("nvidia-smi --query-gpu=ecc.errors.uncorrected.volatile.total"),
     Text("no uncorrected error", "无不可纠正错误"),
     Text("reset the card; return it when the errors come back", "复位该卡；若再次出现则返修"),
     Severity.CRITICAL,
     Action.RESET,
 )
-KERNEL = check(
-    "kernel.version",
+KERNEL = item(
+    "same.kernel",
     ItemKind.CONSISTENCY,
     Text("Kernel version", "内核版本"),
-    Text("reads proc/sys/kernel/osrelease", "读取 proc/sys/kernel/osrelease"),
-    Text("the same on all nodes, or as on the baseline node", "所有节点一致，或与基线节点一致"),
+    Text("read /proc/sys/kernel/osrelease", "读取 /proc/sys/kernel/osrelease"),
+    SAME,
     Text("bring the nodes to one image", "将节点统一为同一镜像"),
-    Severity.MAJOR,
-    required=False,
 )
-MTU = check(
-    "network.mtu",
+MTU = item(
+    "same.mtu",
     ItemKind.CONSISTENCY,
     Text("MTU of the interfaces", "网卡 MTU"),
-    Text("reads sys/class/net/*/mtu", "读取 sys/class/net/*/mtu"),
-    Text("the same on all nodes, or as on the baseline node", "所有节点一致，或与基线节点一致"),
+    Text("read /sys/class/net/*/mtu", "读取 /sys/class/net/*/mtu"),
+    SAME,
     Text("set one MTU on all nodes and switches", "在所有节点与交换机上统一 MTU"),
-    Severity.MAJOR,
-    required=False,
 )
-FREE_SPACE = check(
+FREE_SPACE = item(
     "disk.free",
     ItemKind.CONFIGURABLE,
     Text("Free space of the file systems", "文件系统可用空间"),
     Text("statvfs of every mounted file system", "对每个挂载的文件系统执行 statvfs"),
-    Text("at least 20 GiB", "不少于 20 GiB"),
+    Text("what the criteria file says (in bytes)", "由判据文件给定（单位：字节）"),
     Text("find what fills it: du -xh --max-depth=2 PATH", "用 du -xh --max-depth=2 PATH 查找占用"),
-    Severity.MAJOR,
-    required=True,
+)
+TCP_BANDWIDTH = item(
+    "tcp.bandwidth",
+    ItemKind.PROBE,
+    Text("TCP bandwidth", "TCP 带宽"),
+    Text("stream between two ranks; count what arrives", "在两个进程之间发送数据流，按接收量计算"),
+    Text("the data arrives right; your figure when a criterion is given", "数据正确；如给出判据则不低于判据"),
+    Text("look at MTU, NIC speed and errors of both ends", "检查两端的 MTU、网卡速率与错误计数"),
+)
+TCP_LATENCY = item(
+    "tcp.latency",
+    ItemKind.PROBE,
+    Text("TCP round trip", "TCP 往返时延"),
+    Text("send a message forth and back, one at a time", "逐个发送消息并等待返回"),
+    Text("the data arrives right; your figure when a criterion is given", "数据正确；如给出判据则不高于判据"),
+    Text("look at interrupt affinity and power saving", "检查中断亲和性与节能设置"),
+)
+SWEEP = item(
+    "mpi.collectives",
+    ItemKind.PROBE,
+    Text("MPI collective sweep", "MPI 集合通信扫描"),
+    Text(
+        "time each operation at each size, verify the result on every rank",
+        "逐个大小测量各操作耗时，并在每个进程校验结果",
+    ),
+    Text("every rank has the right result", "所有进程结果正确"),
+    Text("look at the rank named, its NIC and its memory", "检查所指进程所在节点的网卡与内存"),
+    Severity.CRITICAL,
+    Action.ISOLATE,
+)
+RANKS = item(
+    "run.ranks",
+    ItemKind.PROBE,
+    Text("Every rank came to its end", "所有进程均正常结束"),
+    Text("heartbeats and /proc state of each rank, watched from outside", "从外部观察各进程的心跳与 /proc 状态"),
+    Text("no rank died, was stopped, or was lost with its node", "没有进程异常退出、被暂停或随节点丢失"),
+    Text("look at the kernel log of that node at that time", "检查该节点同一时刻的内核日志"),
+    Severity.CRITICAL,
+    Action.ISOLATE,
 )
 
 
@@ -149,22 +193,292 @@ def verdict(
     groups: list[ValueGroup] | None = None,
     hint: Text | None = None,
 ) -> Verdict:
+    judged = status not in (Status.UNKNOWN, Status.SKIP)
     if action is None:
-        action = info.action if status is Status.FAIL else Action.NONE
+        action = info.action if status in (Status.FAIL, Status.WARN) else Action.NONE
     return Verdict(
-        info.id,
-        info.kind,
-        subject or Subject("node", node),
-        node,
-        status,
-        observed,
-        expected,
-        detail,
-        reason_code,
-        action,
-        [Evidence(source, text) for source, text in evidence],
-        groups or [],
-        hint,
+        check=info.id,
+        kind=info.kind,
+        subject=subject or Subject("node", node),
+        node=node,
+        status=status,
+        observed=observed,
+        expected=expected or (info.criterion if judged else None),
+        detail=detail,
+        reason_code=reason_code,
+        action=action,
+        evidence=[Evidence(source, text) for source, text in evidence],
+        groups=groups or [],
+        hint=hint,
+    )
+
+
+# ----------------------------------------------------------------------------------------- measurements
+
+WAVE = (0.0, 0.021, -0.013, 0.034, -0.027, 0.008, 0.055, -0.019, 0.012, -0.004, 0.09, -0.031)
+KIB, MIB = 1 << 10, 1 << 20
+
+
+def jitter(middle: float, count: int, turn: int) -> list[float]:
+    """``count`` samples around ``middle``, the same in every run; ``turn`` tells one measurement from another."""
+    return [middle * (1 + WAVE[(i * 5 + turn * 7) % len(WAVE)]) for i in range(count)]
+
+
+def measured(
+    spec: ProbeSpec,
+    metric: str,
+    unit: str,
+    subject: Subject,
+    samples: list[float],
+    parameters: dict[str, Scalar],
+    node: str,
+    rank: int,
+    warmup: int = 0,
+    correct: bool | None = True,
+) -> Measurement:
+    return Measurement(
+        metric=metric,
+        unit=unit,
+        subject=subject,
+        samples=samples,
+        parameters=parameters,
+        started=START + 2,
+        duration=1.0,
+        node=node,
+        rank=rank,
+        spec=spec.id,
+        warmup=warmup,
+        correct=correct,
+        stats=stats_of(samples),
+    )
+
+
+def spec_of(info: CheckInfo, number: int, expected: float, **parameters: Scalar) -> ProbeSpec:
+    return ProbeSpec(f"{info.id}#{number}", info.id, info, parameters, expected, expected * 3 + 10)
+
+
+def bandwidths(
+    spec: ProbeSpec, pairs: Iterable[tuple[str, str]], sizes: tuple[int, ...], rate: Callable[[str, str], float]
+) -> list[Measurement]:
+    """``rate`` in bytes per second for large messages; small ones are held back by 8 us each."""
+    return [
+        measured(
+            spec,
+            "tcp.bandwidth",
+            "B/s",
+            Subject("link", f"{client}→{server}"),
+            jitter(size / (8e-6 + size / rate(client, server)), 20, turn),
+            {
+                "transport": "tcp",
+                "direction": "one-way",
+                "bytes": size,
+                "streams": 4,
+                "client_nic": "eth0",
+                "server_nic": "eth0",
+                "port": 18515,
+            },
+            server,
+            turn,
+        )
+        for turn, (client, server) in enumerate(pairs)
+        for size in sizes
+    ]
+
+
+def latencies(spec: ProbeSpec, pairs: Iterable[tuple[str, str]], time: float) -> list[Measurement]:
+    return [
+        measured(
+            spec,
+            "tcp.latency",
+            "s",
+            Subject("link", f"{client}→{server}"),
+            jitter(time, 2000, turn),
+            {
+                "transport": "tcp",
+                "direction": "one-way",
+                "bytes": 64,
+                "streams": 1,
+                "client_nic": "eth0",
+                "server_nic": "eth0",
+                "port": 18515,
+            },
+            client,
+            turn,
+            warmup=100,
+        )
+        for turn, (client, server) in enumerate(pairs)
+    ]
+
+
+FACTORS: dict[str, Callable[[int], float]] = {
+    "all_reduce": lambda n: 2 * (n - 1) / n,
+    "all_gather": lambda n: (n - 1) / n,
+    "broadcast": lambda n: 1.0,
+}
+
+
+def sweep(spec: ProbeSpec, nodes: list[str], per_node: int, sizes: list[int], rate: float) -> list[Measurement]:
+    """Every operation of FACTORS at every size, on every rank: 9 us to start, then ``rate`` bytes per second."""
+    ranks = [(rank, node) for rank, node in enumerate(n for n in nodes for _ in range(per_node))]
+    found = []
+    for operation, factor in FACTORS.items():
+        for size in sizes:
+            time = 9e-6 * math.log2(len(ranks)) + size / rate
+            iterations = 200 if size <= 64 * KIB else 20
+            for rank, node in ranks:
+                parameters: dict[str, Scalar] = {
+                    "library": "MPI",
+                    "operation": operation,
+                    "bytes": size,
+                    "ranks": len(ranks),
+                    "bus_factor": factor(len(ranks)),
+                }
+                found.append(
+                    measured(
+                        spec,
+                        f"mpi.{operation}.time",
+                        "s",
+                        Subject("rank", f"{node}/rank{rank}"),
+                        jitter(time * (1 + 0.01 * rank), iterations, rank),
+                        parameters,
+                        node,
+                        rank,
+                        warmup=10,
+                    )
+                )
+    return found
+
+
+def ring(nodes: list[str]) -> list[tuple[str, str]]:
+    return list(zip(nodes, nodes[1:] + nodes[:1], strict=True))
+
+
+# ------------------------------------------------------------------------------------------------- runs
+
+
+def report(
+    run_id: str,
+    nodes: list[NodeRecord],
+    plan: Plan,
+    verdicts: list[Verdict],
+    gate: Gate,
+    *,
+    command: list[str],
+    seconds: float,
+    baseline: str | None = None,
+    measurements: list[Measurement] | None = None,
+    events: list[RankEvent] | None = None,
+    partial: bool = False,
+    notes: list[Text] | None = None,
+) -> Report:
+    known = (
+        GOVERNOR, OFFLINE, MEMORY_ERRORS, KERNEL_LOG, TIME_SYNC, GPU_ECC, KERNEL, MTU, FREE_SPACE,
+        TCP_BANDWIDTH, TCP_LATENCY, SWEEP, RANKS,
+    )  # fmt: skip
+    seen = {v.check for v in verdicts}
+    return Report(
+        run_id=run_id,
+        run_type="run",
+        status="partial" if partial else "complete",
+        command=command,
+        version="0.1.0",
+        started=START,
+        finished=START + seconds,
+        utc_offset=EAST,
+        world_size=sum(len(n.ranks) for n in nodes),
+        nodes=nodes,
+        baseline=baseline,
+        environment={
+            "kernel": "6.1.0-28-amd64",
+            "cpu": "2 × Intel(R) Xeon(R) Platinum 8468V",
+            "memory": "1.97 TiB",
+            "mpi": "Open MPI 5.0.11",
+            "python": "3.11.2",
+        },
+        settings={"transport": "auto", "pairs": "ring", "verify": True},
+        plan=plan,
+        checks=[info for info in known if info.id in seen],
+        verdicts=verdicts,
+        measurements=measurements or [],
+        events=events or [],
+        counts={s.value: sum(v.status is s for v in verdicts) for s in Status},
+        gate=gate,
+        notes=notes or [],
+    )
+
+
+def healthy() -> Report:
+    """Two nodes, one the baseline of the other: all is well; no RDMA and no GPU."""
+    nodes = ["node01", "node02"]
+    probes = [
+        spec_of(TCP_BANDWIDTH, 0, 10.0, streams=4, direction="one-way"),
+        spec_of(TCP_LATENCY, 0, 3.0, bytes=64),
+        spec_of(SWEEP, 0, 12.0, min_bytes=8, max_bytes=64 * MIB, step_factor=4),
+    ]
+    measurements = bandwidths(probes[0], [*ring(nodes)], (4 * KIB, 64 * KIB, 512 * KIB, 4 * MIB), lambda c, s: 3.05e9)
+    measurements += latencies(probes[1], [("node01", "node02")], 23.4e-6)
+    measurements += sweep(probes[2], nodes, 2, [8 * 4**k for k in range(12)], 6.2e9)
+    verdicts = []
+    for node in nodes:
+        verdicts += [
+            verdict(
+                GOVERNOR,
+                node,
+                observed="performance: 96 of 96",
+                evidence=(("sys/devices/system/cpu/cpu*/cpufreq/scaling_governor", "cpu0: performance\n…\n"),),
+            ),
+            verdict(OFFLINE, node, observed="0-95"),
+            verdict(MEMORY_ERRORS, node, observed="0 corrected, 0 uncorrected"),
+            verdict(KERNEL_LOG, node, observed="none"),
+            verdict(TIME_SYNC, node, observed="synchronised, error 0.4 ms"),
+            verdict(
+                GPU_ECC, node, Status.SKIP, reason_code="absent", detail=Text("no NVIDIA GPU here", "没有 NVIDIA GPU")
+            ),
+        ]
+    for info, value in ((KERNEL, "6.1.0-28-amd64"), (MTU, "eth0 9000, eth1 9000")):
+        verdicts += [
+            verdict(
+                info,
+                node,
+                observed=value,
+                expected=plain(value),
+                detail=Text("baseline", "基线") if node == "node01" else None,
+                groups=[ValueGroup(value, nodes, is_baseline=True)] if node == "node01" else None,
+            )
+            for node in nodes
+        ]
+    nothing = Text("no criterion was given for it", "未设定判据")
+    verdicts += [
+        verdict(FREE_SPACE, "", Status.SKIP, subject=EVERYBODY, reason_code="no_criterion", detail=nothing),
+        *(
+            verdict(TCP_BANDWIDTH, server, observed="24.21 Gb/s (4 MiB)", subject=Subject("link", f"{client}→{server}"))
+            for client, server in ring(nodes)
+        ),
+        verdict(TCP_LATENCY, "node01", observed="p50 23.68 us, p99 25.51 us", subject=Subject("link", "node01→node02")),
+        verdict(SWEEP, "", observed="all_reduce 64 MiB", subject=EVERYBODY),
+        verdict(RANKS, "", observed="4/4", subject=EVERYBODY),
+    ]
+    return report(
+        "20251231T235959Z-run-5ca1ab",
+        [NodeRecord(n, [2 * i, 2 * i + 1], True, True) for i, n in enumerate(nodes)],
+        Plan(
+            checks=["cpu.governor", "cpu.offline", "memory.edac", "kernel.log", "time.sync", "nvidia.ecc"],
+            probes=probes,
+            left_out=[
+                LeftOut(
+                    "verbs.bandwidth",
+                    "absent",
+                    Text("no RDMA device here: TCP is measured", "没有 RDMA 设备，改测 TCP"),
+                )
+            ],
+            expected=27.5,
+        ),
+        verdicts,
+        Gate(Status.PASS, 0, [Text("14 items passed", "14 项通过")], []),
+        command=["cwai-bench", "run", "-np", "4", "--hosts", "node[01-02]", "--baseline", "node01"],
+        seconds=31.8,
+        baseline="node01",
+        measurements=measurements,
     )
 
 
@@ -173,142 +487,220 @@ CLUSTER = [f"node{i:02d}" for i in range(1, 8)] + [HOSTILE]
 
 
 def failing() -> Report:
-    """Eight nodes, one with a host name that is an attack: failures, values that differ, no baseline."""
+    """Eight nodes, one with a host name that is an attack: failures, values that differ, no baseline, a slow node."""
     verdicts: list[Verdict] = []
     for node in CLUSTER:
         bad = node in ("node03", "node07")
-        verdicts.append(
+        verdicts += [
             verdict(
                 GOVERNOR,
                 node,
                 Status.FAIL if bad else Status.PASS,
                 "powersave: 96 of 96" if bad else "performance: 96 of 96",
-                expected=plain("performance") if bad else None,
                 evidence=(
                     (
                         "sys/devices/system/cpu/cpu*/cpufreq/scaling_governor",
-                        ("powersave" if bad else "performance") + "\n",
+                        f"cpu0: {'powersave' if bad else 'performance'}\n…\n",
                     ),
                 ),
-            )
-        )
-        verdicts.append(verdict(OFFLINE, node, observed="0-95"))
-    verdicts += [
-        verdict(
-            MEMORY_ERRORS,
-            node,
-            Status.WARN if node == "node05" else Status.PASS,
-            "17 corrected, 0 uncorrected" if node == "node05" else "0 corrected, 0 uncorrected",
-            detail=Text("corrected errors on mc0: watch them", "mc0 有可纠正错误，请关注")
-            if node == "node05"
-            else None,
-            action=Action.MONITOR if node == "node05" else None,
-            evidence=(("sys/devices/system/edac/mc/mc*/ce_count", "mc0/ce_count: 17\n"),) if node == "node05" else (),
-        )
-        for node in CLUSTER
-    ]
-    verdicts += [
-        verdict(
-            KERNEL_LOG,
-            node,
-            Status.UNKNOWN,
-            reason_code="permission",
-            detail=Text("$ dmesg: Operation not permitted", "$ dmesg：不允许的操作"),
-            evidence=(("$ dmesg", "dmesg: read kernel buffer failed: Operation not permitted\n"),),
-        )
-        if node != HOSTILE
-        else verdict(
-            KERNEL_LOG,
-            node,
-            Status.FAIL,
-            "1 hung task",
-            expected=Text("none", "无"),
-            evidence=(
-                (
-                    "$ dmesg",
-                    "[ 8123.4] INFO: task python:4242 blocked for more than 120 seconds.\n"
-                    "[ 8123.5] <img src=x onerror=alert(2)> \x1b[31mnot red\x1b[0m\x00\n",
-                ),
             ),
-        )
-        for node in CLUSTER
-    ]
-    verdicts += [verdict(TIME_SYNC, node, observed="synchronised, error 0.4 ms") for node in CLUSTER]
-    verdicts += [
-        verdict(GPU_ECC, node, Status.SKIP, reason_code="absent", detail=Text("no NVIDIA GPU here", "没有 NVIDIA GPU"))
-        for node in CLUSTER
-    ]
-    kernels = [
-        ValueGroup("6.1.0-28-amd64", CLUSTER[:6] + CLUSTER[7:]),
-        ValueGroup("6.1.0-25-amd64", ["node07"]),
-    ]
-    odd = Text("node07 differs from most nodes", "node07 与多数节点不同")
+            verdict(OFFLINE, node, observed="0-95"),
+            verdict(
+                MEMORY_ERRORS,
+                node,
+                Status.WARN if node == "node05" else Status.PASS,
+                "17 corrected, 0 uncorrected" if node == "node05" else "0 corrected, 0 uncorrected",
+                detail=Text("corrected errors on mc0: watch them", "mc0 有可纠正错误，请关注")
+                if node == "node05"
+                else None,
+                action=Action.MONITOR if node == "node05" else None,
+                evidence=(("sys/devices/system/edac/mc/mc*/ce_count", "mc0/ce_count: 17\n"),)
+                if node == "node05"
+                else (),
+            ),
+            _kernel_log(node),
+            verdict(
+                TIME_SYNC,
+                node,
+                Status.UNKNOWN if node == "node06" else Status.PASS,
+                "" if node == "node06" else "synchronised, error 0.4 ms",
+                reason_code="timeout" if node == "node06" else "",
+                detail=Text("call:clock did not answer in time: 5 s", "call:clock 未在限时内返回：5 s")
+                if node == "node06"
+                else None,
+            ),
+            verdict(
+                GPU_ECC, node, Status.SKIP, reason_code="absent", detail=Text("no NVIDIA GPU here", "没有 NVIDIA GPU")
+            ),
+            verdict(
+                FREE_SPACE,
+                node,
+                Status.FAIL if node == "node03" else Status.PASS,
+                "/ 3.2 GiB" if node == "node03" else "/ 412 GiB, /data 6.8 TiB",
+                expected=plain("≥ 20 GiB"),
+            ),
+        ]
+    kernels = [ValueGroup("6.1.0-28-amd64", CLUSTER[:6] + CLUSTER[7:]), ValueGroup("6.1.0-25-amd64", ["node07"])]
     verdicts += [
         verdict(
             KERNEL,
-            node,
+            "",
             Status.NA,
-            "6.1.0-25-amd64" if node == "node07" else "6.1.0-28-amd64",
+            "2: 6.1.0-28-amd64 | 6.1.0-25-amd64",
+            subject=EVERYBODY,
             reason_code="no_baseline",
             groups=kernels,
-            hint=odd,
-        )
-        for node in CLUSTER
+            hint=Text("most have 6.1.0-28-amd64; node07 differ", "多数为 6.1.0-28-amd64；node07 与之不同"),
+        ),
+        verdict(
+            MTU,
+            "",
+            Status.NA,
+            "eth0 9000",
+            subject=EVERYBODY,
+            reason_code="no_baseline",
+            groups=[ValueGroup("eth0 9000", CLUSTER)],
+        ),
     ]
-    verdicts += [
-        verdict(MTU, node, Status.NA, "eth0 9000", reason_code="no_baseline", groups=[ValueGroup("eth0 9000", CLUSTER)])
-        for node in CLUSTER
+    probes = [
+        spec_of(TCP_BANDWIDTH, 0, 30.0, streams=4, direction="one-way"),
+        spec_of(TCP_LATENCY, 0, 10.0, bytes=64),
     ]
+    pairs = [(a, b) for a in CLUSTER for b in CLUSTER if a != b]
+    measurements = bandwidths(
+        probes[0], pairs, (1 * MIB,), lambda c, s: 0.9e9 if "node05" in (c, s) else 3.05e9 + 1e7 * len(c + s)
+    )
+    measurements += latencies(probes[1], ring(CLUSTER), 23.4e-6)
     verdicts += [
         verdict(
-            FREE_SPACE,
-            node,
-            Status.FAIL if node == "node03" else Status.PASS,
-            "/: 3.2 GiB" if node == "node03" else "/: 412 GiB",
-            expected=plain("≥ 20 GiB") if node == "node03" else None,
+            TCP_BANDWIDTH,
+            "" if "node05" in pair else pair[1],
+            Status.FAIL if "node05" in pair else Status.PASS,
+            "7.165 Gb/s (1 MiB)" if "node05" in pair else "23.9 Gb/s (1 MiB)",
+            expected=plain("≥ 20 Gb/s"),
+            subject=Subject("link", "→".join(pair)),
         )
-        for node in CLUSTER
+        for pair in ring(CLUSTER)
     ]
-    return Report(
-        run_id="20251231T235959Z-run-5ca1ab",
-        run_type="run",
-        status="complete",
-        command=["cwai-bench", "run", "--hosts", "node[01-08]", "--out", "/tmp/a b"],
-        version="0.1.0",
-        started=START,
-        finished=START + 201.5,
-        utc_offset=EAST,
-        world_size=16,
-        nodes=[NodeRecord(n, [2 * i, 2 * i + 1], True, True) for i, n in enumerate(CLUSTER)],
-        baseline=None,
-        environment={"kernel": "Linux 6.1.0 x86_64", "mpi": "Open MPI 5.0.11", "python": "3.11.2"},
-        settings={"budget": 600.0, "lang": "en"},
-        plan=Plan(
-            checks=["cpu.governor"],
-            probes=[],
+    verdicts.append(verdict(TCP_LATENCY, "", observed="p50 23.68 us", subject=EVERYBODY))
+    verdicts.append(verdict(RANKS, "", observed="16/16", subject=EVERYBODY))
+    failed = Text("{t}: failed on {n}", "{t}：{n} 不通过")
+    unknown = Text("{t}: not known of {n}", "{t}：{n} 未知")
+    return report(
+        "20251231T235959Z-run-0ddba1",
+        [NodeRecord(n, [2 * i, 2 * i + 1], True, True) for i, n in enumerate(CLUSTER)],
+        Plan(
+            checks=["cpu.governor", "cpu.offline", "memory.edac", "kernel.log", "time.sync", "nvidia.ecc", "disk.free"],
+            probes=probes,
             left_out=[
-                LeftOut("verbs.bandwidth", "absent", Text("no RDMA device on any node", "所有节点均无 RDMA 设备"))
+                LeftOut("verbs.bandwidth", "absent", Text("no RDMA device on any node", "所有节点均无 RDMA 设备")),
+                LeftOut(
+                    "mpi.collectives#0",
+                    "not_selected",
+                    Text("does not fit in the time budget of 60 s", "超出时间预算 60 秒"),
+                ),
             ],
-            expected=60.0,
-            budget=600.0,
+            expected=42.5,
+            budget=60.0,
         ),
-        checks=[OFFLINE, GOVERNOR, MEMORY_ERRORS, KERNEL_LOG, TIME_SYNC, GPU_ECC, KERNEL, MTU, FREE_SPACE],
-        verdicts=verdicts,
-        measurements=[],
-        events=[],
-        counts={},
-        gate=Gate(
+        verdicts,
+        Gate(
             Status.FAIL,
             1,
             [
-                Text("cpu.governor failed on node03, node07", "node03、node07 的 cpu.governor 不通过"),
-                Text("disk.free failed on node03", "node03 的 disk.free 不通过"),
-                Text("kernel.log failed on {n}", "{n} 的 kernel.log 不通过").fill(n=HOSTILE),
+                failed.fill(t=GOVERNOR.title, n="node[03,07]"),
+                failed.fill(t=KERNEL_LOG.title, n=HOSTILE),
+                failed.fill(t=FREE_SPACE.title, n="node03"),
+                failed.fill(t=TCP_BANDWIDTH.title, n="node04→node05,node05→node06"),
+                unknown.fill(t=KERNEL_LOG.title, n="node[01-07]"),
+                unknown.fill(t=TIME_SYNC.title, n="node06"),
             ],
             ["node03", "node07", HOSTILE],
         ),
-        notes=[],
+        command=["cwai-bench", "run", "--hosts", "node[01-08]", "--criteria", "our limits.toml", "--budget", "60"],
+        seconds=201.5,
+        measurements=measurements,
+        notes=[
+            Text(
+                "1 items need more privilege; run as root to judge them: kernel.log",
+                "1 项因权限不足未判定，可用 root 运行：kernel.log",
+            )
+        ],
     )
 
 
-SAMPLES = {"failing": failing}
+def _kernel_log(node: str) -> Verdict:
+    if node == HOSTILE:
+        lines = (
+            "[ 8123.4] INFO: task python:4242 blocked for more than 120 seconds.\n"
+            "[ 8123.5] <img src=x onerror=alert(2)> \x1b[31mnot red\x1b[0m\x00 ``` | =1+1\n"
+        )
+        return verdict(KERNEL_LOG, node, Status.FAIL, "1 hung task", evidence=(("$ dmesg", lines),))
+    return verdict(
+        KERNEL_LOG,
+        node,
+        Status.UNKNOWN,
+        reason_code="permission",
+        detail=Text("no permission to read $ dmesg", "没有权限读取 $ dmesg"),
+        evidence=(("$ dmesg", "dmesg: read kernel buffer failed: Operation not permitted\n"),),
+    )
+
+
+def killed() -> Report:
+    """Two nodes; rank 1 was killed in the middle of the sweep: what came before is kept, and the dead one named."""
+    nodes = ["node01", "node02"]
+    probes = [
+        spec_of(TCP_BANDWIDTH, 0, 10.0, streams=4, direction="one-way"),
+        spec_of(SWEEP, 0, 12.0, min_bytes=8, max_bytes=64 * MIB, step_factor=4),
+    ]
+    measurements = bandwidths(probes[0], [("node01", "node02")], (64 * KIB, 1 * MIB), lambda c, s: 3.05e9)
+    measurements += sweep(probes[1], nodes, 1, [8 * 4**k for k in range(9)], 6.2e9)
+    progress: dict[str, Scalar] = {"operation": "broadcast", "bytes": 2 * MIB, "iteration": 11}
+    told = Text("told to stop while another rank was gone", "因其他进程丢失而被要求停止")
+    events = [
+        RankEvent(0, "node01", START + 0.4, "started", pid=4101),
+        RankEvent(1, "node02", START + 0.4, "started", pid=2202),
+        RankEvent(1, "node02", START + 14.62, "died", "mpi.collectives#0", signal=9, pid=2202, progress=progress),
+        RankEvent(
+            0, "node01", START + 14.9, "signalled", "mpi.collectives#0", told, signal=15, pid=4101, progress=progress
+        ),
+    ]
+    lost = Text("rank 1 on node02 was lost", "node02 上的 rank 1 已丢失")
+    verdicts = [
+        *(verdict(GOVERNOR, node, observed="performance: 96 of 96") for node in nodes),
+        *(verdict(OFFLINE, node, observed="0-95") for node in nodes),
+        verdict(TCP_BANDWIDTH, "node02", observed="23.9 Gb/s (1 MiB)", subject=Subject("link", "node01→node02")),
+        verdict(SWEEP, "", Status.UNKNOWN, subject=EVERYBODY, reason_code="rank_lost", detail=lost),
+        verdict(
+            RANKS,
+            "node02",
+            Status.FAIL,
+            "died SIGKILL mpi.collectives#0 operation=broadcast bytes=2097152 iteration=11",
+            subject=Subject("rank", "node02/rank1"),
+            detail=Text("it ended without a word", "异常退出，未留下任何信息"),
+            reason_code="rank_lost",
+        ),
+    ]
+    return report(
+        "20251231T235959Z-run-dead01",
+        [NodeRecord("node01", [0], True, True), NodeRecord("node02", [1], True, True)],
+        Plan(checks=["cpu.governor", "cpu.offline"], probes=probes, left_out=[], expected=23.5),
+        verdicts,
+        Gate(
+            Status.FAIL,
+            1,
+            [
+                Text("{t}: failed on node02", "{t}：node02 不通过").fill(t=RANKS.title),
+                Text("{t}: not known of all", "{t}：all 未知").fill(t=SWEEP.title),
+            ],
+            ["node02"],
+        ),
+        command=["cwai-bench", "run", "--hosts", "node[01-02]"],
+        seconds=16.2,
+        measurements=measurements,
+        events=events,
+        partial=True,
+    )
+
+
+SAMPLES: dict[str, Callable[[], Report]] = {"healthy": healthy, "failing": failing, "killed": killed}
