@@ -7,6 +7,7 @@ The gate's policy is written in ARCHITECTURE.md ("Verdicts"); ``_gate`` is that 
 from __future__ import annotations
 
 import difflib
+import re
 import signal
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -422,7 +423,7 @@ def _compared(
     elif is_baseline:
         detail = Text("baseline", "基线")
     elif not _same(check, own.value, base.value):
-        status = Status.FAIL
+        status, detail = Status.FAIL, _difference(own.value, base.value)
     return Verdict(
         info.id,
         info.kind,
@@ -435,6 +436,18 @@ def _compared(
         reason_code,
         info.action if status is Status.FAIL else Action.NONE,
         list(own.evidence),
+    )
+
+
+def _difference(own: Value | None, base: Value | None) -> Text | None:
+    """Of two long listings the parts that only one has; None when the values are short enough to be seen whole."""
+    if not (isinstance(own, str) and isinstance(base, str)):
+        return None
+    here, there = (set(re.split(r"[,;] ", value)) for value in (own, base))
+    if len(here | there) < 3:
+        return None
+    return Text("only here: {h}; only on the baseline: {t}", "仅此节点：{h}；仅基线：{t}").fill(
+        h=", ".join(sorted(here - there))[:400] or "-", t=", ".join(sorted(there - here))[:400] or "-"
     )
 
 

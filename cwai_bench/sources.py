@@ -231,9 +231,9 @@ class Dimms(msgspec.Struct, frozen=True):
 
 
 class Filesystem(msgspec.Struct, frozen=True):
-    """A mount of a real file system. ``status`` is ``ok``, ``timeout`` or ``error``: then the sizes are 0.
+    """A mount of a real file system. ``status`` is ``ok``, ``denied``, ``timeout`` or ``error``: then the sizes are 0.
 
-    ``read_only`` is this mount's, ``super_read_only`` the file system's own.
+    ``shared``: it lives on other machines. ``read_only`` is this mount's, ``super_read_only`` the file system's own.
     """
 
     mount: str
@@ -241,6 +241,7 @@ class Filesystem(msgspec.Struct, frozen=True):
     type: str
     read_only: bool
     super_read_only: bool
+    shared: bool = False
     size: int = 0
     free: int = 0
     available: int = 0

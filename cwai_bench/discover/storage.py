@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import selectors
@@ -41,15 +42,18 @@ def mounts(text: str) -> list[Filesystem]:
     for line in text.splitlines():
         before, _, after = line.partition(" - ")
         fields, (kind, device, options) = before.split(), after.split(maxsplit=2)
-        if kind not in LOCAL and not _is_shared(kind):
+        mount_point = _unescape(fields[4])
+        # A container's overlay is its root; those that a host sees are other people's containers.
+        if (kind not in LOCAL and not _is_shared(kind)) or (kind == "overlay" and mount_point != "/"):
             continue
         read_only = "ro" in fields[5].split(",")
         mount = Filesystem(
-            _unescape(fields[4]),
+            mount_point,
             _unescape(device),
             kind,
             read_only,
             bool({"ro", "emergency_ro"} & set(options.split(","))),
+            _is_shared(kind),
         )
         known = found.get((fields[2], read_only))
         if known is None or len(mount.mount) < len(known.mount):
@@ -61,7 +65,9 @@ def _measured(mount: Filesystem) -> Filesystem:
     try:
         told = os.statvfs(mount.mount)
     except OSError as e:
-        return msgspec.structs.replace(mount, status="error", detail=e.strerror or str(e))
+        # The fuse mounts of a user's desktop refuse even root.
+        status = "denied" if e.errno in (errno.EACCES, errno.EPERM) else "error"
+        return msgspec.structs.replace(mount, status=status, detail=e.strerror or str(e))
     return msgspec.structs.replace(
         mount,
         size=told.f_blocks * told.f_frsize,
@@ -117,9 +123,9 @@ def _measured_by_children(shared: list[Filesystem]) -> list[Filesystem]:
 @call("filesystems")
 def filesystems() -> Filesystems:
     every = mounts(Path("/proc/self/mountinfo").read_bytes().decode("utf-8", "backslashreplace"))
-    local = [_measured(m) for m in every if not _is_shared(m.type)]
+    local = [_measured(m) for m in every if not m.shared]
     shm = Path("/dev/shm")
     return Filesystems(
-        local + _measured_by_children([m for m in every if _is_shared(m.type)]),
+        local + _measured_by_children([m for m in every if m.shared]),
         _measured(Filesystem(str(shm), "tmpfs", "tmpfs", False, False)) if shm.is_dir() else None,
     )

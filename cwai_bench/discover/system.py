@@ -313,10 +313,12 @@ _CGROUP_KINDS = ("kubepods", "docker", "libpod", "lxc", "containerd")
 
 def _container_kind() -> tuple[str, str]:
     """The kind of container and what gave it away; two empty strings on a host."""
-    if Path("/.dockerenv").exists():
-        return "docker", "/.dockerenv"
-    if Path("/run/.containerenv").exists():
-        return "podman", "/run/.containerenv"
+    # A virtual machine whose disk was made from an image keeps its marker file: a machine has a disk and the first
+    # PID namespace (PROC_PID_INIT_INO of linux/proc_ns.h), a container has an overlay or a namespace of its own.
+    whole = str(Path("/proc/self/ns/pid").readlink()) == "pid:[4026531836]" and not _root_is_overlay()
+    for marker, name in (("/.dockerenv", "docker"), ("/run/.containerenv", "podman")):
+        if Path(marker).exists() and not whole:
+            return name, marker
     told = _first_line("/run/systemd/container") or os.environ.get("container", "")  # noqa: SIM112 - its real name
     if told:
         return told[:40], "container manager"
@@ -333,6 +335,11 @@ def _container_kind() -> tuple[str, str]:
     if outside is not None and outside[1] != "1":
         return "other", "/proc/1/sched"
     return "", ""
+
+
+def _root_is_overlay() -> bool:
+    roots = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines() if line.split()[1] == "/"]
+    return bool(roots) and roots[-1][2] == "overlay"
 
 
 def _hypervisor() -> str:
