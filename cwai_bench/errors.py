@@ -8,6 +8,8 @@
     │   └── DeadlineError      it did not answer in time
     └── NoVerdictError         nothing could be judged (a node was lost, a store could not be written) exit 3
 
+    Interrupted                a signal told this process to stop; no Exception, so that no handler swallows it
+
 Anything else that reaches the command line is a bug of ours and is reported as one.
 Each error has a message that names the thing, and the next step to take; both in both languages.
 """
@@ -33,6 +35,14 @@ class CwaiError(Exception):
         """The message and, on a line of its own, the next step."""
         text = self.message.to(lang)
         return text if self.next_step is None else f"{text}\n  → {self.next_step.to(lang)}"
+
+
+class Interrupted(BaseException):
+    """The process was told to stop by signal ``number``."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"signal {number}")
+        self.number = number
 
 
 class UsageError(CwaiError):

@@ -1,18 +1,24 @@
-"""``cwai-bench history list|show|delete``."""
+"""``cwai-bench history list|show|stop|delete``."""
 
 from __future__ import annotations
 
 import argparse
+import os
+import signal
 import sys
 import time
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from cwai_bench.cli import options
 from cwai_bench.cli.parser import Parser
 from cwai_bench.errors import UsageError
 from cwai_bench.text import Lang, Text
 
-USAGE = "list | show RUN | delete RUN   [options]"
+if TYPE_CHECKING:
+    from cwai_bench.history import Entry
+
+USAGE = "list | show RUN | stop RUN | delete RUN   [options]"
 
 _STATUS = {
     "running": Text("running", "进行中"),
@@ -21,11 +27,11 @@ _STATUS = {
     "terminated": Text("terminated", "已终止"),
     "error": Text("error", "错误"),
 }
-_VERBS = ("list", "show", "delete")
+_VERBS = ("list", "show", "stop", "delete")
 
 
 def main(parser: Parser, argv: Sequence[str], lang: Lang) -> int:
-    parser.add("verb", metavar="list|show|delete", choices=_VERBS, help=Text("what to do", "操作"))
+    parser.add("verb", metavar="list|show|stop|delete", choices=_VERBS, help=Text("what to do", "操作"))
     parser.add(
         "run", metavar="RUN", nargs="?", help=Text("run id, the end of one, or 'last'", "运行编号、编号末尾或 last")
     )
@@ -35,11 +41,19 @@ def main(parser: Parser, argv: Sequence[str], lang: Lang) -> int:
     options.common(parser, root=False)
     args = options.parse(parser, argv, "history")
     lang = options.lang_of(args, lang)
+    import msgspec
+
     from cwai_bench import history
+    from cwai_bench.launch import keeper
 
     store = options.store_of(args)
+    holder = keeper.holder_of_node()
     if args.verb == "list":
-        _list(history.entries(store, args.type), args, lang)
+        listed = [
+            msgspec.structs.replace(e, status="running") if holder and e.run_id == holder.run_id else e
+            for e in history.entries(store, args.type)
+        ]
+        _list(listed, args, lang)
         return 0
     if not args.run:
         raise UsageError(
@@ -47,6 +61,29 @@ def main(parser: Parser, argv: Sequence[str], lang: Lang) -> int:
             Text("list them: cwai-bench history list", "查看列表：cwai-bench history list"),
         )
     found = history.find(args.run, store)
+    running = holder is not None and holder.run_id == found.run_id
+    if args.verb == "stop":
+        if holder is None or not running:
+            raise UsageError(
+                Text("{r} does not run on this node", "{r} 未在本节点运行").fill(r=found.run_id),
+                Text("see what runs: cwai-bench history list", "查看运行中的检测：cwai-bench history list"),
+            )
+        try:
+            os.kill(holder.pid, signal.SIGTERM)
+        except PermissionError as e:
+            raise UsageError(
+                Text("{r} belongs to {u}", "{r} 属于用户 {u}").fill(r=found.run_id, u=holder.user),
+                Text("ask them to stop it", "请联系该用户停止"),
+            ) from e
+        sys.stdout.write(Text("stopping {r}", "正在停止 {r}").fill(r=found.run_id).to(lang) + "\n")
+        return 0
+    if args.verb == "delete" and running:
+        raise UsageError(
+            Text("{r} is still running", "{r} 仍在运行").fill(r=found.run_id),
+            Text("stop it first: cwai-bench history stop {r}", "请先停止：cwai-bench history stop {r}").fill(
+                r=found.run_id
+            ),
+        )
     if args.verb == "delete":
         history.delete(found)
         sys.stdout.write(Text("deleted {r}", "已删除 {r}").fill(r=found.run_id).to(lang) + "\n")
@@ -54,7 +91,7 @@ def main(parser: Parser, argv: Sequence[str], lang: Lang) -> int:
     return _show(found, args, lang)
 
 
-def _list(found: list[history.Entry], args: argparse.Namespace, lang: Lang) -> None:  # type: ignore[name-defined] # noqa: F821
+def _list(found: list[Entry], args: argparse.Namespace, lang: Lang) -> None:
     if args.json:
         import msgspec
 
@@ -82,7 +119,7 @@ def _list(found: list[history.Entry], args: argparse.Namespace, lang: Lang) -> N
         )
 
 
-def _show(found: history.Entry, args: argparse.Namespace, lang: Lang) -> int:  # type: ignore[name-defined] # noqa: F821
+def _show(found: Entry, args: argparse.Namespace, lang: Lang) -> int:
     from cwai_bench import history, render
 
     try:

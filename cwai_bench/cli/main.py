@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from cwai_bench import __version__
 from cwai_bench.cli.parser import Parser
-from cwai_bench.errors import CwaiError, UsageError
+from cwai_bench.errors import CwaiError, Interrupted, UsageError
 from cwai_bench.text import LANGS, Lang, Text, default_lang
 
 COMMANDS: dict[str, Text] = {
@@ -20,7 +20,7 @@ COMMANDS: dict[str, Text] = {
     "collective": Text("sweep of a collective library", "通讯库性能检测"),
     "gate": Text("run, then start a command only if all is well", "先检测，全部正常才启动命令"),
     "report": Text("make the report of a saved run again", "为已保存的运行重新生成报告"),
-    "history": Text("runs of the past: list, show, delete", "检测历史：列出、查看、删除"),
+    "history": Text("runs of the past: list, show, stop, delete", "检测历史：列出、查看、停止、删除"),
     "devices": Text("what is here: back ends, NICs, cards", "本机有什么：后端、网卡、加速卡"),
     "record": Text("record this node, to be checked elsewhere", "录制本节点，供在别处检测"),
 }
@@ -56,6 +56,8 @@ def entry(argv: Sequence[str] | None = None) -> int:
         return 0
     except KeyboardInterrupt:
         return 130
+    except Interrupted as e:
+        return 128 + e.number
     except Exception:
         traceback.print_exc()
         bug = Text(

@@ -27,7 +27,7 @@ import msgspec
 
 from cwai_bench import __version__, journal
 from cwai_bench.launch import finish, wire
-from cwai_bench.launch.order import Opening, Order, Outcome, Peer
+from cwai_bench.launch.order import Opening, Outcome, Peer
 from cwai_bench.model import NodeEnd, RankEvent, RankState, Scalar
 from cwai_bench.text import Text, plain
 
@@ -313,6 +313,7 @@ class Keeper:
     # ---- life
 
     async def run(self) -> None:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._stop)
         ranks = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             ranks.bind(self.key)
@@ -333,6 +334,11 @@ class Keeper:
             if lock_server is not None:
                 lock_server.close()
 
+    def _stop(self) -> None:
+        """A person, or the end of the allocation, stops the run: conclude with what is there."""
+        self.interrupted = self.interrupted or signal.SIGTERM
+        self._abort_soon()
+
     def _secret(self) -> str:
         return self.opening.secret if self.opening else ""
 
@@ -340,7 +346,7 @@ class Keeper:
         try:
             return await asyncio.start_unix_server(self._answer_holder, path=LOCK)
         except OSError:
-            self.refusal = await _who_holds(self.node)
+            self.refusal = _who_holds(self.node)
             return None
 
     async def _answer_holder(self, _reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -587,14 +593,24 @@ def _peer_uid(writer: asyncio.StreamWriter) -> int:
     return int(struct.unpack("3i", raw)[1])
 
 
-async def _who_holds(node: str) -> Text:
-    try:
-        reader, writer = await asyncio.wait_for(asyncio.open_unix_connection(LOCK), 1.0)
-        answer = await asyncio.wait_for(reader.read(4096), 1.0)
-        writer.close()
-        holder = msgspec.json.decode(answer, type=Holder)
-    except (OSError, asyncio.TimeoutError, msgspec.DecodeError):
-        return Text("another run holds {n}", "{n} 正被另一次运行占用").fill(n=node)
+def holder_of_node() -> Holder | None:
+    """Who holds this node now, or None. An answer that makes no sense is a holder without a name."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as line:
+        line.settimeout(1.0)
+        try:
+            line.connect(LOCK)
+        except OSError:
+            return None
+        try:
+            return msgspec.json.decode(line.recv(4096), type=Holder)
+        except (OSError, msgspec.DecodeError):
+            return Holder("", 0, "?", 0.0)
+
+
+def _who_holds(node: str) -> Text:
+    holder = holder_of_node()
+    if holder is None:  # it has left in the meantime; the next try will do
+        return Text("another run was just leaving {n}", "另一次运行刚刚离开 {n}").fill(n=node)
     return Text(
         "{n} is busy with run {r} of {u} (pid {p}, since {t})", "{n} 正被 {u} 的运行 {r} 占用（进程 {p}，开始于 {t}）"
     ).fill(
@@ -639,7 +655,7 @@ def start(key: str, node: str, lock: bool) -> None:
         for fd in (0, 1, 2):
             os.dup2(null, fd)
         os.closerange(3, 4096)
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in (signal.SIGINT, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
         os.chdir("/")
         asyncio.run(Keeper(key, node, lock).run())
@@ -649,6 +665,3 @@ def start(key: str, node: str, lock: bool) -> None:
         (journal.spool_dir() / f"keeper-{os.getpid()}.log").write_text(traceback.format_exc())
     finally:
         os._exit(0)
-
-
-__all__ = ["LOCK", "Keeper", "Merger", "Order", "addresses", "listen", "start"]

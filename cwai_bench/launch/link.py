@@ -13,11 +13,12 @@ import signal
 import socket
 import threading
 import time
+from collections.abc import Callable, Mapping
 from types import FrameType
 
 import msgspec
 
-from cwai_bench.errors import NoVerdictError
+from cwai_bench.errors import Interrupted, NoVerdictError, UsageError
 from cwai_bench.launch import keeper, wire
 from cwai_bench.launch.order import Opening
 from cwai_bench.model import RankState, Record, Scalar
@@ -25,14 +26,6 @@ from cwai_bench.text import Text
 
 JOIN_SECONDS = 15.0
 VERDICT_SECONDS = 120.0
-
-
-class Interrupted(BaseException):
-    """The process was told to stop. Not an Exception: no handler of errors may swallow it."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(signal.Signals(number).name)
-        self.number = number
 
 
 class Link:
@@ -125,18 +118,24 @@ class Link:
         from cwai_bench import native
 
         self._woken.settimeout(keeper.BEAT_SECONDS)
+        reached: Callable[[], Mapping[str, Scalar]] = native.progress
+        try:
+            reached()
+        except UsageError:  # the compiled module is missing: whoever needs it will say so
+            reached = dict
         while not self._over.is_set():
             try:
                 for number in self._woken.recv(64):
                     if number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-                        native.stop()
+                        if reached is not dict:
+                            native.stop()
                         self.send(keeper.SignalSeen(number))
             except TimeoutError:
                 pass
             except (OSError, NoVerdictError):
                 return
             try:
-                progress = {**native.progress(), **self._progress}
+                progress = {**reached(), **self._progress}
                 self.send(keeper.Beat(self._item, self._deadline - time.monotonic(), progress))
             except NoVerdictError:
                 return

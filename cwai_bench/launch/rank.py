@@ -13,11 +13,11 @@ from typing import Any, Protocol
 import msgspec
 
 from cwai_bench import __version__, journal
-from cwai_bench.errors import CwaiError, DeviceError, NoVerdictError, UsageError
+from cwai_bench.errors import CwaiError, DeviceError, Interrupted, NoVerdictError, UsageError
 from cwai_bench.group import Group, SoloGroup
 from cwai_bench.launch import world
 from cwai_bench.launch.environment import environment
-from cwai_bench.launch.link import Interrupted, Link, key_of
+from cwai_bench.launch.link import Link, key_of
 from cwai_bench.launch.order import Front, Opening, Order, Outcome, Peer
 from cwai_bench.model import FactsRecord, Measurement, Plan, ProbeSpec, RankEvent, RunHeader, Subject
 from cwai_bench.plan import Choice, make_plan
