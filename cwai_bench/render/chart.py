@@ -55,7 +55,7 @@ def log_log(lines: Sequence[Line], x: Text, y: Text, show_x: Show, show_y: Show)
     ys = [py for line in lines for _, py in line.points] + [v for line in lines for v in (*line.low, *line.high)]
     if not xs:
         return ""
-    left, right, top, bottom, height = 50, 12, 26, 40, 240
+    left, right, top, bottom, height = 50, 24, 26, 40, 240
     across = _scale(min(xs), max(xs), left, WIDTH - right)
     down = _scale(10 ** math.floor(math.log10(min(ys))), 10 ** math.ceil(math.log10(max(ys))), height - bottom, top)
     out = []
@@ -92,7 +92,7 @@ def legend(names: Sequence[str]) -> str:
 def heatmap(rows: Sequence[str], columns: Sequence[str], values: Mapping[tuple[int, int], float], show: Show) -> str:
     """A cell for each (row, column) that has a value: the darker the larger, with the number in it."""
     cell_w, cell_h, label = 54, 26, 8 + 7 * min(24, max(map(len, rows), default=0))
-    top = 26 if max(map(len, columns), default=0) <= 8 else 70
+    top = 26 if max(map(len, columns), default=0) <= 8 else 76
     largest = max(values.values(), default=0.0) or 1.0
     smallest = min(values.values(), default=0.0)
     out = []
@@ -102,7 +102,7 @@ def heatmap(rows: Sequence[str], columns: Sequence[str], values: Mapping[tuple[i
             out.append(_text(at, top - 8, _short(name), "middle"))
         else:
             turn = f' transform="rotate(-40 {_n(at)} {top - 8})"'
-            out.append(_text(at, top - 8, _short(name), "start", turn))
+            out.append(_text(at, top - 8, _short(name, 14), "start", turn))
     for i, name in enumerate(rows):
         out.append(_text(label - 8, top + cell_h * i + 17, _short(name), "end"))
     for (i, j), value in values.items():
@@ -117,7 +117,7 @@ def heatmap(rows: Sequence[str], columns: Sequence[str], values: Mapping[tuple[i
             f'<text class="cell{deep}" x="{_n(x + cell_w / 2)}" y="{y + 17}" text-anchor="middle">'
             f"{escape(show(value))}</text></g>"
         )
-    return _svg(label + cell_w * len(columns) + 2, top + cell_h * len(rows) + 2, out)
+    return _svg(label + cell_w * len(columns) + (2 if top == 26 else 60), top + cell_h * len(rows) + 2, out)
 
 
 def ranges(rows: Sequence[Range], x: Text, show: Show) -> str:
@@ -188,7 +188,8 @@ def timeline(lanes: Sequence[tuple[str, Sequence[Event]]], end: float, x: Text, 
 
 
 def _svg(width: float, height: float, parts: Sequence[str]) -> str:
-    return f'<svg viewBox="0 0 {_n(width)} {_n(height)}" aria-hidden="true">{"".join(parts)}</svg>'
+    w, h = _n(width), _n(height)
+    return f'<svg viewBox="0 0 {w} {h}" width="{w}" height="{h}" aria-hidden="true">{"".join(parts)}</svg>'
 
 
 def _text(x: float, y: float, words: str | Text, anchor: str, more: str = "") -> str:

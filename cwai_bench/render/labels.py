@@ -14,13 +14,22 @@ STATUS: dict[Status, Text] = {
     Status.NA: Text("not judged", "不涉及"),
 }
 
+BADGE: dict[Status, Text] = {
+    Status.PASS: Text("PASS", "通过"),
+    Status.WARN: Text("WARN", "警告"),
+    Status.FAIL: Text("FAIL", "不通过"),
+    Status.UNKNOWN: Text("UNKNOWN", "未知"),
+    Status.SKIP: Text("SKIP", "跳过"),
+    Status.NA: Text("NA", "不涉及"),
+}
+
 STATUS_MEANING: dict[Status, Text] = {
     Status.PASS: Text("as it should be", "符合要求"),
-    Status.WARN: Text("works, yet not as it should be; does not fail the run", "可用但不理想，不影响总体结论"),
+    Status.WARN: Text("works, yet not as it should be", "可用，但不理想"),
     Status.FAIL: Text("not as it should be", "不符合要求"),
     Status.UNKNOWN: Text("should have been known, and is not", "本应得出结论，但未能得出"),
     Status.SKIP: Text("does not apply here, or was not chosen", "此处不适用，或未被选择"),
-    Status.NA: Text("listed, not judged: there is no baseline", "仅列出各节点的值，未设基线，不作判断"),
+    Status.NA: Text("listed, not judged: no baseline was set", "仅列出各值：未设基线，不作判断"),
 }
 
 KIND: dict[ItemKind, Text] = {
@@ -302,3 +311,6 @@ PROBE_COUNT = (Text("{n} probe", "{n} 个性能探测"), Text("{n} probes", "{n}
 def counted(n: int, one: Text, many: Text) -> Text:
     """``1 node``, ``2 nodes``."""
     return (one if n == 1 else many).fill(n=n)
+
+
+ENDED_BY = Text("{state} (signal {n})", "{state}（信号 {n}）")

@@ -18,6 +18,8 @@ from cwai_bench.text import Text, plain
 
 HEATMAP_LIMIT = 32
 """Nodes (or NICs) up to which the picture of all pairs is drawn; beyond, the table says it."""
+ROWS_OPEN = 24
+"""Rows up to which a table of pairs is shown open."""
 RANGES_LIMIT = 40
 """Rows up to which the picture of all pairs' spread is drawn."""
 
@@ -104,8 +106,8 @@ def _network(bandwidth: list[Measurement], latency: list[Measurement]) -> Sectio
 
 def _pair_columns() -> list[Column]:
     return [
-        Column(labels.CLIENT),
-        Column(labels.SERVER),
+        Column(labels.CLIENT, words=True),
+        Column(labels.SERVER, words=True),
         Column(labels.TRANSPORT),
         Column(labels.DIRECTION),
         Column(labels.TEST),
@@ -135,14 +137,14 @@ def _bandwidth_table(ms: list[Measurement]) -> Table:
         Column(labels.PEAK_GBPS, numeric=True),
         Column(labels.LOWEST_GBPS, numeric=True),
         Column(labels.SAMPLES, numeric=True),
-        Column(labels.DATA),
+        Column(labels.DATA, words=True),
     ]
     picks = (lambda s: s.mean, lambda s: s.max, lambda s: s.min)
     rows = [
         Row([*_pair_cells(m), *_figures(m, units.gigabits, picks), _count(m), _outcome(m)], bad=_broken(m))
         for m in _in_order(ms)
     ]
-    return Table(labels.BANDWIDTH, columns, rows)
+    return Table(labels.BANDWIDTH, columns, rows, folded=len(rows) > ROWS_OPEN)
 
 
 def _latency_table(ms: list[Measurement]) -> Table:
@@ -155,14 +157,14 @@ def _latency_table(ms: list[Measurement]) -> Table:
         Column(labels.MAX_US, numeric=True),
         Column(labels.MEAN_US, numeric=True),
         Column(labels.SAMPLES, numeric=True),
-        Column(labels.DATA),
+        Column(labels.DATA, words=True),
     ]
     picks = (lambda s: s.p50, lambda s: s.p90, lambda s: s.p99, lambda s: s.p999, lambda s: s.max, lambda s: s.mean)
     rows = [
         Row([*_pair_cells(m), *_figures(m, units.microseconds, picks), _count(m), _outcome(m)], bad=_broken(m))
         for m in _in_order(ms)
     ]
-    return Table(labels.LATENCY, columns, rows)
+    return Table(labels.LATENCY, columns, rows, folded=len(rows) > ROWS_OPEN)
 
 
 def _count(m: Measurement) -> Cell:
@@ -175,7 +177,11 @@ def _broken(m: Measurement) -> bool:
 
 
 def _in_order(ms: Iterable[Measurement]) -> list[Measurement]:
-    return sorted(ms, key=lambda m: (m.metric, natural(m.subject.id), _number(m, "bytes") or 0, _word(m, "streams")))
+    """What went wrong first."""
+    return sorted(
+        ms,
+        key=lambda m: (not _broken(m), m.metric, natural(m.subject.id), _number(m, "bytes") or 0, _word(m, "streams")),
+    )
 
 
 def _headlines(
@@ -231,7 +237,7 @@ def _pair_figures(
             figures.append(_over_size(metric, good, pick, unit, by_size))
         largest = [(m, s) for m, s in good if (_number(m, "bytes") or 0) == sizes[-1]]
         at = units.size(sizes[-1])
-        if len(largest) <= RANGES_LIMIT:
+        if 2 < len(largest) <= RANGES_LIMIT:
             rows = [chart.Range(_row_label(m), s.min, pick(s), s.p99 if m.unit == "s" else s.max) for m, s in largest]
             svg = chart.ranges(rows, unit, show)
             figures.append(Figure(spread.fill(metric=metric, size=at), svg))
@@ -279,7 +285,7 @@ def _heatmap(
 ) -> list[Figure]:
     pairs = {_ends(m): pick(s) for m, s in good if "→" in m.subject.id}
     names = sorted({end for pair in pairs for end in pair}, key=natural)
-    if not 2 < len(names) <= HEATMAP_LIMIT:
+    if not 2 < len(names) <= HEATMAP_LIMIT or len(pairs) <= len(names):  # of a ring the other picture says it all
         return []
     place = {name: i for i, name in enumerate(names)}
     values = {(place[client], place[server]): value for (client, server), value in pairs.items()}
@@ -364,7 +370,7 @@ def _operation_table(operation: str, points: list[_Point]) -> Table:
         Column(labels.BUS_BANDWIDTH, numeric=True),
         Column(labels.LONGEST, numeric=True),
         Column(labels.SHORTEST, numeric=True),
-        Column(labels.CHECK_RESULT),
+        Column(labels.CHECK_RESULT, words=True),
     ]
     rows = []
     for point in points:
@@ -447,7 +453,7 @@ def _rank_table(operation: str, points: list[_Point]) -> list[Table]:
         *(Column(plain(f"{p} (us)"), numeric=True) for p in ("p50", "p95", "p99")),
         Column(labels.MAX_US, numeric=True),
         Column(labels.SAMPLES, numeric=True),
-        Column(labels.CHECK_RESULT),
+        Column(labels.CHECK_RESULT, words=True),
     ]
     picks = (lambda s: s.p50, lambda s: s.p95, lambda s: s.p99, lambda s: s.max)
     rows = [
@@ -469,12 +475,12 @@ def _other(ms: list[Measurement]) -> Section | None:
         return None
     columns = [
         Column(labels.TEST),
-        Column(labels.WHERE),
-        Column(labels.PARAMETERS),
+        Column(labels.WHERE, words=True),
+        Column(labels.PARAMETERS, words=True),
         Column(labels.UNIT),
         *(Column(plain(name), numeric=True) for name in ("p50", "p99", "min", "max")),
         Column(labels.SAMPLES, numeric=True),
-        Column(labels.DATA),
+        Column(labels.DATA, words=True),
     ]
     picks = (lambda s: s.p50, lambda s: s.p99, lambda s: s.min, lambda s: s.max)
     rows = [

@@ -11,6 +11,8 @@ from cwai_bench.text import Text
 class Column:
     label: Text
     numeric: bool = False
+    words: bool = False
+    """Holds text that may run over several lines; other cells stay on one."""
 
 
 @dataclass(frozen=True)

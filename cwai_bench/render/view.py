@@ -19,6 +19,7 @@ from cwai_bench.model import (
     ItemKind,
     RankEvent,
     Report,
+    Scalar,
     Severity,
     Status,
     Subject,
@@ -97,6 +98,7 @@ class Item:
     kind: ItemKind
     status: Status
     baseline: Text
+    compared: bool
     required: bool
     weight: Text
     where: Text
@@ -283,6 +285,7 @@ def _item(info: CheckInfo, verdicts: list[Verdict], baseline: str | None, all_no
         kind=info.kind,
         status=status,
         baseline=_baseline(info.kind, baseline),
+        compared=info.kind is ItemKind.CONSISTENCY,
         required=info.required,
         weight=labels.WEIGHT.fill(
             severity=labels.SEVERITY[info.severity], required=labels.REQUIRED if info.required else labels.OPTIONAL
@@ -397,9 +400,9 @@ def _events(report: Report) -> list[Section]:
                 Cell(units.number(e.time - report.started)),
                 Cell(str(e.rank)),
                 Cell(e.node),
-                Cell(labels.RANK_STATE[e.state]),
+                Cell(_what_happened(e)),
                 Cell(e.item),
-                Cell(", ".join(f"{k} {v}" for k, v in e.progress.items())),
+                Cell(", ".join(_progress(k, v) for k, v in e.progress.items())),
                 Cell(e.detail or plain("")),
             ],
             bad=e.state in _FATAL,
@@ -410,13 +413,22 @@ def _events(report: Report) -> list[Section]:
         Column(labels.TIME_UTC),
         Column(labels.SINCE_START, numeric=True),
         Column(labels.RANK, numeric=True),
-        Column(labels.NODE),
+        Column(labels.NODE, words=True),
         Column(labels.WHAT),
         Column(labels.ITEM),
-        Column(labels.PROGRESS),
-        Column(labels.DETAIL_SHORT),
+        Column(labels.PROGRESS, words=True),
+        Column(labels.DETAIL_SHORT, words=True),
     ]
     return [Section("ranks", labels.RANK_EVENTS, [Table(None, columns, rows)], _timeline(report, telling))]
+
+
+def _what_happened(event: RankEvent) -> Text:
+    state = labels.RANK_STATE[event.state]
+    return labels.ENDED_BY.fill(state=state, n=event.signal) if event.signal else state
+
+
+def _progress(name: str, value: Scalar) -> str:
+    return units.size(value) if name == "bytes" and isinstance(value, int) else f"{name} {value}"
 
 
 def _timeline(report: Report, telling: list[RankEvent]) -> list[Figure]:
@@ -426,7 +438,7 @@ def _timeline(report: Report, telling: list[RankEvent]) -> list[Figure]:
         lanes[lane].append(chart.Event(e.time - report.started, labels.RANK_STATE[e.state], bad=e.state in _FATAL))
     if len(lanes) > LANES_SHOWN:
         return []
-    svg = chart.timeline(list(lanes.items()), report.finished - report.started, labels.SINCE_START, units.number)
+    svg = chart.timeline(list(lanes.items()), report.finished - report.started, labels.SINCE_START, units.short)
     return [Figure(labels.TIMELINE, svg, wide=True)]
 
 
@@ -451,7 +463,7 @@ def _plan(report: Report) -> list[Section]:
             Column(labels.NAME),
             Column(labels.EXPECTED_TIME, numeric=True),
             Column(labels.DEADLINE, numeric=True),
-            Column(labels.PARAMETERS),
+            Column(labels.PARAMETERS, words=True),
         ]
         tables.append(Table(labels.PROBES, columns, rows))
     if plan.left_out:
@@ -459,7 +471,7 @@ def _plan(report: Report) -> list[Section]:
             Row([Cell(x.what), Cell(labels.REASON.get(x.reason_code, labels.DASH)), Cell(x.reason)])
             for x in plan.left_out
         ]
-        columns = [Column(labels.ITEM), Column(labels.REASON_LABEL), Column(labels.DETAIL_SHORT)]
+        columns = [Column(labels.ITEM), Column(labels.REASON_LABEL), Column(labels.DETAIL_SHORT, words=True)]
         tables.append(Table(labels.LEFT_OUT, columns, rows))
     note = labels.PLAN_NOTE.fill(
         checks=labels.counted(len(plan.checks), *labels.CHECK_COUNT),
@@ -474,4 +486,6 @@ def _plan(report: Report) -> list[Section]:
 
 def _pairs_of(id: str, title: Text, values: dict[str, str]) -> Section:
     rows = [Row([Cell(k), Cell(v)]) for k, v in sorted(values.items())]
-    return Section(id, title, [Table(None, [Column(labels.NAME), Column(labels.VALUE)], rows)] if rows else [])
+    return Section(
+        id, title, [Table(None, [Column(labels.NAME), Column(labels.VALUE, words=True)], rows)] if rows else []
+    )
