@@ -190,6 +190,8 @@ class Merger:
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
         self.arrived: dict[str, Peer] = {}
+        self.gone: set[str] = set()
+        """Keepers that do not answer: nobody waits for them, and their journals count as missing."""
         self.opening: Opening | None = None
         self.changed = asyncio.Event()
         self.outcome: Outcome | None = None
@@ -208,7 +210,9 @@ class Merger:
         return [p for p in self.opening.roster if p.node] if self.opening else []
 
     def complete(self) -> bool:
-        return self.opening is not None and all(p.id in self.arrived for p in self.expected())
+        return self.opening is not None and all(
+            p.id in self.arrived or p.id in self.gone for p in self.expected()
+        )
 
     async def wait(self, deadline: Callable[[], float]) -> None:
         """Until all journals are in, or ``deadline()`` (monotonic, asked again and again) has passed."""
@@ -528,6 +532,7 @@ class Keeper:
             if isinstance(result, Failure):
                 self.merger.trouble = result.trouble
                 return
+            self.merger.gone.add(peer.id)
         self.merger.take(delivered, self.writer.lines)
         patience = ABNORMAL_WAIT if self.aborting else NORMAL_WAIT
         end = time.monotonic() + patience
@@ -580,6 +585,7 @@ class Keeper:
                 with contextlib.suppress(OSError):
                     _send(rank.writer, Verdict(self.merger.outcome, self.merger.trouble))
                     await asyncio.wait_for(rank.writer.drain(), 2.0)
+            rank.writer.close()
         await self.merger.answered()
 
 

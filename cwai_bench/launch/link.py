@@ -42,8 +42,7 @@ class Link:
         self._deadline = time.monotonic() + 120.0
         self._progress: dict[str, Scalar] = {}
         self._over = threading.Event()
-        self._woken, self._waker = socket.socketpair()
-        self._waker.setblocking(False)
+        self._waker: socket.socket | None = None
         self._interrupted = 0
 
     # ---- joining
@@ -77,10 +76,13 @@ class Link:
 
     def watch_signals(self) -> None:
         """Report SIGINT, SIGTERM and SIGHUP to the keeper, and raise :class:`Interrupted` in the main thread."""
+        woken, self._waker = socket.socketpair()
+        woken.settimeout(keeper.BEAT_SECONDS)
+        self._waker.setblocking(False)
         signal.set_wakeup_fd(self._waker.fileno(), warn_on_full_buffer=False)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, self._on_signal)
-        threading.Thread(target=self._beat, name="beat", daemon=True).start()
+        threading.Thread(target=self._beat, args=(woken,), name="beat", daemon=True).start()
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         if not self._interrupted:
@@ -114,10 +116,9 @@ class Link:
         """How far the item got; sent with the next beat."""
         self._progress = progress
 
-    def _beat(self) -> None:
+    def _beat(self, woken: socket.socket) -> None:
         from cwai_bench import native
 
-        self._woken.settimeout(keeper.BEAT_SECONDS)
         reached: Callable[[], Mapping[str, Scalar]] = native.progress
         try:
             reached()
@@ -125,7 +126,7 @@ class Link:
             reached = dict
         while not self._over.is_set():
             try:
-                for number in self._woken.recv(64):
+                for number in woken.recv(64):
                     if number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                         if reached is not dict:
                             native.stop()
@@ -143,10 +144,22 @@ class Link:
     # ---- leaving
 
     def leave(self, state: RankState, detail: Text | None = None, interrupted: int = 0) -> keeper.Verdict:
-        """Say that this rank is done and wait for the verdict of the whole run."""
+        """Say that this rank is done, wait for the verdict of the whole run, and hang up."""
         self._over.set()
-        signal.set_wakeup_fd(-1)
-        self.send(keeper.Bye(state, detail, interrupted))
+        if self._waker is not None:
+            signal.set_wakeup_fd(-1)
+            self._waker.close()
+        try:
+            self.send(keeper.Bye(state, detail, interrupted))
+            return self._verdict()
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Hang up without a word, as a process that dies does."""
+        self._sock.close()
+
+    def _verdict(self) -> keeper.Verdict:
         self._sock.settimeout(VERDICT_SECONDS)
         try:
             while (message := wire.receive_sync(self._sock, keeper.to_rank)) is not None:

@@ -1,0 +1,234 @@
+"""Keepers on their own: real processes and sockets, ranks played by the test."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from cwai_bench import journal
+from cwai_bench.launch import keeper
+from cwai_bench.launch.link import Link
+from cwai_bench.launch.order import Opening, Order, Peer
+from cwai_bench.model import Measurement, Plan, RunHeader, Subject
+from cwai_bench.render import report_from_json
+
+SECRET = "ab" * 32
+RUN_ID = "20260101T000000Z-check-00aa11"
+
+
+class Nodes:
+    """Keepers of nodes that exist only by name, and a place for what they write."""
+
+    def __init__(self, folder: Path) -> None:
+        self.store = folder / "store"
+        self.env = {**os.environ, "CWAI_BENCH_SPOOL": str(folder / "spool")}
+        self.spool = folder / "spool"
+        self.started: list[subprocess.Popen[bytes]] = []
+
+    def keeper(self, node: str, *, lock: bool = False) -> str:
+        key = f"cwai-test-{os.getpid()}-{os.urandom(4).hex()}"
+        code = (
+            "import asyncio, sys; from cwai_bench.launch.keeper import Keeper; "
+            "asyncio.run(Keeper('\\0' + sys.argv[1], sys.argv[2], sys.argv[3] == 'True').run())"
+        )
+        self.started.append(subprocess.Popen([sys.executable, "-c", code, key, node, str(lock)], env=self.env))
+        return key
+
+    def opening(self, roster: list[Peer]) -> Opening:
+        header = RunHeader(
+            run_id=RUN_ID,
+            run_type="check",
+            node="",
+            writer="",
+            command=["cwai-bench", "check"],
+            version="0",
+            started=time.time(),
+            world_size=len(roster),
+            utc_offset=0,
+            plan=Plan([], [], [], 1.0),
+            environment={},
+        )
+        order = Order("check", ["cwai-bench", "check"], str(self.store), "en", [], with_report=True)
+        return Opening(header, order, roster, SECRET)
+
+    def close(self) -> None:
+        for process in self.started:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+
+
+@pytest.fixture
+def nodes(tmp_path: Path) -> Iterator[Nodes]:
+    nodes = Nodes(tmp_path)
+    yield nodes
+    nodes.close()
+
+
+def joined(key: str, rank: int) -> Link:
+    return Link.join(key, rank, "n", starter=False, lock=False)
+
+
+def measured(rank: int, node: str) -> Measurement:
+    return Measurement(
+        metric="m.time",
+        unit="s",
+        subject=Subject("rank", f"{node}:{rank}"),
+        samples=[1.0],
+        parameters={},
+        started=time.time(),
+        duration=1.0,
+        node=node,
+        rank=rank,
+    )
+
+
+def all_leave(links: list[Link]) -> list[keeper.Verdict]:
+    verdicts: dict[int, keeper.Verdict] = {}
+
+    def leave(link: Link) -> None:
+        verdicts[link.rank] = link.leave("finished")
+
+    threads = [threading.Thread(target=leave, args=(link,)) for link in links]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return [verdicts[link.rank] for link in links]
+
+
+def test_two_keepers_make_one_report_and_all_ranks_hear_of_it(nodes: Nodes) -> None:
+    links = [joined(nodes.keeper(f"n{i}"), i) for i in range(2)]
+    opening = nodes.opening([link.peer for link in links])
+    for rank, link in enumerate(links):
+        link.open(opening, [rank])
+        link.record(measured(rank, f"n{rank}"))
+    verdicts = all_leave(links)
+    outcomes = [v.outcome for v in verdicts]
+    assert outcomes[0] is not None
+    assert outcomes[0] == outcomes[1]
+    report = report_from_json((nodes.store / RUN_ID / "report.json").read_bytes())
+    assert [(n.name, n.ranks, n.complete) for n in report.nodes] == [("n0", [0], True), ("n1", [1], True)]
+    assert len(report.measurements) == 2
+    assert not (nodes.spool / RUN_ID).exists()
+
+
+def test_the_next_keeper_merges_when_the_first_is_gone(nodes: Nodes) -> None:
+    """The first node loses its power: its keeper is killed, journal and all. The second writes the report."""
+    links = [joined(nodes.keeper(f"n{i}"), i) for i in range(2)]
+    opening = nodes.opening([link.peer for link in links])
+    for rank, link in enumerate(links):
+        link.open(opening, [rank])
+    links[1].record(measured(1, "n1"))
+    nodes.started[0].kill()
+    links[0].close()
+    monotonic = time.monotonic()
+    verdict = links[1].leave("finished")
+    assert time.monotonic() - monotonic < keeper.NORMAL_WAIT + 15
+    assert verdict.outcome is not None
+    report = report_from_json((nodes.store / RUN_ID / "report.json").read_bytes())
+    assert {n.name: n.present for n in report.nodes} == {"n0": False, "n1": True}
+    assert report.status == "partial"
+    assert verdict.outcome.exit_code != 0
+
+
+def test_a_rank_that_goes_without_a_word_died(nodes: Nodes) -> None:
+    key = nodes.keeper("n0")
+    links = [joined(key, rank) for rank in range(2)]
+    opening = nodes.opening([links[0].peer])
+    for link in links:
+        link.open(opening, [0, 1])
+        link.at("some.item#0", 60.0)
+    links[1].close()
+    verdict = links[0].leave("finished")
+    assert verdict.outcome is not None
+    events = report_from_json(verdict.outcome.report.encode()).events
+    assert [(e.rank, e.item) for e in events if e.state == "died"] == [(1, "some.item#0")]
+
+
+def test_one_run_at_a_time_on_a_node(nodes: Nodes) -> None:
+    first = joined(nodes.keeper("n0", lock=True), 0)
+    assert first.refusal is None
+    first.open(nodes.opening([first.peer]), [0])
+    first.record(measured(0, "n0"))
+    time.sleep(0.2)
+    second = joined(nodes.keeper("n0", lock=True), 0)
+    assert second.refusal is not None
+    assert RUN_ID in second.refusal.en
+    assert RUN_ID in second.refusal.zh
+    holder = keeper.holder_of_node()
+    assert holder is not None
+    assert holder.run_id == RUN_ID
+    assert holder.pid == nodes.started[0].pid
+    second.leave("finished")
+    first.leave("finished")
+    for process in nodes.started:
+        process.wait(20)
+    assert keeper.holder_of_node() is None
+
+
+def test_strangers_on_the_port_cost_nothing(nodes: Nodes) -> None:
+    link = joined(nodes.keeper("n0"), 0)
+    link.open(nodes.opening([link.peer]), [0])
+    strangers = []
+    for junk in (b"", b"GET / HTTP/1.0\r\n\r\n", b"\xff" * 64, b"\x00" * 4096):
+        stranger = socket.create_connection(("127.0.0.1", link.peer.port), 5)
+        stranger.sendall(junk)
+        strangers.append(stranger)
+    verdict = link.leave("finished")
+    assert verdict.outcome is not None
+    for stranger in strangers:
+        stranger.close()
+
+
+def test_the_verdict_says_what_could_not_be_written(nodes: Nodes) -> None:
+    nodes.store.write_text("a file where the store should be")
+    link = joined(nodes.keeper("n0"), 0)
+    link.open(nodes.opening([link.peer]), [0])
+    link.record(measured(0, "n0"))
+    outcome = link.leave("finished").outcome
+    assert outcome is not None
+    assert str(nodes.store) in outcome.trouble
+    assert outcome.exit_code == 3
+    assert outcome.summary
+    kept = list((nodes.spool / RUN_ID).glob("*.jsonl"))
+    assert len(kept) == 1
+    assert journal.parse(kept[0].read_bytes(), "kept").closed
+
+
+def test_criteria_that_break_in_the_keeper_lose_nothing(nodes: Nodes) -> None:
+    link = joined(nodes.keeper("n0"), 0)
+    opening = nodes.opening([link.peer])
+    opening = msgspec.structs.replace(opening, order=msgspec.structs.replace(opening.order, criteria="]["))
+    link.open(opening, [0])
+    verdict = link.leave("finished")
+    assert verdict.outcome is None
+    assert verdict.trouble is not None
+    assert RUN_ID in verdict.trouble.en
+    assert list((nodes.spool / RUN_ID).glob("*.jsonl"))
+
+
+def test_stopping_the_keeper_concludes_the_run(nodes: Nodes) -> None:
+    link = joined(nodes.keeper("n0"), 0)
+    link.open(nodes.opening([link.peer]), [0])
+    link.record(measured(0, "n0"))
+    time.sleep(0.2)
+    asked = threading.Timer(0.1, nodes.started[0].terminate)
+    asked.start()
+    end = time.monotonic() + 20
+    while not (nodes.store / RUN_ID / "report.json").exists() and time.monotonic() < end:
+        if time.monotonic() > end - 19.5:
+            link.close()  # as a rank that the keeper has ended
+        time.sleep(0.05)
+    report = report_from_json((nodes.store / RUN_ID / "report.json").read_bytes())
+    assert report.status in ("terminated", "partial")
+    assert len(report.measurements) == 1
