@@ -23,16 +23,17 @@ _METHOD = Text("kernel log (/dev/kmsg) of the last {h:g} h: {w}", "最近 {h:g} 
 _NEEDS = ("permission to read the kernel log",)
 
 
-def recent(facts: FactView, *patterns: re.Pattern[str]) -> tuple[list[LogLine], float]:
-    """Lines within WINDOW that match any of ``patterns``, oldest first, and the hours that the log covers of it.
+def recent(facts: FactView, *patterns: re.Pattern[str], window: float = WINDOW) -> tuple[list[LogLine], float]:
+    """Lines of the last ``window`` seconds that match any of ``patterns``, oldest first; and the hours of it that the
+    log covers.
 
     The lines become the evidence.
     """
     log = facts.call("kernel_log", KernelLog)
-    since = log.taken - WINDOW
+    since = log.taken - window
     found = [line for line in log.lines if line.time >= since and any(p.search(line.text) for p in patterns)]
     oldest = log.lines[0].time if log.lines else log.taken
-    covered = min(log.taken - oldest, WINDOW) / 3600
+    covered = min(log.taken - oldest, window) / 3600
     head = f"{log.came_from}, {len(log.lines)} lines, last {covered:.1f} h"
     shown = [f"{time.strftime('%FT%TZ', time.gmtime(line.time))} {line.text}" for line in found[-LINES_SHOWN:]]
     facts.cite(LOG, "\n".join([head, *(shown or ["(no line matches)"])]))
