@@ -277,7 +277,6 @@ def _item(info: CheckInfo, verdicts: list[Verdict], baseline: str | None, all_no
     # With no verdict at all nothing is known of it, whatever the reason: it must not read as passed.
     status = results[0].status if results else Status.UNKNOWN
     worst = [v for v in verdicts if v.status is status]
-    actions = [a for a in Action if any(v.action is a for v in worst)] or [info.action]
     attention = status in (Status.FAIL, Status.UNKNOWN, Status.WARN)
     return Item(
         id=info.id,
@@ -296,11 +295,17 @@ def _item(info: CheckInfo, verdicts: list[Verdict], baseline: str | None, all_no
         method=info.method,
         criterion=info.criterion,
         suggestion=info.suggestion,
-        action=labels.ACTION[actions[-1]] if attention else labels.ACTION[Action.NONE],
+        action=_action(worst) if attention else labels.ACTION[Action.NONE],
         results=results,
         groups=_groups(verdicts),
         attention=attention,
     )
+
+
+def _action(verdicts: list[Verdict]) -> Text:
+    """The most drastic action that a verdict asks for: Action lists them in that order."""
+    asked = [action for action in Action if action is not Action.NONE and any(v.action is action for v in verdicts)]
+    return labels.ACTION[asked[-1]] if asked else labels.DASH
 
 
 def _baseline(kind: ItemKind, baseline: str | None) -> Text:
