@@ -135,6 +135,10 @@ class Lab:
         total = str(per_node * len(self.nodes))
         return [*start, "-H", hosts, "-np", total, "--bind-to", "none", "--mca", "mpi_yield_when_idle", "1"]
 
+    def lose(self, node: Node) -> None:
+        """Take ``node`` away at once, as a loss of power would: nothing on it has time for a last word."""
+        os.kill(node.pid, signal.SIGKILL)
+
     def processes(self, node: Node) -> list[str]:
         """Command lines of all that runs on ``node`` besides its sshd and the one that asks."""
         listing = self.run(node, ["ps", "-e", "-o", "pid=,args="])
