@@ -509,3 +509,79 @@ def both(first: Callable[[], T], second: Callable[[], T]) -> tuple[T, T]:
     if isinstance(theirs, BaseException):
         raise theirs
     return mine, theirs
+
+
+# ------------------------------------------------------------------------------------ collectives
+
+
+@dataclass(frozen=True)
+class CollectivePoint:
+    """One operation at one size, on this rank. ``bytes`` is the size that was used, ``count`` the elements of a block.
+
+    ``samples`` are seconds of each iteration: from leaving the barrier to the completion of this rank's part.
+    ``wrong`` elements arrived wrong in a call of its own before the timed ones, the first at ``first_bad`` (-1: none).
+    """
+
+    bytes: int
+    count: int
+    samples: Samples
+    warmup: int
+    wrong: int
+    first_bad: int
+
+
+class MpiSweep:
+    """Collectives of the MPI that mpi4py has loaded, over a duplicate of ``comm``. Creating one is collective.
+
+    ``sum`` is an mpi4py Op, MPI.SUM unless a test wants the answers to be wrong.
+    """
+
+    def __init__(self, comm: Any, *, sum: Any = None) -> None:
+        from mpi4py import MPI
+
+        handle = MPI._handleof
+        with _translated() as module:
+            self._sweep = module.MpiSweep(
+                comm=handle(comm),
+                float32=handle(MPI.FLOAT),
+                float64=handle(MPI.DOUBLE),
+                int32=handle(MPI.INT),
+                byte=handle(MPI.BYTE),
+                sum=handle(MPI.SUM if sum is None else sum),
+                errors_return=handle(MPI.ERRORS_RETURN),
+            )
+
+    def measure(
+        self,
+        *,
+        operation: str,
+        bytes: int,
+        dtype: str = "float32",
+        iterations: int = 0,
+        least: int = 5,
+        most: int = 2000,
+        limit: float = 0.05,
+        warmup: int = 5,
+        verify: bool = True,
+        seed: int = 1,
+        timeout: float = 60.0,
+    ) -> CollectivePoint:
+        """Every rank calls it with the same values. ``operation``: all_reduce, all_gather, reduce_scatter, broadcast,
+        alltoall, reduce, sendrecv. ``dtype``: float32, float64, int32. ``iterations`` 0: as many as fit into ``limit``
+        seconds, at least ``least`` and at most ``most``; rank 0 decides for all."""
+        with _translated():
+            return CollectivePoint(
+                **self._sweep.measure(
+                    operation=operation,
+                    dtype=dtype,
+                    bytes=bytes,
+                    iterations=iterations,
+                    least=least,
+                    most=most,
+                    limit=limit,
+                    warmup=warmup,
+                    verify=verify,
+                    seed=seed,
+                    timeout=timeout,
+                )
+            )

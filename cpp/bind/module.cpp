@@ -8,4 +8,5 @@ PYBIND11_MODULE(_native, m) {
   m.attr("__version__") = CWAI_VERSION;
   cwai::register_support(m);
   cwai::register_transport(m);
+  cwai::register_collective(m);
 }

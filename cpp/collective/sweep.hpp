@@ -1,0 +1,52 @@
+// One point of a sweep: an operation at one size, verified, warmed up, timed.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "collective/backend.hpp"
+#include "support/buffer.hpp"
+#include "support/clock.hpp"
+#include "support/stop.hpp"
+
+namespace cwai {
+
+struct PointSpec {
+  Operation operation;
+  Element element;
+  std::size_t bytes;         ///< Wanted size; see PointResult::bytes.
+  std::uint64_t iterations;  ///< 0: as many as fit into ``limit``, between the two bounds below.
+  std::uint64_t least, most;
+  Nanos limit;
+  std::uint64_t warmup;
+  bool verify;
+  std::uint64_t seed;
+};
+
+/// ``bytes`` is what nccl-tests calls the size: of the whole message, for all_gather,
+/// reduce_scatter and alltoall of all ranks' blocks; a multiple of the blocks, so it can differ
+/// from what was wanted.
+struct PointResult {
+  std::size_t bytes;
+  std::size_t count;
+  std::vector<double> samples;  ///< Seconds of each iteration on this rank.
+  std::uint64_t warmup;
+  std::uint64_t wrong;
+  std::int64_t first_bad;
+};
+
+/// Holds the buffers, which grow to the largest size asked for.
+class Sweep {
+ public:
+  explicit Sweep(CollectiveBackend& backend) : backend_(backend), send_(0), receive_(0) {}
+
+  /// Every rank calls it with the same spec. Each iteration is: barrier, clock, operation, clock:
+  /// it is the time from this rank's leaving the barrier to the completion of its own part.
+  PointResult measure(const PointSpec& spec, const Watch& watch);
+
+ private:
+  CollectiveBackend& backend_;
+  Buffer send_, receive_;
+};
+
+}  // namespace cwai
