@@ -212,7 +212,7 @@ def test_all_text_can_be_read(visit: Open, sample: str, scheme: str) -> None:
     with visit(sample, color_scheme=scheme) as seen:
         seen.page.click("#open-all")
         assert seen.page.evaluate(CONTRAST) == []
-        seen.page.evaluate("document.querySelector('h1').style.color = '#888'")
+        seen.page.evaluate("document.querySelector('h1').style.color = '#777'")
         assert len(seen.page.evaluate(CONTRAST)) == 1  # it would have been seen
 
 
