@@ -34,7 +34,8 @@ class Window {
     result_.elapsed = at - opened_;
     since_sample_ += bytes;
     if (at - sampled_ >= spec_.interval) sample(at);
-    if (spec_.duration > 0 && result_.elapsed >= spec_.duration) close();
+    const bool late = spec_.duration > 0 && result_.elapsed >= spec_.duration;
+    if (late || result_.messages == spec_.messages) close();
   }
 
   void close() {
@@ -213,7 +214,9 @@ class Run {
     Lane& lane = lanes_[static_cast<std::size_t>(completion.lane)];
     lane.ended = lane.ended || incoming_[slot].data()[0] == kLast;
     if (lane.ended) {
-      window_.close();
+      // With fewer lanes than it was asked for a run by time is over; one by messages counts them
+      // all.
+      if (spec_.messages == 0) window_.close();
       --lane.receiving;
       --receiving_;
       return;
@@ -237,6 +240,7 @@ class Run {
   Nanos send_until_ = 0;
   BandwidthResult result_;
   Window window_;
+  FenceOnError guard_{connection_};
 };
 
 }  // namespace

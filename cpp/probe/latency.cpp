@@ -111,9 +111,8 @@ class Run {
   // place. Two buffers in turn: the one that just arrived is looked at while the other may be
   // written.
   void answer() {
-    Buffer other(spec_.size);
     Buffer* current = &incoming_;
-    Buffer* next = &other;
+    Buffer* next = &other_;
     connection_.post_receive(0, {current->data(), spec_.size}, 0);
     for (std::uint64_t i = 0;; ++i) {
       await_receive();
@@ -135,6 +134,8 @@ class Run {
   Buffer body_{spec_.size};
   Buffer last_{spec_.size};
   Buffer incoming_{spec_.size};
+  Buffer other_{spec_.size};
+  FenceOnError guard_{connection_};
 };
 
 }  // namespace

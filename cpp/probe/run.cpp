@@ -41,6 +41,7 @@ Words decode(const Wire& wire, const Connection& connection) {
 
 void expect_success(const Connection& connection, const Completion& completion) {
   if (completion.status == 0) return;
+  if (stop_requested()) throw Error(Fault::kStopped, "");  // that the peer has left as well is no news
   const bool gone = completion.status == ECONNRESET;
   throw Error(gone ? Fault::kPeerClosed : Fault::kTransfer, connection.remote(), completion.status);
 }
@@ -59,6 +60,7 @@ void expect_agreement(bool agreed, const char* what) {
 Words swap_words(Connection& connection, const Words& mine, const Watch& watch) {
   const Wire out = encode(mine);
   Wire in{};
+  const FenceOnError guard(connection);
   connection.post_receive(0, in, 0);
   connection.post_send(0, out, 0);
   complete(connection, watch);
@@ -71,6 +73,7 @@ Mismatch verify(Connection& connection, std::size_t size, bool sends, bool recei
   const auto lanes = static_cast<std::size_t>(connection.lanes());
   std::vector<Buffer> outgoing;
   std::vector<Buffer> incoming;
+  const FenceOnError guard(connection);
   for (std::size_t lane = 0; lane < lanes; ++lane) {
     if (receives) {
       incoming.emplace_back(size);

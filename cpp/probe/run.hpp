@@ -4,7 +4,7 @@
 
 #include <array>
 #include <cstdint>
-#include <string>
+#include <exception>
 
 #include "support/pattern.hpp"
 #include "support/stop.hpp"
@@ -24,6 +24,23 @@ Completion complete(Connection& connection, const Watch& watch);
 
 /// Throws as complete() does when ``completion`` failed.
 void expect_success(const Connection& connection, const Completion& completion);
+
+/// Fences the connection when an error leaves the scope that posted buffers. Declare it after the
+/// buffers: it goes before them, so that the other end cannot write into memory that is no longer
+/// theirs. The connection is then good for nothing but to be closed.
+class FenceOnError {
+ public:
+  explicit FenceOnError(Connection& connection) noexcept : connection_(connection) {}
+  ~FenceOnError() {
+    if (std::uncaught_exceptions() > before_) connection_.fence();
+  }
+  FenceOnError(const FenceOnError&) = delete;
+  FenceOnError& operator=(const FenceOnError&) = delete;
+
+ private:
+  Connection& connection_;
+  int before_ = std::uncaught_exceptions();
+};
 
 /// Throws Error(kDisagreed) naming ``what`` unless ``agreed``.
 void expect_agreement(bool agreed, const char* what);

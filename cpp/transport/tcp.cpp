@@ -136,8 +136,9 @@ std::string show(const sockaddr* address, socklen_t length, bool with_port) {
                   NI_NUMERICHOST | NI_NUMERICSERV) != 0)
     return "?";
   if (!with_port) return host;
-  const bool v6 = address->sa_family == AF_INET6;
-  return (v6 ? "[" + std::string(host) + "]" : std::string(host)) + ":" + port;
+  std::string text = host;
+  if (address->sa_family == AF_INET6) text.insert(0, 1, '[').push_back(']');
+  return text.append(1, ':').append(port);
 }
 
 using NameCall = int (*)(int, sockaddr*, socklen_t*);
@@ -264,6 +265,7 @@ class TcpConnection final : public Connection {
   }
 
   void prepare(Goal goal) override {
+    goal_ = goal;
     for (const Lane& lane : lanes_)
       set_option(lane.socket, IPPROTO_TCP, TCP_NODELAY, goal == Goal::kLatency ? 1 : 0);
   }
@@ -292,7 +294,7 @@ class TcpConnection final : public Connection {
     Queue receives;
     int error = 0;
     bool send_full = false;        // the last send left something over
-    bool receive_drained = false;  // the last receive got less than it asked for
+    bool receive_drained = false;  // the last receive found nothing
   };
 
   Lane& at(int lane) {
@@ -321,8 +323,10 @@ class TcpConnection final : public Connection {
           kSends ? ::send(fd, data, left, flags | MSG_NOSIGNAL) : ::recv(fd, data, left, flags);
       if (n > 0) {
         operation.done += static_cast<std::size_t>(n);
-        stalled = operation.done < operation.size;
-        if (stalled) return 0;
+        // A short send means a full buffer. A short receive may mean anything: more has often come
+        // meanwhile.
+        stalled = kSends && operation.done < operation.size;
+        if (operation.done < operation.size) return 0;
       } else if (n == 0 && left > 0) {
         lane.error = ECONNRESET;
       } else if (n < 0) {
@@ -353,14 +357,17 @@ class TcpConnection final : public Connection {
     return 0;
   }
 
-  // A single lane with one direction pending needs no poll(2): the system call itself waits.
+  // A single lane with one direction pending needs no poll(2): the system call itself waits. A
+  // receiver of bulk data asks poll(2) all the same: until it says that nothing is left, more has
+  // come each time.
   std::size_t block_on_one_lane(std::span<Completion> out, Nanos until) {
     Lane& lane = lanes_.front();
     if (lane.sends.empty() && lane.receives.empty()) return 0;
     if (lane.receives.empty()) return advance_blocking<Direction::kSend>(out[0], until);
     if (lane.sends.empty()) {
       sends_had_their_turn_ = false;
-      return advance_blocking<Direction::kReceive>(out[0], until);
+      return goal_ == Goal::kLatency ? advance_blocking<Direction::kReceive>(out[0], until)
+                                     : block(out, until);
     }
     // Both: a send that goes out at once is reported at once, since asking for an answer that
     // cannot be there yet would cost a system call in every round trip. Next time receives have
@@ -423,6 +430,7 @@ class TcpConnection final : public Connection {
   }
 
   Waiting waiting_;
+  Goal goal_ = Goal::kBandwidth;
   bool sends_had_their_turn_ = false;
   int passes_unasked_ = 0;
   bool fenced_ = false;
