@@ -78,7 +78,7 @@ def save(path: Path, baseline: Baseline) -> None:
 
 def parse(data: bytes, name: str = "baseline") -> Baseline:
     """The baseline in the content of a file. ``name`` is what complaints call it. Raises UsageError."""
-    step = Text("record one: cwai-bench report RUN --baseline-out FILE --baseline NODE", "请重新录制基线文件")
+    step = Text("give a file that cwai-bench saved as a baseline", "请给出由 cwai-bench 保存的基线文件")
     try:
         head = msgspec.json.decode(data, type=_Head)
         if head.type != "baseline":

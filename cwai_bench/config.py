@@ -331,38 +331,29 @@ def _gather(
     document: _Document, table: Any, path: list[str], known: Mapping[str, str] | None, items: dict[str, Criterion]
 ) -> None:
     """Collect items from nested tables: ``memory.total.min`` is the table memory, in it total, in it min."""
-    at = ["criteria", *path]
-    if not isinstance(table, dict):
-        raise document.wrong(
-            at,
-            Text(
-                "expected a table such as {{ min = … }}, found {v!r}", "应为 {{ min = … }} 形式的表，实际为 {v!r}"
-            ).fill(v=table),
-        )
-    demands = {k: v for k, v in table.items() if k in _KEYS}
-    item = ".".join(path)
-    is_item = bool(demands) and path and (known is None or item in known or len(demands) == len(table))
-    if not is_item:
-        if not table and path:
-            raise document.wrong(at, Text("nothing is demanded", "没有给出任何要求"), nearest(item, _KEYS))
-        for key, inner in table.items():
-            if not isinstance(inner, dict) and path:
-                if known is not None and item not in known:
-                    raise document.wrong(at, Text("there is no such item", "没有这个检测项"), nearest(item, known))
-                raise document.wrong(
-                    [*at, key], Text("there is no such comparison", "没有这种比较"), nearest(key, _KEYS)
-                )
-            _gather(document, inner, [*path, key], known, items)
-        return
-    if known is not None and item not in known:
+    at, item = ["criteria", *path], ".".join(path)
+    is_known = known is not None and item in known
+    is_item = bool(path) and (is_known or (isinstance(table, dict) and any(key in _KEYS for key in table)))
+    is_table = isinstance(table, dict)
+    if known is not None and not is_known and (is_item or not is_table):
         raise document.wrong(at, Text("there is no such item", "没有这个检测项"), nearest(item, known))
-    for key in table:
-        if key not in _KEYS:
-            raise document.wrong([*at, key], Text("there is no such comparison", "没有这种比较"), nearest(key, _KEYS))
-    items[item] = _criterion(document, item, demands, at, known[item] if known is not None else "")
+    if not is_table:
+        expected = Text("expected a table such as {t}, found {v!r}", "应为 {t} 形式的表，实际为 {v!r}")
+        raise document.wrong(at, expected.fill(t="{ min = … }", v=table))
+    if path and not table:
+        raise document.wrong(at, Text("nothing is demanded", "没有给出任何要求"), nearest("", _KEYS))
+    if is_item:
+        items[item] = _criterion(document, item, table, at, known[item] if known is not None else "")
+        return
+    for key, inner in table.items():
+        _gather(document, inner, [*path, key], known, items)
 
 
 def _criterion(document: _Document, item: str, demands: dict[str, Any], at: list[str], unit: str) -> Criterion:
+    for key in demands:
+        if key not in _KEYS:
+            raise document.wrong([*at, key], Text("there is no such comparison", "没有这种比较"), nearest(key, _KEYS))
+
     def bound(key: str) -> Quantity | None:
         if key not in demands:
             return None

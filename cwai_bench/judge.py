@@ -27,7 +27,7 @@ from cwai_bench.checks import (
     Value,
 )
 from cwai_bench.checks.kind import node_kind
-from cwai_bench.config import Criteria, Criterion
+from cwai_bench.config import Criteria, Criterion, nearest
 from cwai_bench.errors import UsageError
 from cwai_bench.model import (
     Action,
@@ -115,6 +115,7 @@ def judge(
 
     Raises UsageError when ``baseline`` names no node of the run.
     """
+    notes = _idle_criteria(run, criteria)
     verdicts = check_facts(
         run.facts,
         run.plan.checks,
@@ -129,7 +130,7 @@ def judge(
     infos = {id: _info(id) for id in run.plan.checks} | {spec.info.id: spec.info for spec in run.plan.probes}
     infos |= {i.id: i for i in (NODES, RANKS) if any(v.check == i.id for v in verdicts)}
     interrupted = run.settings.get("interrupted", 0)
-    environment, notes = _environment(run)
+    environment, differing = _environment(run)
     return Report(
         run_id=run.run_id,
         run_type=run.run_type,
@@ -160,7 +161,7 @@ def judge(
             interrupted=int(interrupted) if isinstance(interrupted, int | float) else 0,
             allow_unknown=allow_unknown,
         ),
-        notes=notes + _privilege_note(verdicts),
+        notes=notes + differing + _privilege_note(verdicts),
     )
 
 
@@ -851,7 +852,7 @@ def _gate(
         status, code = Status.UNKNOWN, 3
     else:
         status, code = (Status.WARN if warned or unknown else Status.PASS), 0
-        done = Text("{n} items passed", "{n} 项通过").fill(n=len(judged) - len(warned))
+        done = Text("items passed: {n}", "{n} 项通过").fill(n=len(judged) - len(warned))
         because.insert(0, done)
         if unknown:
             because.insert(1, Text("items not known were allowed", "已允许未知项"))
@@ -922,6 +923,31 @@ def _environment(run: Run) -> tuple[dict[str, str], list[Text]]:
         return shared, []
     words = ", ".join(differing)
     return shared, [Text("the nodes differ in: {w}", "各节点不一致的环境信息：{w}").fill(w=words)]
+
+
+def _idle_criteria(run: Run, criteria: Criteria | None) -> list[Text]:
+    """A note of the criteria that nothing in this run was held against. Raises UsageError for items that take none."""
+    if criteria is None:
+        return []
+    measured = {spec.info.id for spec in run.plan.probes} | {m.metric for m in run.measurements}
+    idle = []
+    for item in criteria.items:
+        if item in CHECKS and not isinstance(CHECKS[item], ConfigurableCheck):
+            raise UsageError(
+                Text(
+                    "{f}: {i} has a rule of its own and takes no criterion", "{f}：{i} 使用内置规则，不能设定判据"
+                ).fill(f=criteria.name, i=item),
+                nearest(item, [c.info.id for c in CHECKS.values() if isinstance(c, ConfigurableCheck)]),
+            )
+        if item not in run.plan.checks and item not in measured:
+            idle.append(item)
+    if not idle:
+        return []
+    return [
+        Text("criteria that no item of this run was held against: {i}", "本次运行中未用到的判据：{i}").fill(
+            i=", ".join(idle)
+        )
+    ]
 
 
 def _privilege_note(verdicts: Sequence[Verdict]) -> list[Text]:

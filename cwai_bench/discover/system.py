@@ -42,7 +42,7 @@ def host() -> Host:
         machine=name.machine,
         page_size=os.sysconf("SC_PAGE_SIZE"),
         cpus_usable=len(os.sched_getaffinity(0)),
-        boot=round(now - uptime),
+        boot=float(round(now - uptime)),
         taken=now,
         timezone=time.strftime("%Z %z"),
         python=platform.python_version(),
