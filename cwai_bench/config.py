@@ -267,6 +267,11 @@ def parse_criteria(text: str, name: str, known: Mapping[str, str] | None = None)
     return Criteria(name, items)
 
 
+def has_criteria(text: str, name: str) -> bool:
+    """Whether a configuration file says anything about criteria; it may hold options alone. Raises UsageError."""
+    return "criteria" in _Document(text, name).tables
+
+
 def load_criteria(path: Path, known: Mapping[str, str] | None = None) -> Criteria:
     """The criteria in a file; see :func:`parse_criteria`. Raises UsageError, also for a file that cannot be read."""
     return parse_criteria(read_file(path), str(path), known)

@@ -19,7 +19,7 @@ def main(parser: Parser, argv: Sequence[str], lang: Lang) -> int:
     options.launching(parser)
     options.judging(parser)
     options.common(parser)
-    args = options.parse(parser, argv, "check")
+    args = options.parse(parser, argv)
     if args.list:
         _list(args, options.lang_of(args, lang))
         return 0

@@ -58,7 +58,7 @@ def main(parser: Parser, argv: Sequence[str], lang: Lang) -> int:
     options.launching(parser)
     options.judging(parser)
     options.common(parser, root=False)
-    args = options.parse(parser, argv, "collective")
+    args = options.parse(parser, argv)
     from cwai_bench.cli.execute import execute
 
     return execute(args, "collective", argv, lang, "collective").exit_code

@@ -14,7 +14,7 @@ USAGE = "[options]"
 
 def main(parser: Parser, argv: Sequence[str], lang: Lang) -> int:
     options.common(parser, root=False)
-    args = options.parse(parser, argv, "devices")
+    args = options.parse(parser, argv)
     lang = options.lang_of(args, lang)
     from cwai_bench import native
     from cwai_bench.discover.network import network

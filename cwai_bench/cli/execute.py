@@ -95,12 +95,16 @@ def execute(
 
 def order_of(args: argparse.Namespace, run_type: str, command: str, argv: Sequence[str], lang: Lang) -> Order:
     """What the keepers must know. Reads the criteria and baseline files. Raises UsageError."""
+    from cwai_bench.config import has_criteria, read_file
     from cwai_bench.launch.order import Order
 
-    criteria = shared.read_file(args.criteria, Text("criteria file", "判断标准文件")) if args.criteria else ""
+    criteria_file: Path | None = args.criteria or args.config
+    criteria = read_file(criteria_file) if criteria_file else ""
+    if not args.criteria and criteria and not has_criteria(criteria, str(criteria_file)):
+        criteria = ""
     baseline_text = ""
     if args.baseline and ("/" in args.baseline or Path(args.baseline).suffix == ".json"):
-        baseline_text = shared.read_file(Path(args.baseline), Text("baseline file", "基线文件"))
+        baseline_text = read_file(Path(args.baseline))
     out: Path | None = args.out
     return Order(
         run_type=run_type,
@@ -110,7 +114,7 @@ def order_of(args: argparse.Namespace, run_type: str, command: str, argv: Sequen
         formats=list(args.format or ()),
         out=str(out.expanduser().absolute()) if out else "",
         criteria=criteria,
-        criteria_name=str(args.criteria or ""),
+        criteria_name=str(criteria_file or ""),
         baseline_node=args.baseline or "",
         baseline=baseline_text,
         allow_unknown=args.allow_unknown,

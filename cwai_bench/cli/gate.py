@@ -45,7 +45,7 @@ def main(parser: Parser, argv: Sequence[str], lang: Lang) -> int:
     options.launching(parser)
     options.judging(parser)
     options.common(parser)
-    args = options.parse(parser, words, "gate")
+    args = options.parse(parser, words)
     if not command:
         raise UsageError(
             Text("there is no command to start", "未给出要启动的命令"),

@@ -39,7 +39,7 @@ def main(parser: Parser, argv: Sequence[str], lang: Lang) -> int:
         "--type", choices=("run", "check", "rdma", "collective"), help=Text("only runs of this type", "仅列出此类型")
     )
     options.common(parser, root=False)
-    args = options.parse(parser, argv, "history")
+    args = options.parse(parser, argv)
     lang = options.lang_of(args, lang)
     import msgspec
 

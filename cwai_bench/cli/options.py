@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import difflib
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -151,12 +150,13 @@ def choosing(parser: Parser) -> None:
     )
 
 
-def parse(parser: Parser, argv: Sequence[str], command: str) -> argparse.Namespace:
+def parse(parser: Parser, argv: Sequence[str]) -> argparse.Namespace:
     """Parse, with defaults from ``--config`` where the command line is silent. Raises UsageError."""
     path = _config_path(argv)
     if path is not None:
-        parser.set_defaults(**_read_config(path, parser, command))
+        parser.set_defaults(**_read_config(path, parser))
     args = parser.parse(argv)
+    args.config = path
     for name in getattr(args, "format", None) or ():
         if name not in RENDERERS:
             near = difflib.get_close_matches(name, RENDERERS, 1, 0.3)
@@ -183,78 +183,41 @@ def _config_path(argv: Sequence[str]) -> Path | None:
     return Path(found) if found else None
 
 
-def _read_config(path: Path, parser: Parser, command: str) -> dict[str, Any]:
-    """Options of a TOML file: those at the top level, then those under ``[COMMAND]``."""
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
-    data = read_file(path, Text("config file", "配置文件"))
-    try:
-        table: dict[str, Any] = tomllib.loads(data)
-    except tomllib.TOMLDecodeError as e:
-        raise UsageError(
-            Text("{p} is not valid TOML: {e}", "{p} 不是有效的 TOML：{e}").fill(p=path, e=e),
-            Text("mend that line", "请修正该行"),
-        ) from e
-    chosen = {k: v for k, v in table.items() if not isinstance(v, dict)} | dict(table.get(command, {}))
-    actions = {a.dest: a for a in parser._actions if a.option_strings and a.dest not in ("help", "config")}
-    everywhere = set(actions) | _all_options()
+def _read_config(path: Path, parser: Parser) -> dict[str, Any]:
+    """The ``[options]`` of a configuration file that this command has; those of other commands are passed over."""
+    from cwai_bench import config
+
+    actions = {a.dest: a for a in parser._actions}
+    known = {dest.replace("_", "-"): kind for dest, kind in _all_options().items()}
     values: dict[str, Any] = {}
-    for key, value in chosen.items():
-        dest = key.replace("-", "_")
-        if dest not in everywhere:
-            near = difflib.get_close_matches(key, [a.replace("_", "-") for a in everywhere], 1, 0.4)
-            raise UsageError(
-                Text("{p}: unknown option {k!r}", "{p}：未知选项 {k!r}").fill(p=path, k=key),
-                Text("did you mean {n!r}?", "是否想用 {n!r}？").fill(n=near[0]) if near else None,
-            )
-        action = actions.get(dest)
+    for key, value in config.parse_options(config.read_file(path), str(path), known).items():
+        action = actions.get(key.replace("-", "_"))
         if action is None:
-            continue  # an option of another command
-        if isinstance(action, argparse._StoreTrueAction):
-            if not isinstance(value, bool):
-                raise UsageError(
-                    Text("{p}: {k} must be true or false", "{p}：{k} 应为 true 或 false").fill(p=path, k=key)
-                )
-            values[dest] = value
             continue
-        text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
         try:
-            values[dest] = parser._get_value(action, text)
+            values[action.dest] = value if isinstance(value, bool) else parser._get_value(action, str(value))
         except argparse.ArgumentError as e:
             raise UsageError(
-                Text("{p}: {k} = {v!r} is not valid", "{p}：{k} = {v!r} 不是有效的值").fill(p=path, k=key, v=value)
+                Text("{p}: {k} = {v!r} is not valid", "{p}：{k} = {v!r} 不是有效的值").fill(p=path, k=key, v=value),
+                Text("write it as on the command line", "写法与命令行相同"),
             ) from e
     return values
 
 
-def _all_options() -> set[str]:
-    """Every option that any measuring command has: one config file serves them all."""
+def _all_options() -> dict[str, type]:
+    """Every option that any measuring command has, and the type of its value: one file serves all commands."""
     from cwai_bench.cli import collective, rdma
 
     every = Parser("en", prog="")
-    for part in (common, launching, judging, choosing):
+    for part in (common, launching, judging, choosing, rdma.own, collective.own):
         part(every)
-    rdma.own(every)
-    collective.own(every)
-    return {a.dest for a in every._actions}
 
+    def kind(action: argparse.Action) -> type:
+        if isinstance(action, argparse._StoreTrueAction):
+            return bool
+        return int if action.type is words.positive else str
 
-def read_file(path: Path, what: Text) -> str:
-    """The text of a file that the person named. Raises UsageError naming it."""
-    try:
-        return path.read_text(encoding="utf-8")
-    except OSError as e:
-        raise UsageError(
-            Text("cannot read the {w} {p}: {e}", "无法读取{w} {p}：{e}").fill(w=what, p=path, e=e.strerror),
-            Text("check the path and its permissions", "请检查路径与权限"),
-        ) from e
-    except UnicodeDecodeError as e:
-        raise UsageError(
-            Text("the {w} {p} is not UTF-8 text", "{w} {p} 不是 UTF-8 文本").fill(w=what, p=path),
-            Text("give a text file", "请给出文本文件"),
-        ) from e
+    return {a.dest: kind(a) for a in every._actions if a.dest not in ("help", "config", "mpirun_option")}
 
 
 def store_of(args: argparse.Namespace) -> Path:

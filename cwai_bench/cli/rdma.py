@@ -48,7 +48,7 @@ def main(parser: Parser, argv: Sequence[str], lang: Lang) -> int:
     options.launching(parser)
     options.judging(parser)
     options.common(parser, root=False)
-    args = options.parse(parser, argv, "rdma")
+    args = options.parse(parser, argv)
     from cwai_bench.cli.execute import execute
 
     return execute(args, "rdma", argv, lang, "rdma").exit_code

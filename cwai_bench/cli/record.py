@@ -19,7 +19,7 @@ def main(parser: Parser, argv: Sequence[str], lang: Lang) -> int:
         "directory", metavar="DIR", type=Path, help=Text("a folder that does not exist yet", "一个尚不存在的目录")
     )
     options.common(parser, root=False)
-    args = options.parse(parser, argv, "record")
+    args = options.parse(parser, argv)
     lang = options.lang_of(args, lang)
     directory: Path = args.directory
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):

@@ -29,7 +29,7 @@ def main(parser: Parser, argv: Sequence[str], lang: Lang) -> int:
     parser.add("--no-gate", action="store_true", help=Text("exit 0 whatever the verdict", "无论结论如何都以 0 退出"))
     options.judging(parser)
     options.common(parser, root=False)
-    args = options.parse(parser, argv, "report")
+    args = options.parse(parser, argv)
     lang = options.lang_of(args, lang)
     path = Path(args.run)
     if path.is_file():

@@ -16,7 +16,7 @@ def main(parser: Parser, argv: Sequence[str], lang: Lang) -> int:
     options.launching(parser)
     options.judging(parser)
     options.common(parser)
-    args = options.parse(parser, argv, "run")
+    args = options.parse(parser, argv)
     from cwai_bench.cli.execute import execute
 
     return execute(args, "run", argv, lang, "run").exit_code

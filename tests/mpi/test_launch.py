@@ -224,7 +224,7 @@ def test_a_gate_that_opens_becomes_the_command(lab: Lab, tmp_path: Path) -> None
 
 def test_a_gate_that_stays_shut_does_not_start_it(lab: Lab, tmp_path: Path) -> None:
     criteria = tmp_path / "criteria.toml"
-    criteria.write_text('[items."memory.total"]\nmin = "9999 TiB"\n')
+    criteria.write_text('[criteria]\nmemory.total.min = "9999 TiB"\n')
     started = tmp_path / "started"
     done = lab.run(
         *TOOL,

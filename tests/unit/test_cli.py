@@ -127,7 +127,7 @@ def test_sizes_and_times() -> None:
 
 def test_a_config_file_sets_defaults_and_the_command_line_wins(recorded: Path, tmp_path: Path) -> None:
     config = tmp_path / "config.toml"
-    config.write_text(f'lang = "zh"\nstore = "{tmp_path}/shared"\n[check]\nitems = ["memory.*"]\n')
+    config.write_text(f'[options]\nlang = "zh"\nstore = "{tmp_path}/shared"\nitems = "memory.*"\n')
     done = checked(recorded, tmp_path, "--config", str(config), "--json")
     report = json.loads(done.stdout)
     assert {v["check"].split(".")[0] for v in report["verdicts"]} <= {"memory", "run"}
@@ -137,10 +137,11 @@ def test_a_config_file_sets_defaults_and_the_command_line_wins(recorded: Path, t
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("stroe = 'x'", "did you mean 'store'"),
-        ("store = [", "not valid TOML"),
-        ("budget = 'soon'", "budget"),
-        ("verbose = 3", "true or false"),
+        ("[options]\nstroe = 'x'", "store"),
+        ("[options]\nstore = [", "not valid TOML"),
+        ("[options]\nbudget = 'soon'", "budget"),
+        ("[options]\nverbose = 3", "true or false"),
+        ("[optoins]\n", "optoins"),
     ],
 )
 def test_a_wrong_config_file_is_refused(
@@ -225,7 +226,7 @@ def test_a_killed_run_lists_as_partial_and_still_renders(recorded: Path, tmp_pat
 def test_an_old_run_is_judged_by_new_rules(recorded: Path, tmp_path: Path) -> None:
     first = checked(recorded, tmp_path, "--items", "memory.total")
     criteria = tmp_path / "criteria.toml"
-    criteria.write_text('[items."memory.total"]\nmin = "9999 TiB"\n')
+    criteria.write_text('[criteria]\nmemory.total.min = "9999 TiB"\n')
     store = ["--store", str(tmp_path / "store")]
     again = cwai("report", "last", *store, "--criteria", str(criteria), spool=tmp_path / "spool")
     assert (first.returncode, again.returncode) != (1, 1)
