@@ -362,7 +362,7 @@ def consistency_check(
     return register
 
 
-YOURS = Text("what the criteria file says (in {u})", "由判据文件给定（单位：{u}）")
+YOURS = Text("what the criteria file says (unit: {u})", "由判据文件给定（单位：{u}）")
 UNIT_NAMES: dict[str, Text] = {
     "B": Text("bytes", "字节"),
     "bit/s": Text("bits per second", "比特每秒"),
