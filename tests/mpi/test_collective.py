@@ -1,0 +1,129 @@
+"""The native sweep on two and three real ranks: right answers pass, wrong ones are found where they are."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cwai_bench.errors import UsageError
+from cwai_bench.model import LeftOut, ProbeSpec
+from cwai_bench.plan import Choice, make_plan
+from cwai_bench.probes import Options, World
+from cwai_bench.probes.collective import OPERATIONS, sizes_of
+
+MPIRUN = Path(sysconfig.get_path("scripts")) / "mpirun"
+
+
+@pytest.fixture(scope="module", params=[2, 3])
+def ranks(request: pytest.FixtureRequest) -> list[dict[str, Any]]:
+    program = Path(__file__).with_name("collective_program.py")
+    command = [MPIRUN, "-np", str(request.param), "--map-by", ":OVERSUBSCRIBE", "--mca", "mpi_yield_when_idle", "1"]
+    allow = ("OMPI_ALLOW_RUN_AS_ROOT", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "PRTE_ALLOW_RUN_AS_ROOT")
+    env = {**os.environ, **dict.fromkeys((*allow, "PRTE_ALLOW_RUN_AS_ROOT_CONFIRM"), "1")}
+    done = subprocess.run([*command, sys.executable, program], env=env, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    found = sorted((json.loads(line) for line in done.stdout.splitlines()), key=lambda r: int(r["rank"]))
+    assert len(found) == request.param
+    return found
+
+
+@pytest.mark.mpi
+def test_every_operation_type_and_size_is_right_on_every_rank(ranks: list[dict[str, Any]]) -> None:
+    blocks = len(ranks)
+    for rank in ranks:
+        assert len(rank["points"]) == 7 * 3 * 4
+        for name, (size, count, iterations, wrong, first_bad, shortest) in rank["points"].items():
+            operation, dtype, wanted = name.split()
+            unit = 8 if dtype == "float64" else 4
+            per_call = blocks if operation in ("all_gather", "reduce_scatter", "alltoall") else 1
+            assert (wrong, first_bad) == (0, -1), name
+            assert size == count * unit * per_call, name
+            assert count == max(1, int(wanted) // unit // per_call), name
+            assert 5 <= iterations <= 20, name
+            assert 0 < shortest < 1, name
+
+
+@pytest.mark.mpi
+def test_all_ranks_did_equally_many_iterations(ranks: list[dict[str, Any]]) -> None:
+    for name in ranks[0]["points"]:
+        assert len({rank["points"][name][2] for rank in ranks}) == 1, name
+    assert all(rank["given"] == [7, 3] for rank in ranks)
+
+
+@pytest.mark.mpi
+def test_a_wrong_sum_is_found_with_its_place(ranks: list[dict[str, Any]]) -> None:
+    for rank in ranks:
+        for operation in ("all_reduce", "reduce_scatter"):
+            wrong, first_bad, count = rank["bad"][operation]
+            assert wrong == count, operation
+            assert first_bad == 0
+    assert ranks[0]["bad"]["reduce"][0] == 1024
+    assert all(rank["bad"]["reduce"][0] == 0 for rank in ranks[1:]), "only the root of a reduce has an answer"
+
+
+@pytest.mark.mpi
+def test_what_is_no_operation_is_refused(ranks: list[dict[str, Any]]) -> None:
+    for rank in ranks:
+        assert rank["refused"]["operation"][0] == "UsageError"
+        assert "all_reduced" in rank["refused"]["operation"][1]
+        assert "float8" in rank["refused"]["dtype"][2]
+
+
+# ------------------------------------------------------------------------------------ the plan of it
+
+
+def test_sizes_double_from_the_smallest_to_the_largest() -> None:
+    assert sizes_of(Options(min_bytes=8, max_bytes=64)) == [8, 16, 32, 64]
+    assert sizes_of(Options(min_bytes=8, max_bytes=100, step_factor=4)) == [8, 32]
+    assert len(sizes_of(Options())) == 24
+    with pytest.raises(UsageError, match="larger than"):
+        sizes_of(Options(min_bytes=64, max_bytes=8))
+    with pytest.raises(UsageError, match="at least 2"):
+        sizes_of(Options(step_factor=1))
+
+
+def test_the_factors_are_those_of_nccl_tests() -> None:
+    assert {name: o.factor(4) for name, o in OPERATIONS.items()} == {
+        "all_reduce": 1.5,
+        "all_gather": 0.75,
+        "reduce_scatter": 0.75,
+        "broadcast": 1.0,
+        "alltoall": 0.75,
+        "reduce": 1.0,
+        "sendrecv": 1.0,
+    }
+
+
+def test_one_rank_is_left_out_of_a_run_and_refused_by_the_sweep() -> None:
+    alone = World(1, ("n1",), False)
+    plan = make_plan(Choice("run", items=("mpi.*",)), alone)
+    assert [item.reason_code for item in plan.left_out] == ["one_rank"] * 7
+    with pytest.raises(UsageError, match="two ranks"):
+        make_plan(Choice("collective"), alone)
+
+
+def test_a_budget_leaves_out_what_does_not_fit() -> None:
+    world = World(2, ("n1",), True)
+    whole = make_plan(Choice("collective"), world)
+    short = make_plan(Choice("collective", budget=whole.expected / 2), world)
+    assert 0 < len(short.probes) < len(whole.probes) == 7
+    assert short.expected <= whole.expected / 2
+    assert {item.what for item in short.left_out} == {s.id for s in whole.probes} - {s.id for s in short.probes}
+
+
+def test_unknown_operations_are_refused() -> None:
+    with pytest.raises(UsageError, match="all_reduced"):
+        make_plan(Choice("collective", options=Options(operations=("all_reduced",))), World(2, ("n1",), True))
+
+
+def test_specs_carry_their_deadline() -> None:
+    plan = make_plan(Choice("collective", options=Options(item_timeout=9.0)), World(2, ("n1",), True))
+    assert {spec.deadline for spec in plan.probes} == {9.0}
+    assert all(isinstance(spec, ProbeSpec) and not isinstance(spec, LeftOut) for spec in plan.probes)
