@@ -852,7 +852,8 @@ def _gate(
         status, code = Status.UNKNOWN, 3
     else:
         status, code = (Status.WARN if warned or unknown else Status.PASS), 0
-        done = Text("items passed: {n}", "{n} 项通过").fill(n=len(judged) - len(warned))
+        passed = {v.check for v in required if v.status is Status.PASS} - {v.check for v in warned + unknown}
+        done = Text("items passed: {n}", "{n} 项通过").fill(n=len(passed))
         because.insert(0, done)
         if unknown:
             because.insert(1, Text("items not known were allowed", "已允许未知项"))

@@ -263,14 +263,17 @@ def show_plan(plan: Plan, args: argparse.Namespace, lang: Lang) -> None:
 
         sys.stdout.write(msgspec.json.format(msgspec.json.encode(plan), indent=1).decode() + "\n")
         return
+    from cwai_bench.launch.rank import label
+
     lines = [
         Text("expected time: {s:.0f} s", "预计时长：{s:.0f} 秒").fill(s=plan.expected).to(lang),
-        Text("{n} checks: {c}", "{n} 项检查：{c}").fill(n=len(plan.checks), c=", ".join(plan.checks) or "-").to(lang),
+        Text("{n} checks (-v lists them)", "{n} 项检查（-v 列出）").fill(n=len(plan.checks)).to(lang),
+        *(f"  {check}" for check in plan.checks if args.verbose),
         Text("{n} probes:", "{n} 项探测：").fill(n=len(plan.probes)).to(lang),
     ]
     for spec in plan.probes:
-        parameters = " ".join(f"{k}={v}" for k, v in spec.parameters.items())
-        lines.append(f"  {spec.id:<28} {spec.expected:5.1f} s  {spec.info.title.to(lang)}  {parameters}")
+        shown = " ".join(f"{k}={v}" for k, v in spec.parameters.items() if args.verbose)
+        lines.append(f"  {spec.id:<22} {spec.expected:5.1f} s  {label(spec).to(lang)} {shown}".rstrip())
     if plan.left_out:
         lines.append(Text("left out:", "不执行：").to(lang))
         lines += [f"  {item.what:<28} {item.reason.to(lang)}" for item in plan.left_out]

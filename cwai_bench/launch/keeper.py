@@ -210,9 +210,7 @@ class Merger:
         return [p for p in self.opening.roster if p.node] if self.opening else []
 
     def complete(self) -> bool:
-        return self.opening is not None and all(
-            p.id in self.arrived or p.id in self.gone for p in self.expected()
-        )
+        return self.opening is not None and all(p.id in self.arrived or p.id in self.gone for p in self.expected())
 
     async def wait(self, deadline: Callable[[], float]) -> None:
         """Until all journals are in, or ``deadline()`` (monotonic, asked again and again) has passed."""

@@ -22,6 +22,8 @@ from cwai_bench.launch.order import Front, Opening, Order, Outcome, Peer
 from cwai_bench.model import FactsRecord, Measurement, Plan, ProbeSpec, RankEvent, RunHeader, Subject
 from cwai_bench.plan import Choice, make_plan
 from cwai_bench.probes import PROBES, Context, World
+from cwai_bench.render import labels
+from cwai_bench.render.units import size
 from cwai_bench.text import Text, plain
 
 START_SECONDS = 120.0
@@ -146,10 +148,10 @@ def _work(task: Task, told: world.Launched, link: Link, progress: Progress) -> G
     for spec in plan.probes:
         number += 1
         if loud:
-            progress.begin(number, total, spec.info.title, spec.expected)
+            progress.begin(number, total, label(spec), spec.expected)
         _measure(spec, group, node, link)
         if loud:
-            progress.end(number, total, spec.info.title)
+            progress.end(number, total, label(spec))
     link.at("finish", MEET_SECONDS)
     if group.comm is not None:
         world.finish_mpi()
@@ -288,6 +290,18 @@ def _measure(spec: ProbeSpec, group: Group, node: str, link: Link) -> None:
         )
     group.barrier()
     link.record(_event(group, node, "item_end", spec.id))
+
+
+_WAYS = {"one-way": labels.ONE_WAY, "two-way": labels.TWO_WAY}
+
+
+def label(spec: ProbeSpec) -> Text:
+    """The probe's title with what tells its specs apart."""
+    given = spec.parameters
+    told = [size(int(given["bytes"]))] if "bytes" in given else []
+    told += [f"×{given['streams']}"] if given.get("streams", 1) != 1 else []
+    parts = [spec.info.title, *map(plain, told), *filter(None, [_WAYS.get(str(given.get("direction")))])]
+    return Text(" ".join(p.en for p in parts), " ".join(p.zh for p in parts))
 
 
 def _event(group: Group, node: str, state: Any, item: str) -> RankEvent:
