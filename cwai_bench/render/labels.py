@@ -218,6 +218,8 @@ FOOT = Text(
     "由 cwai-bench 生成。本文件包含中英文，无需联网，不会向任何地址发送请求。",
 )
 ALL_NODES = Text("all {n} nodes", "全部 {n} 个节点")
+ALL_RANKS = Text("all {n} ranks", "全部 {n} 个进程")
+MORE_RESULTS = Text("{n} more results: see report.json", "另有 {n} 条结果，见 report.json")
 GATE_CASE = Text("verdict of the run", "本次运行的总体结论")
 ATTENTION = Text("Needs attention", "需要关注")
 CODE_MEANS = Text("exit code {code}: {meaning}", "退出码 {code}：{meaning}")
@@ -278,6 +280,7 @@ ALL_PAIRS = Text(
 )
 TIMELINE = Text("Ranks to which something happened, from the start of the run", "发生异常的进程（自运行开始）")
 DATA_SIZE = Text("Data size", "数据大小")
+RANKS_MISSING = Text("only {n} of {m} ranks came to the end of it", "{m} 个进程中仅 {n} 个完成")
 BYTES = Text("Bytes", "字节数")
 AVERAGE_TIME = Text("Average time (us)", "平均耗时（us）")
 ALGORITHM_BANDWIDTH = Text("Algorithm bandwidth (GB/s)", "算法带宽（GB/s）")
@@ -287,8 +290,8 @@ SHORTEST = Text("Shortest: rank, p50", "最短：进程、p50")
 CHECK_RESULT = Text("Check result", "校验结果")
 GBYTES = plain("GB/s")
 OPERATION = Text(
-    "{operation}: {ranks} ranks on {nodes} nodes, {smallest} to {largest}, {iterations} iterations, {warmups} warm-ups",
-    "{operation}：{nodes} 个节点 {ranks} 个进程，{smallest} 至 {largest}，迭代 {iterations} 次，预热 {warmups} 次",
+    "{operation} ({library}): {ranks} on {nodes}, {smallest} to {largest}, {iterations} iterations, {warmups} warm-ups",
+    "{operation}（{library}）：{nodes}、{ranks}，{smallest} 至 {largest}，迭代 {iterations} 次，预热 {warmups} 次",
 )
 OPERATION_FIGURES = Text(
     "algorithm {algorithm} GB/s, bus {bus} GB/s at {large}; p50 {time} us at {small}",

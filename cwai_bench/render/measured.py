@@ -18,8 +18,8 @@ from cwai_bench.text import Text, plain
 
 HEATMAP_LIMIT = 32
 """Nodes (or NICs) up to which the picture of all pairs is drawn; beyond, the table says it."""
-ROWS_OPEN = 24
-"""Rows up to which a table of pairs is shown open."""
+ROWS_OPEN = 12
+"""Rows up to which a table is shown open, where a format can fold."""
 RANGES_LIMIT = 40
 """Rows up to which the picture of all pairs' spread is drawn."""
 
@@ -284,13 +284,14 @@ def _heatmap(
     at: str,
 ) -> list[Figure]:
     pairs = {_ends(m): pick(s) for m, s in good if "→" in m.subject.id}
-    names = sorted({end for pair in pairs for end in pair}, key=natural)
-    if not 2 < len(names) <= HEATMAP_LIMIT or len(pairs) <= len(names):  # of a ring the other picture says it all
+    clients = sorted({client for client, _ in pairs}, key=natural)
+    servers = sorted({server for _, server in pairs}, key=natural)
+    most = max(len(clients), len(servers), 0)
+    if len({*clients, *servers}) <= 2 or most > HEATMAP_LIMIT or len(pairs) <= most:  # a ring is better told by rows
         return []
-    place = {name: i for i, name in enumerate(names)}
-    values = {(place[client], place[server]): value for (client, server), value in pairs.items()}
+    values = {(clients.index(client), servers.index(server)): value for (client, server), value in pairs.items()}
     caption = labels.ALL_PAIRS.fill(metric=metric, unit=unit, size=at)
-    return [Figure(caption, chart.heatmap(names, names, values, show), wide=True)]
+    return [Figure(caption, chart.heatmap(clients, servers, values, show), wide=True)]
 
 
 # ----------------------------------------------------------------------------------------- collectives
@@ -337,8 +338,16 @@ def _point(size: int, found: list[Measurement]) -> _Point:
     whole = [m for m in found if m.subject.kind != "rank"] or ranks
     stats = [s for s in map(_stats, whole) if s is not None]
     factors = {float(v) for m in found if isinstance(v := m.parameters.get("bus_factor"), int | float)}
+    return _Point(size, ranks, _over_ranks(stats), factors.pop() if factors else None, _outcome_of_all(found, ranks))
+
+
+def _outcome_of_all(found: list[Measurement], ranks: list[Measurement]) -> Cell:
+    """Of the worst rank; ranks that delivered nothing (they died, or ran out of time) are worse than any."""
+    world = max((_number(m, "ranks") or 0 for m in found), default=0)
+    if ranks and len(ranks) < world:
+        return Cell(labels.RANKS_MISSING.fill(n=len(ranks), m=world), bad=True)
     bad = [m for m in found if _broken(m)]
-    return _Point(size, ranks, _over_ranks(stats), factors.pop() if factors else None, _outcome((bad or found)[0]))
+    return _outcome((bad or found)[0])
 
 
 def _over_ranks(stats: list[Stats]) -> Stats | None:
@@ -379,7 +388,7 @@ def _operation_table(operation: str, points: list[_Point]) -> Table:
         longest, shortest = _extremes(point)
         cells = [units.size(point.size), str(point.size), *times, _rate(point.algorithm), _rate(point.bus)]
         rows.append(Row([*map(Cell, cells), Cell(longest), Cell(shortest), point.outcome], bad=point.outcome.bad))
-    return Table(_operation_title(operation, points), columns, rows)
+    return Table(_operation_title(operation, points), columns, rows, folded=len(rows) > ROWS_OPEN)
 
 
 def _operation_title(operation: str, points: list[_Point]) -> Text:
@@ -388,8 +397,10 @@ def _operation_title(operation: str, points: list[_Point]) -> Text:
     warmups = sorted({m.warmup for m in ms})
     return labels.OPERATION.fill(
         operation=operation,
-        ranks=len({m.rank for m in ms}),
-        nodes=len({m.node for m in ms}),
+        library=", ".join(sorted({word for m in ms for word in (_word(m, "library"), _word(m, "dtype")) if word}))
+        or "–",
+        ranks=labels.counted(len({m.rank for m in ms}), *labels.RANK_COUNT),
+        nodes=labels.counted(len({m.node for m in ms}), *labels.NODE_COUNT),
         smallest=units.size(points[0].size),
         largest=units.size(points[-1].size),
         iterations=_span(counts),

@@ -22,6 +22,8 @@ _STYLE = {
     Status.NA: "cyan",
 }
 
+RESULTS_SHOWN = 6
+"""Results of one item, likewise."""
 ITEMS_SHOWN = 30
 """Items that need attention are shown up to this many; the rest are counted."""
 
@@ -88,12 +90,13 @@ def _item(console: Console, item: Item, lang: Lang) -> None:
     if not item.required:
         head.append(f"  ({labels.OPTIONAL.to(lang)})", style="dim")
     _labelled(console, Line(f"{item.status.value:<8}", style=_STYLE[item.status]), head)
-    for result in item.results:
-        if result.status not in (Status.FAIL, Status.UNKNOWN, Status.WARN):
-            continue
+    bad = [result for result in item.results if result.status in (Status.FAIL, Status.UNKNOWN, Status.WARN)]
+    for result in bad[:RESULTS_SHOWN]:
         mark = "" if result.status is item.status else result.status.value
         found = labels.AT.fill(where=result.where, what=result.brief) if result.where.en else result.brief
         _block(console, [(f"{mark:<8}", _STYLE[result.status], found.to(lang))])
+    if len(bad) > RESULTS_SHOWN:
+        _block(console, [(" " * 8, "", labels.AND_MORE.fill(n=len(bad) - RESULTS_SHOWN).to(lang))])
     if item.status in (Status.FAIL, Status.WARN):
         _block(console, [(" " * 8 + "→ ", "dim", item.suggestion.to(lang))])
 

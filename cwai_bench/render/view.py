@@ -38,6 +38,12 @@ EVIDENCE_SHOWN = 4
 """Pieces of evidence shown for one result: nodes that answered alike look alike; report.json has them all."""
 
 
+PASSED_APART = 4
+"""Results that passed are shown one by one up to this many."""
+RESULTS_SHOWN = 200
+"""Results shown of one item; report.json has them all."""
+
+
 @dataclass(frozen=True)
 class Fact:
     """``aside`` follows the value, on a line of its own where the line is short."""
@@ -109,6 +115,8 @@ class Item:
     suggestion: Text
     action: Text
     results: list[Result]
+    results_note: Text | None
+    """Says how many results are not shown here."""
     groups: list[Group]
     attention: bool
 
@@ -255,8 +263,8 @@ def _items(report: Report) -> list[Item]:
     known = {info.id: info for info in report.checks}
     for check, verdicts in by_check.items():  # a verdict is shown even when the report does not say what it is of
         known.setdefault(check, _undescribed(check, verdicts[0].kind))
-    nodes = frozenset(node.name for node in report.nodes)
-    items = [_item(info, by_check.get(id, []), report.baseline, nodes) for id, info in known.items()]
+    everybody = Everybody(frozenset(node.name for node in report.nodes), report.world_size)
+    items = [_item(info, by_check.get(id, []), report.baseline, everybody) for id, info in known.items()]
     return sorted(items, key=lambda item: (WORST_FIRST.index(item.status), not item.required))
 
 
@@ -267,17 +275,19 @@ def _undescribed(check: str, kind: ItemKind) -> CheckInfo:
     )
 
 
-def _item(info: CheckInfo, verdicts: list[Verdict], baseline: str | None, all_nodes: frozenset[str]) -> Item:
+def _item(info: CheckInfo, verdicts: list[Verdict], baseline: str | None, everybody: Everybody) -> Item:
     alike: dict[bytes, list[Verdict]] = defaultdict(list)
     for v in verdicts:
         same = (v.status, v.observed, v.expected, v.detail, v.reason_code, v.action, v.hint)
         alike[msgspec.json.encode(same)].append(v)
-    results = [_result(vs, all_nodes) for vs in alike.values()]
+    results = [_result(vs, everybody) for vs in _fewer(list(alike.values()))]
     results.sort(key=lambda r: (WORST_FIRST.index(r.status), -r.count))
     # With no verdict at all nothing is known of it, whatever the reason: it must not read as passed.
     status = results[0].status if results else Status.UNKNOWN
     worst = [v for v in verdicts if v.status is status]
     attention = status in (Status.FAIL, Status.UNKNOWN, Status.WARN)
+    required = _required(info, verdicts, baseline)
+    more = max(0, len(results) - RESULTS_SHOWN)
     return Item(
         id=info.id,
         title=info.title,
@@ -285,21 +295,39 @@ def _item(info: CheckInfo, verdicts: list[Verdict], baseline: str | None, all_no
         status=status,
         baseline=_baseline(info.kind, baseline),
         compared=info.kind is ItemKind.CONSISTENCY,
-        required=info.required,
+        required=required,
         weight=labels.WEIGHT.fill(
-            severity=labels.SEVERITY[info.severity], required=labels.REQUIRED if info.required else labels.OPTIONAL
+            severity=labels.SEVERITY[info.severity], required=labels.REQUIRED if required else labels.OPTIONAL
         ),
-        where=where([v.subject for v in worst], all_nodes),
+        where=where([v.subject for v in worst], everybody),
         brief=results[0].brief if results else labels.NO_VERDICT,
         brief_shown=attention,
         method=info.method,
         criterion=info.criterion,
         suggestion=info.suggestion,
         action=_action(worst) if attention else labels.ACTION[Action.NONE],
-        results=results,
+        results=results[:RESULTS_SHOWN],
+        results_note=labels.MORE_RESULTS.fill(n=more) if more else None,
         groups=_groups(verdicts),
         attention=attention,
     )
+
+
+def _fewer(alike: list[list[Verdict]]) -> list[list[Verdict]]:
+    """Where nodes or ranks passed with a different value each (an uptime, a time measured) they are one result."""
+    passed = [vs for vs in alike if vs[0].status is Status.PASS]
+    if len(passed) <= PASSED_APART:
+        return alike
+    return [[v for vs in passed for v in vs], *(vs for vs in alike if vs[0].status is not Status.PASS)]
+
+
+def _required(info: CheckInfo, verdicts: list[Verdict], baseline: str | None) -> bool:
+    """As the gate has it: an item across nodes counts with a baseline, a configurable one with a criterion."""
+    if info.kind is ItemKind.CONSISTENCY:
+        return baseline is not None
+    if info.kind is ItemKind.CONFIGURABLE:
+        return any(v.reason_code != "no_criterion" for v in verdicts)
+    return info.required
 
 
 def _action(verdicts: list[Verdict]) -> Text:
@@ -314,16 +342,16 @@ def _baseline(kind: ItemKind, baseline: str | None) -> Text:
     return labels.NO if baseline is None else labels.YES_NAMED.fill(name=baseline)
 
 
-def _result(verdicts: list[Verdict], all_nodes: frozenset[str]) -> Result:
+def _result(verdicts: list[Verdict], everybody: Everybody) -> Result:
     v = verdicts[0]
     proofs = _proofs(verdicts)
     more = max(0, len(proofs) - EVIDENCE_SHOWN)
     return Result(
         status=v.status,
-        where=where([w.subject for w in verdicts], all_nodes),
+        where=where([w.subject for w in verdicts], everybody),
         count=len(verdicts),
         brief=_brief(v),
-        observed=v.observed,
+        observed=_span_of({w.observed for w in verdicts}),
         expected=v.expected,
         detail=v.detail,
         reason=labels.REASON.get(v.reason_code),
@@ -332,6 +360,12 @@ def _result(verdicts: list[Verdict], all_nodes: frozenset[str]) -> Result:
         proofs=proofs[:EVIDENCE_SHOWN],
         proofs_note=labels.MORE_EVIDENCE.fill(n=more) if more else None,
     )
+
+
+def _span_of(observed: set[str]) -> str:
+    """The one value, or the first and the last of several."""
+    ordered = sorted(observed, key=natural)
+    return ordered[0] if len(ordered) == 1 else f"{ordered[0]} … {ordered[-1]}"
 
 
 def _proofs(verdicts: list[Verdict]) -> list[Proof]:
@@ -354,28 +388,43 @@ def _brief(v: Verdict) -> Text:
     return v.detail or labels.REASON.get(v.reason_code, plain(""))
 
 
-def where(subjects: list[Subject], all_nodes: frozenset[str]) -> Text:
-    """The subjects as a folded set, or the words "all n nodes"."""
-    of_all = all(s.kind == "node" for s in subjects) and {s.id for s in subjects} == all_nodes
-    if len(all_nodes) > 2 and (of_all or [(s.kind, s.id) for s in subjects] == [("group", "all")]):
-        return labels.ALL_NODES.fill(n=len(all_nodes))
-    if [(s.kind, s.id) for s in subjects] == [("group", "all")]:
-        return plain(fold(sorted(all_nodes, key=natural)))
+@dataclass(frozen=True)
+class Everybody:
+    """Of whom a run is: when all of them are meant, that is said instead of a long list."""
+
+    nodes: frozenset[str]
+    ranks: int
+
+
+def where(subjects: list[Subject], everybody: Everybody) -> Text:
+    """The subjects as a folded set, or "all n nodes", "all n ranks"."""
+    ids = {s.id for s in subjects}
+    kinds = {s.kind for s in subjects}
+    if kinds == {"group"} and ids == {"all"}:
+        subjects, ids, kinds = [Subject("node", n) for n in everybody.nodes], set(everybody.nodes), {"node"}
+    if kinds == {"node"} and ids == everybody.nodes and len(ids) > 2:
+        return labels.ALL_NODES.fill(n=len(ids))
+    if kinds == {"rank"} and len(ids) == everybody.ranks > 2:
+        return labels.ALL_RANKS.fill(n=len(ids))
     return plain(folded(subjects))
 
 
 def folded(subjects: Iterable[Subject]) -> str:
-    """The folded set of subjects: ``node[1-8]``, ``node[1-8]/eth0``, ``node1→node2,node2→node3``."""
-    by_part: dict[str, list[str]] = defaultdict(list)
-    others: list[str] = []
+    """The folded set of subjects: ``node[1-8]``, ``node[1-8]/eth0``, ``node1/rank[0-3]``, ``node1→node2``."""
+    by_part: dict[str, set[str]] = defaultdict(set)
+    ranks: dict[str, set[str]] = defaultdict(set)
+    links: set[str] = set()
     for subject in subjects:
         node, slash, part = subject.id.partition("/")
-        if subject.kind != "link":
-            by_part[slash + part].append(node)
+        if subject.kind == "link":
+            links.add(subject.id)
+        elif subject.kind == "rank" and part:
+            ranks[node].add(part)
         else:
-            others.append(subject.id)
-    sets = [fold(sorted(set(nodes), key=natural)) + part for part, nodes in by_part.items()]
-    return ",".join(sets + sorted(set(others), key=natural))
+            by_part[slash + part].add(node)
+    sets = [fold(sorted(nodes, key=natural)) + part for part, nodes in by_part.items()]
+    sets += [f"{node}/{fold(sorted(parts, key=natural))}" for node, parts in ranks.items()]
+    return ",".join(sets + sorted(links, key=natural))
 
 
 def _groups(verdicts: list[Verdict]) -> list[Group]:

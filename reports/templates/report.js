@@ -47,7 +47,7 @@
   // Paper cannot be unfolded.
   let closed = [];
   addEventListener("beforeprint", () => {
-    closed = items.filter((item) => !item.open);
+    closed = all("details:not([open])");
     for (const item of closed) item.open = true;
   });
   addEventListener("afterprint", () => { for (const item of closed) item.open = false; });

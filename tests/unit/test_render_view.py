@@ -27,6 +27,7 @@ from cwai_bench.model import (
     NodeRecord,
     Plan,
     RankEvent,
+    ReasonCode,
     Report,
     Severity,
     Status,
@@ -160,6 +161,42 @@ def test_nodes_that_came_out_alike_are_one_result_with_one_piece_of_evidence() -
     ]
 
 
+def test_many_values_that_passed_are_one_result_and_failures_never_are() -> None:
+    verdicts = [verdict("a", f"node{i}", Status.PASS, f"{i} s") for i in range(1, 11)]
+    verdicts += [verdict("a", f"node{i}", Status.FAIL, f"{i} s") for i in range(11, 18)]
+    found = items(report([info("a")], verdicts, nodes=17))["a"]
+    assert [(r.status, r.where.en, r.observed) for r in found.results] == [
+        *((Status.FAIL, f"node{i}", f"{i} s") for i in range(11, 18)),
+        (Status.PASS, "node[1-10]", "1 s … 10 s"),
+    ]
+
+
+def test_results_beyond_what_is_shown_are_counted() -> None:
+    found = items(report([info("a")], [verdict("a", f"node{i}", Status.FAIL, str(i)) for i in range(230)]))["a"]
+    assert len(found.results) == 200
+    assert found.results_note is not None
+    assert found.results_note.en.startswith("30 more")
+
+
+@pytest.mark.parametrize(
+    ("kind", "baseline", "reason_code", "required"),
+    [
+        (ItemKind.NODE, None, "", True),
+        (ItemKind.CONSISTENCY, None, "no_baseline", False),
+        (ItemKind.CONSISTENCY, "node1", "", True),
+        (ItemKind.CONFIGURABLE, None, "no_criterion", False),
+        (ItemKind.CONFIGURABLE, None, "", True),
+    ],
+)
+def test_an_item_is_required_as_the_gate_has_it(
+    kind: ItemKind, baseline: str | None, reason_code: ReasonCode, required: bool
+) -> None:
+    found = verdict("a", "node1", Status.FAIL, kind=kind, reason_code=reason_code)
+    made = report([info("a", kind, required=kind is ItemKind.NODE)], [found], baseline=baseline)
+    assert items(made)["a"].required is required
+    assert ("(not required)" in render.summary(made, "en")) is not required
+
+
 def test_evidence_beyond_what_is_shown_is_counted() -> None:
     verdicts = [verdict("a", f"node{i}", Status.PASS, evidence=[Evidence("s", str(i))]) for i in range(7)]
     (result,) = items(report([info("a")], verdicts))["a"].results
@@ -177,6 +214,8 @@ def test_evidence_beyond_what_is_shown_is_counted() -> None:
         ([Subject("nic", "node1/eth0"), Subject("nic", "node2/eth0"), Subject("nic", "node2/eth1")],
          "node[1-2]/eth0,node2/eth1"),
         ([Subject("rank", "node2/rank1")], "node2/rank1"),
+        ([Subject("rank", f"node{i // 2}/rank{i}") for i in (2, 3)], "node1/rank[2-3]"),
+        ([Subject("rank", f"node{i}/rank{i}") for i in range(3)], "all 3 ranks"),
         ([Subject("link", "node2→node1"), Subject("link", "node1→node2")], "node1→node2,node2→node1"),
     ],
 )  # fmt: skip
