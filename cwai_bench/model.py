@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from enum import Enum
-from typing import Literal, Union
+from typing import Literal
 
 import msgspec
 
@@ -23,7 +23,7 @@ from cwai_bench.text import Text
 
 SCHEMA_VERSION = 1
 
-Scalar = Union[bool, int, float, str]
+Scalar = bool | int | float | str
 
 
 class Status(str, Enum):
@@ -316,7 +316,7 @@ class NodeEnd(msgspec.Struct, frozen=True, tag="end", tag_field="type"):
     interrupted: int = 0
 
 
-Record = Union[RunHeader, FactsRecord, Measurement, RankEvent, NodeEnd]
+Record = RunHeader | FactsRecord | Measurement | RankEvent | NodeEnd
 
 
 class NodeRecord(msgspec.Struct, frozen=True):

@@ -38,9 +38,9 @@ def main() -> None:
         point = wrong.measure(operation=operation, bytes=4096, iterations=3)
         bad[operation] = [point.wrong, point.first_bad, point.count]
     refused = {}
-    for name, values in {"operation": {"operation": "all_reduced"}, "dtype": {"dtype": "float8"}}.items():
+    for name, operation, dtype in (("operation", "all_reduced", "float32"), ("dtype", "all_reduce", "float8")):
         try:
-            right.measure(**{"operation": "all_reduce", "bytes": 8, **values})
+            right.measure(operation=operation, dtype=dtype, bytes=8)
         except CwaiError as e:
             refused[name] = [type(e).__name__, e.message.en, e.message.zh]
     given = right.measure(operation="broadcast", bytes=64, iterations=7, warmup=3)
