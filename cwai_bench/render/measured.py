@@ -7,10 +7,10 @@ known form is shown all the same, in a table of statistics.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from cwai_bench.model import Measurement, Report, Stats, stats_of
+from cwai_bench.model import Measurement, Report, Scalar, Stats, stats_of
 from cwai_bench.render import chart, labels, units
 from cwai_bench.render.nodeset import natural
 from cwai_bench.render.table import Cell, Column, Figure, Row, Section, Table
@@ -33,6 +33,19 @@ def sections(report: Report) -> list[Section]:
     other = [m for m in rest if m not in bandwidth and m not in latency]
     found = [_network(bandwidth, latency), _collectives(collective), _other(other)]
     return [section for section in found if section is not None]
+
+
+def parameters(given: Mapping[str, Scalar]) -> str:
+    """Parameters in a line: ``bytes=1 MiB, streams=4, verify=true``; those left empty say nothing."""
+    return ", ".join(f"{name}={shown(name, value)}" for name, value in given.items() if value != "")
+
+
+def shown(name: str, value: Scalar) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return f"{value:g}"
+    return units.size(value) if isinstance(value, int) and name.endswith("bytes") else str(value)
 
 
 def _stats(m: Measurement) -> Stats | None:
@@ -73,20 +86,18 @@ def _figures(m: Measurement, show: Callable[[float], str], picks: Sequence[Calla
 _DIRECTION = {
     "one-way": labels.ONE_WAY,
     "two-way": labels.TWO_WAY,
-    "both": labels.TWO_WAY,
+    "round-trip": labels.ROUND_TRIP,
 }
 
 
 def _ends(m: Measurement) -> tuple[str, str]:
-    """Sender and receiver, each ``node`` or ``node/NIC``."""
-    client, arrow, server = m.subject.id.partition("→")
-    if not arrow:
-        return m.subject.id, m.subject.id
+    """Sender and receiver, each ``node`` or ``node/NIC``; within one node both are it."""
+    client, _, server = m.subject.id.partition("→")
 
     def end(name: str, nic: str) -> str:
         return f"{name}/{nic}" if nic and "/" not in name else name
 
-    return end(client, _word(m, "client_nic")), end(server, _word(m, "server_nic"))
+    return end(client, _word(m, "client_nic")), end(server or client, _word(m, "server_nic"))
 
 
 def _network(bandwidth: list[Measurement], latency: list[Measurement]) -> Section | None:
@@ -136,15 +147,25 @@ def _bandwidth_table(ms: list[Measurement]) -> Table:
         Column(labels.AVERAGE_GBPS, numeric=True),
         Column(labels.PEAK_GBPS, numeric=True),
         Column(labels.LOWEST_GBPS, numeric=True),
+        Column(labels.LINK_GBPS, numeric=True),
         Column(labels.SAMPLES, numeric=True),
         Column(labels.DATA, words=True),
     ]
     picks = (lambda s: s.mean, lambda s: s.max, lambda s: s.min)
     rows = [
-        Row([*_pair_cells(m), *_figures(m, units.gigabits, picks), _count(m), _outcome(m)], bad=_broken(m))
+        Row(
+            [*_pair_cells(m), *_figures(m, units.gigabits, picks), _link_speed(m), _count(m), _outcome(m)],
+            bad=_broken(m),
+        )
         for m in _in_order(ms)
     ]
     return Table(labels.BANDWIDTH, columns, rows, folded=len(rows) > ROWS_OPEN)
+
+
+def _link_speed(m: Measurement) -> Cell:
+    """What the slower of the two NICs is rated at, where its driver says so."""
+    speed = _number(m, "link_speed")
+    return Cell("–" if speed is None else units.short(speed * 8 / 1e9))
 
 
 def _latency_table(ms: list[Measurement]) -> Table:
@@ -188,21 +209,25 @@ def _headlines(
     ms: list[Measurement], what: Text, show: Callable[[float], str], unit: str, *, highest: bool
 ) -> list[tuple[Text, Text]]:
     """The best average (bandwidth) or median (latency) of each metric, and where it was."""
-    best: dict[str, tuple[float, Measurement]] = {}
+    best: dict[tuple[str, str], tuple[float, Measurement]] = {}
     for m in ms:
         stats = _stats(m)
         if stats is None or _broken(m):
             continue
         value = stats.mean if highest else stats.p50
-        known = best.get(m.metric)
+        key = (m.metric, _word(m, "direction"))
+        known = best.get(key)
         if known is None or (value > known[0] if highest else value < known[0]):
-            best[m.metric] = (value, m)
+            best[key] = (value, m)
     lines = []
-    for metric, (value, m) in sorted(best.items()):
+    for (metric, direction), (value, m) in sorted(best.items()):
         client, server = _ends(m)
         way = client if client == server else f"{client} → {server}"
         at = ", ".join(filter(None, [_size(m), f"×{_word(m, 'streams')}" if _word(m, "streams") else "", way]))
-        lines.append((what.fill(metric=metric), plain(f"{show(value)} {unit} ({at})")))
+        test = labels.TEST_DIRECTION.fill(metric=metric, direction=_DIRECTION.get(direction, plain(direction)))
+        lines.append(
+            (what.fill(metric=test if direction == "two-way" else metric), plain(f"{show(value)} {unit} ({at})"))
+        )
     return lines
 
 
@@ -248,7 +273,8 @@ def _pair_figures(
 def _row_label(m: Measurement) -> str:
     client, server = _ends(m)
     way = client if client == server else f"{client} → {server}"
-    return " ".join(filter(None, [way, f"×{_word(m, 'streams')}" if _word(m, "streams") else ""]))
+    both_ways = "⇄" if _word(m, "direction") == "two-way" else ""
+    return " ".join(filter(None, [way, f"×{_word(m, 'streams')}" if _word(m, "streams") else "", both_ways]))
 
 
 def _over_size(
@@ -499,7 +525,7 @@ def _other(ms: list[Measurement]) -> Section | None:
             [
                 Cell(m.metric),
                 Cell(m.subject.id),
-                Cell(", ".join(f"{k}={v}" for k, v in m.parameters.items())),
+                Cell(parameters(m.parameters)),
                 Cell(m.unit),
                 *_figures(m, units.number, picks),
                 _count(m),

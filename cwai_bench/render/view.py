@@ -19,7 +19,6 @@ from cwai_bench.model import (
     ItemKind,
     RankEvent,
     Report,
-    Scalar,
     Severity,
     Status,
     Subject,
@@ -109,7 +108,6 @@ class Item:
     weight: Text
     where: Text
     brief: Text
-    brief_shown: bool
     method: Text
     criterion: Text
     suggestion: Text
@@ -215,7 +213,7 @@ def view(report: Report) -> View:
             *_events(report),
             *_plan(report),
             _pairs_of("environment", labels.ENVIRONMENT, report.environment),
-            _pairs_of("settings", labels.SETTINGS, {k: str(v) for k, v in report.settings.items()}),
+            _pairs_of("settings", labels.SETTINGS, {k: measured.shown(k, v) for k, v in report.settings.items()}),
         ],
     )
 
@@ -301,7 +299,6 @@ def _item(info: CheckInfo, verdicts: list[Verdict], baseline: str | None, everyb
         ),
         where=where([v.subject for v in worst], everybody),
         brief=results[0].brief if results else labels.NO_VERDICT,
-        brief_shown=attention,
         method=info.method,
         criterion=info.criterion,
         suggestion=info.suggestion,
@@ -456,7 +453,7 @@ def _events(report: Report) -> list[Section]:
                 Cell(e.node),
                 Cell(_what_happened(e)),
                 Cell(e.item),
-                Cell(", ".join(_progress(k, v) for k, v in e.progress.items())),
+                Cell(measured.parameters(e.progress)),
                 Cell(e.detail or plain("")),
             ],
             bad=e.state in _FATAL,
@@ -481,10 +478,6 @@ def _what_happened(event: RankEvent) -> Text:
     return labels.ENDED_BY.fill(state=state, n=event.signal) if event.signal else state
 
 
-def _progress(name: str, value: Scalar) -> str:
-    return units.size(value) if name == "bytes" and isinstance(value, int) else f"{name} {value}"
-
-
 def _timeline(report: Report, telling: list[RankEvent]) -> list[Figure]:
     lanes: dict[str, list[chart.Event]] = defaultdict(list)
     for e in telling:
@@ -499,6 +492,13 @@ def _timeline(report: Report, telling: list[RankEvent]) -> list[Figure]:
 def _plan(report: Report) -> list[Section]:
     plan = report.plan
     tables = []
+    if plan.left_out:
+        rows = [
+            Row([Cell(x.what), Cell(labels.REASON.get(x.reason_code, labels.DASH)), Cell(x.reason)])
+            for x in plan.left_out
+        ]
+        columns = [Column(labels.ITEM), Column(labels.REASON_LABEL), Column(labels.DETAIL_SHORT, words=True)]
+        tables.append(Table(labels.LEFT_OUT, columns, rows))
     if plan.probes:
         rows = [
             Row(
@@ -507,7 +507,7 @@ def _plan(report: Report) -> list[Section]:
                     Cell(spec.info.title),
                     Cell(units.span(spec.expected)),
                     Cell(units.span(spec.deadline)),
-                    Cell(", ".join(f"{k}={v}" for k, v in spec.parameters.items())),
+                    Cell(measured.parameters(spec.parameters)),
                 ]
             )
             for spec in plan.probes
@@ -519,14 +519,7 @@ def _plan(report: Report) -> list[Section]:
             Column(labels.DEADLINE, numeric=True),
             Column(labels.PARAMETERS, words=True),
         ]
-        tables.append(Table(labels.PROBES, columns, rows))
-    if plan.left_out:
-        rows = [
-            Row([Cell(x.what), Cell(labels.REASON.get(x.reason_code, labels.DASH)), Cell(x.reason)])
-            for x in plan.left_out
-        ]
-        columns = [Column(labels.ITEM), Column(labels.REASON_LABEL), Column(labels.DETAIL_SHORT, words=True)]
-        tables.append(Table(labels.LEFT_OUT, columns, rows))
+        tables.append(Table(labels.PROBES, columns, rows, folded=len(rows) > measured.ROWS_OPEN))
     note = labels.PLAN_NOTE.fill(
         checks=labels.counted(len(plan.checks), *labels.CHECK_COUNT),
         probes=labels.counted(len(plan.probes), *labels.PROBE_COUNT),

@@ -276,6 +276,7 @@ def bandwidths(
                 "client_nic": "eth0",
                 "server_nic": "eth0",
                 "port": 18515,
+                "link_speed": 3.125e9,
             },
             server,
             turn,

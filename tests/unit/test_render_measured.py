@@ -62,6 +62,7 @@ def bandwidth(client: str, server: str, samples: list[float], size: int = 1 << 2
         "streams": 4,
         "client_nic": "eth0",
         "server_nic": "eth1",
+        "link_speed": 3.125e9,
     }
     return measured("tcp.bandwidth", "B/s", samples, parameters, link(client, server), **more)
 
@@ -108,6 +109,7 @@ def test_bandwidth_is_told_in_gigabits_with_both_ends() -> None:
             "Average (Gb/s)": "10.00",
             "Peak (Gb/s)": "12.00",
             "Lowest (Gb/s)": "8.000",
+            "Link speed (Gb/s)": "25",
             "Samples": "3",
             "Data check": "right",
         }

@@ -271,7 +271,7 @@ def test_only_telling_events_of_ranks_are_shown() -> None:
     (section,) = [s for s in view(report([], [], events=events)).sections if s.id == "ranks"]
     (row,) = section.tables[0].rows
     cells = [c.value if isinstance(c.value, str) else c.value.en for c in row.cells]
-    assert cells[:7] == ["00:00:02.500", "2.500", "1", "node2", "died (signal 9)", "sweep", "2 KiB, iteration 3"]
+    assert cells[:7] == ["00:00:02.500", "2.500", "1", "node2", "died (signal 9)", "sweep", "bytes=2 KiB, iteration=3"]
     assert not [s for s in view(report([], [], events=events[:1])).sections if s.id == "ranks"]
 
 
