@@ -43,7 +43,9 @@ from cwai_bench.model import (
     ReasonCode,
     Report,
     Run,
+    Scalar,
     Severity,
+    Stats,
     Status,
     Subject,
     ValueGroup,
@@ -51,7 +53,7 @@ from cwai_bench.model import (
     stats_of,
 )
 from cwai_bench.render.nodeset import fold, natural
-from cwai_bench.render.units import gigabits, microseconds, size
+from cwai_bench.render.units import gigabits, gigabytes, microseconds, size
 from cwai_bench.sources import Container
 from cwai_bench.text import Text, plain
 
@@ -541,25 +543,48 @@ def _odd_ones(check: ConsistencyCheck, peers: Mapping[str, Value | None]) -> lis
 
 
 def _probe_verdicts(run: Run, spec: ProbeSpec, criteria: Criteria | None) -> list[Verdict]:
-    """One verdict for each subject that the probe measured; one UNKNOWN when it measured nothing."""
+    """One verdict for each subject that the probe measured; what all ranks did together is one subject.
+
+    An UNKNOWN besides when it measured nothing, or did not come to its end.
+    """
     by_subject: dict[Subject, list[Measurement]] = {}
     for m in run.measurements:
         if m.spec == spec.id:
-            by_subject.setdefault(m.subject, []).append(m)
-    if not by_subject:
-        return [_unmeasured(run, spec)]
-    return [_measured(spec, subject, ms, criteria) for subject, ms in by_subject.items()]
+            by_subject.setdefault(ALL if m.subject.kind == "rank" else m.subject, []).append(m)
+    verdicts = [_measured(spec, subject, ms, criteria) for subject, ms in by_subject.items()]
+    if verdicts and not _unfinished(run, spec):
+        return verdicts
+    end = _unmeasured(run, spec)
+    if ALL not in by_subject:
+        return [*verdicts, end]
+    return [_cut_short(v, end) if v.subject == ALL and v.status is Status.PASS else v for v in verdicts]
+
+
+def _unfinished(run: Run, spec: ProbeSpec) -> bool:
+    """True when a rank began the probe and is not known to have ended it."""
+    states = {state: {e.rank for e in run.events if e.item == spec.id and e.state == state} for state in _ITEM_STATES}
+    return bool(states["item_begin"] - states["item_end"])
+
+
+_ITEM_STATES = ("item_begin", "item_end")
+
+
+def _cut_short(verdict: Verdict, end: Verdict) -> Verdict:
+    """What was measured is kept and shown; why it is not all of it is the verdict."""
+    return msgspec.structs.replace(
+        verdict, status=end.status, detail=end.detail, reason_code=end.reason_code, action=Action.NONE
+    )
 
 
 def _unmeasured(run: Run, spec: ProbeSpec) -> Verdict:
     lost = [e for e in run.events if e.state in ("died", "stalled", "lost")]
     code: ReasonCode = "error"
-    detail = Text("it was planned, and nothing was measured", "已列入计划，但没有测量结果")
+    detail = Text("it was planned, and did not come to its end", "已列入计划，但未能完成")
     if lost:
         code = "rank_lost"
-        detail = Text("nothing was measured: rank {r} on {n} was lost", "没有测量结果：{n} 上的 rank {r} 已丢失").fill(
-            r=lost[0].rank, n=lost[0].node
-        )
+        detail = Text(
+            "it did not come to its end: rank {r} on {n} was lost", "未能完成：{n} 上的 rank {r} 已丢失"
+        ).fill(r=lost[0].rank, n=lost[0].node)
     elif run.settings.get("interrupted") or any(not n.present for n in run.nodes):
         code = "aborted"
         detail = Text("the run ended before it", "运行在此项之前已结束")
@@ -619,56 +644,76 @@ def _measured(spec: ProbeSpec, subject: Subject, ms: list[Measurement], criteria
         if skipped:
             return verdict(Status.SKIP, "", skipped[0].reason, skipped[0].reason_code or "unsupported")
         return verdict(Status.UNKNOWN, "", Text("it gave no samples", "没有采到样本"), "error")
+    silent = _silent_ranks(good)
+    if silent:
+        reason = Text("no result of rank {r}", "缺少 rank {r} 的结果").fill(r=", ".join(map(str, silent[:20])))
+        return verdict(Status.UNKNOWN, _summary(good), reason, "rank_lost")
     detail = skipped[0].reason if skipped else None
-    criterion = _criterion_for(criteria, info.id, good)
+    criterion = None if criteria is None else criteria.get(info.id)
     if criterion is None:
         return verdict(Status.PASS, _summary(good), detail)
     return _held_against(criterion, good, verdict, detail)
 
 
-def _criterion_for(criteria: Criteria | None, id: str, ms: list[Measurement]) -> Criterion | None:
-    """A criterion names the probe, or one of its metrics."""
-    if criteria is None:
-        return None
-    for name in (id, *(m.metric for m in ms)):
-        found = criteria.get(name)
-        if found is not None:
-            return found
-    return None
+def _silent_ranks(ms: list[Measurement]) -> list[int]:
+    """Ranks that a collective counts on and that did not report every size that others did."""
+    by_size: dict[Scalar | None, set[int]] = {}
+    for m in ms:
+        by_size.setdefault(m.parameters.get("bytes"), set()).add(m.rank)
+    expected = ms[0].parameters.get("ranks") if "bus_factor" in ms[0].parameters else None
+    if not isinstance(expected, int):
+        return []
+    return sorted(set().union(*(set(range(expected)) - ranks for ranks in by_size.values())))
 
 
 def _held_against(
     criterion: Criterion, ms: list[Measurement], verdict: Callable[..., Verdict], detail: Text | None
 ) -> Verdict:
-    named = [m for m in ms if m.metric == criterion.item] or ms
-    meant = [(m, *_in_unit(m)) for m in named if criterion.selects(m.parameters)]
-    meant = [(m, value, unit) for m, value, unit in meant if criterion.fits(unit)]
+    """Each measurement that the criterion selects must hold by its median."""
     words = criterion.words()
+    meant = [
+        (m, unit, value)
+        for m in ms
+        if criterion.selects(m.parameters)
+        for unit, value in _medians(m).items()
+        if criterion.fits(unit)
+    ]
     if not meant:
         reason = Text("no measurement is what the criterion is about", "没有与判据相符的测量")
         return verdict(Status.UNKNOWN, _summary(ms), reason, "not_comparable", words)
-    bad = [(m, value, unit) for m, value, unit in meant if not criterion.holds(value)]
+    bad = [(m, unit) for m, unit, value in meant if not criterion.holds(value)]
     if not bad:
         return verdict(Status.PASS, _summary(ms), detail, "", words)
-    shown = ", ".join(f"{_figure(m)}{_where(m)}" for m, _, _ in bad[:4])
-    return verdict(Status.FAIL, shown, detail, "", words)
+    return verdict(Status.FAIL, ", ".join(_figure(m, unit) for m, unit in bad[:4]), detail, "", words)
 
 
-def _in_unit(m: Measurement) -> tuple[float, str]:
-    """The median of a measurement in the units of criteria: networks are judged in bits per second."""
-    stats = m.stats or stats_of(m.samples)
-    assert stats is not None
-    return (stats.p50 * 8, "bit/s") if m.unit == "B/s" else (stats.p50, m.unit)
-
-
-def _figure(m: Measurement) -> str:
-    stats = m.stats or stats_of(m.samples)
-    assert stats is not None
+def _medians(m: Measurement) -> dict[str, float]:
+    """The median in the units of criteria. A collective is judged by its time, or by its bus bandwidth."""
+    median = _stats(m).p50
     if m.unit == "B/s":
-        return f"{gigabits(stats.p50)} Gb/s"
-    if m.unit == "s":
-        return f"p50 {microseconds(stats.p50)} us, p99 {microseconds(stats.p99)} us"
-    return f"{stats.p50:g}"
+        return {"bit/s": median * 8}
+    count, factor = m.parameters.get("bytes"), m.parameters.get("bus_factor")
+    if m.unit == "s" and median > 0 and isinstance(count, int) and isinstance(factor, int | float):
+        return {"s": median, "bit/s": count * factor / median * 8}
+    return {m.unit: median}
+
+
+def _stats(m: Measurement) -> Stats:
+    found = m.stats or stats_of(m.samples)
+    assert found is not None  # only measurements with samples come here
+    return found
+
+
+def _figure(m: Measurement, unit: str) -> str:
+    """The median of a measurement as a person reads it, and at which message size."""
+    medians = _medians(m)
+    if unit == "bit/s" and len(medians) > 1:
+        return f"{gigabytes(medians[unit] / 8)} GB/s busbw{_where(m)}"
+    if unit == "bit/s":
+        return f"{gigabits(medians[unit] / 8)} Gb/s{_where(m)}"
+    if unit == "s":
+        return f"p50 {microseconds(medians[unit])} us, p99 {microseconds(_stats(m).p99)} us{_where(m)}"
+    return f"{medians[unit]:g}{_where(m)}"
 
 
 def _where(m: Measurement) -> str:
@@ -678,18 +723,26 @@ def _where(m: Measurement) -> str:
 
 
 def _summary(ms: list[Measurement]) -> str:
-    """The best figure of each metric: the highest median bandwidth, the lowest median time."""
-    best: dict[str, Measurement] = {}
+    """The best figure of each metric: the highest bandwidth, the lowest time; of ranks together, the slowest counts."""
+    points: dict[tuple[str, Scalar | None], list[Measurement]] = {}
     for m in ms:
-        known = best.get(m.metric)
-        if known is None:
-            best[m.metric] = m
-            continue
-        new, old = _in_unit(m)[0], _in_unit(known)[0]
-        if (new < old) if m.unit == "s" else (new > old):
-            best[m.metric] = m
-    several = len(best) > 1
-    return "; ".join((f"{m.metric} " if several else "") + _figure(m) + _where(m) for m in best.values())[:400]
+        points.setdefault((m.metric, m.parameters.get("bytes")), []).append(m)
+    together = "bus_factor" in ms[0].parameters if ms else False
+    chosen = [(min if together else max)(point, key=_speed) for point in points.values()]
+    best: dict[tuple[str, str], Measurement] = {}
+    for m in chosen:
+        for unit, value in _medians(m).items():
+            known = best.get((m.metric, unit))
+            if known is None or (value < _medians(known)[unit] if unit == "s" else value > _medians(known)[unit]):
+                best[m.metric, unit] = m
+    metrics = {metric for metric, _ in best}
+    shown = [(f"{metric} " if len(metrics) > 1 else "") + _figure(m, unit) for (metric, unit), m in best.items()]
+    return "; ".join(shown)[:400]
+
+
+def _speed(m: Measurement) -> float:
+    """Larger is better: bandwidth, or time the other way round."""
+    return -_stats(m).p50 if m.unit == "s" else _stats(m).p50
 
 
 def _wrong(m: Measurement) -> Text:
@@ -930,7 +983,7 @@ def _idle_criteria(run: Run, criteria: Criteria | None) -> list[Text]:
     """A note of the criteria that nothing in this run was held against. Raises UsageError for items that take none."""
     if criteria is None:
         return []
-    measured = {spec.info.id for spec in run.plan.probes} | {m.metric for m in run.measurements}
+    measured = {spec.info.id for spec in run.plan.probes}
     idle = []
     for item in criteria.items:
         if item in CHECKS and not isinstance(CHECKS[item], ConfigurableCheck):

@@ -170,9 +170,12 @@ def _on_terminal(stream: TextIO) -> bool:
 def _check_judging(order: Order) -> None:
     """Criteria and baselines that do not load are refused now, not after the measurements."""
     from cwai_bench import baseline, config
+    from cwai_bench.checks import criteria_items
+    from cwai_bench.probes import PROBES
 
     if order.criteria:
-        config.parse_criteria(order.criteria, order.criteria_name)
+        known = {**criteria_items(), **dict.fromkeys(PROBES, "")}
+        config.parse_criteria(order.criteria, order.criteria_name, known)
     if order.baseline:
         baseline.parse(order.baseline.encode(), order.baseline_node)
 
