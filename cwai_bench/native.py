@@ -143,7 +143,10 @@ _FAULTS: dict[str, tuple[type[CwaiError], Text, Text | None]] = {
     "deadline": (
         DeadlineError,
         Text("time ran out before the run was over", "测试未能在时限内完成"),
-        Text("allow more time with --item-timeout, or see whether the peer hangs", "请用 --item-timeout 放宽时限，或检查对端是否挂起"),
+        Text(
+            "allow more time with --item-timeout, or see whether the peer hangs",
+            "请用 --item-timeout 放宽时限，或检查对端是否挂起",
+        ),
     ),
     "stopped": (Stopped, Text("the run was stopped", "测试已被停止"), None),
     "pinning": (
@@ -269,7 +272,11 @@ def _detail(raw: dict[str, Any]) -> Text:
     if not raw["built"]:
         parts.append(Text("not built in this version", "本版本未内置"))
     if raw["library"] and not raw["loadable"]:
-        parts.append(Text("{library} cannot be loaded: {why}", "无法加载 {library}：{why}").fill(library=raw["library"], why=raw["loader"]))
+        parts.append(
+            Text("{library} cannot be loaded: {why}", "无法加载 {library}：{why}").fill(
+                library=raw["library"], why=raw["loader"]
+            )
+        )
     elif raw["library"]:
         parts.append(Text("{library} loads", "{library} 可加载").fill(library=raw["library"]))
     if raw["devices"]:
@@ -327,6 +334,9 @@ class Connection:
     """One end of a connection with one or more lanes (TCP: sockets). One run at a time; one thread drives one end."""
 
     def __init__(self, end: Any) -> None:
+        # Results are numpy arrays. Loaded at the end of the first run, its BLAS threads would disturb the second.
+        import numpy  # noqa: F401
+
         self._end = end
 
     @property
@@ -496,7 +506,7 @@ def both(first: Callable[[], T], second: Callable[[], T]) -> tuple[T, T]:
     def other() -> None:
         try:
             outcome.append(second())
-        except BaseException as error:  # noqa: BLE001 (raised below, on the caller's thread)
+        except BaseException as error:  # raised below, on the caller's thread
             outcome.append(error)
 
     thread = threading.Thread(target=other, name="cwai-other-end")

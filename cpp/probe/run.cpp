@@ -41,7 +41,8 @@ Words decode(const Wire& wire, const Connection& connection) {
 
 void expect_success(const Connection& connection, const Completion& completion) {
   if (completion.status == 0) return;
-  if (stop_requested()) throw Error(Fault::kStopped, "");  // that the peer has left as well is no news
+  if (stop_requested())
+    throw Error(Fault::kStopped, "");  // that the peer has left as well is no news
   const bool gone = completion.status == ECONNRESET;
   throw Error(gone ? Fault::kPeerClosed : Fault::kTransfer, connection.remote(), completion.status);
 }

@@ -1,0 +1,148 @@
+"""The compiled module, as only ``cwai_bench/native.py`` calls it. Written by hand; a test holds it to the signatures."""
+
+from typing import TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+
+__version__: str
+
+class Error(Exception):
+    fault: str
+    errno: int
+    subject: str
+    vendor_code: str
+
+class _Progress(TypedDict):
+    phase: str
+    what: str
+    size: int
+    iteration: int
+
+class _Clock(TypedDict):
+    resolution: float
+    overhead: float
+
+class _Interface(TypedDict):
+    name: str
+    address: str
+    prefix: int
+    v6: bool
+    up: bool
+    loopback: bool
+
+class _Backend(TypedDict):
+    name: str
+    built: bool
+    loadable: bool
+    present: bool
+    library: str
+    loader: str
+    devices: list[str]
+
+class _Bandwidth(TypedDict):
+    samples: NDArray[np.float64]
+    bytes: int
+    messages: int
+    elapsed: float
+    warmup_messages: int
+    wrong: int
+    first_bad: int
+    peer_bytes: int
+    peer_elapsed: float
+
+class _Latency(TypedDict):
+    samples: NDArray[np.float64]
+    wrong: int
+    first_bad: int
+
+class _Point(TypedDict):
+    bytes: int
+    count: int
+    samples: NDArray[np.float64]
+    warmup: int
+    wrong: int
+    first_bad: int
+
+def fault_names() -> list[str]: ...
+def stop() -> None: ...
+def clear_stop() -> None: ...
+def stop_requested() -> bool: ...
+def progress() -> _Progress: ...
+def clock() -> _Clock: ...
+def crc32c(*, data: bytes, seed: int = 0) -> int: ...
+def interfaces() -> list[_Interface]: ...
+def backends(*, mpi_directories: list[str]) -> list[_Backend]: ...
+def connect(
+    *, address: str, port: int, token: bytes, lanes: int, spin: bool, source: str, timeout: float
+) -> Connection: ...
+def memory_pair(*, lanes: int, spin: bool) -> tuple[Connection, Connection]: ...
+
+class Connection:
+    @property
+    def transport(self) -> str: ...
+    @property
+    def lanes(self) -> int: ...
+    @property
+    def local(self) -> str: ...
+    @property
+    def remote(self) -> str: ...
+    def close(self) -> None: ...
+    def bandwidth(
+        self,
+        *,
+        size: int,
+        sends: bool,
+        receives: bool,
+        duration: float,
+        messages: int,
+        warmup: float,
+        warmup_messages: int,
+        interval: float,
+        verify: bool,
+        seed: int,
+        cpu: int,
+        timeout: float,
+    ) -> _Bandwidth: ...
+    def latency(
+        self,
+        *,
+        size: int,
+        initiates: bool,
+        iterations: int,
+        duration: float,
+        warmup: int,
+        verify: bool,
+        seed: int,
+        cpu: int,
+        timeout: float,
+    ) -> _Latency: ...
+
+class Listener:
+    def __init__(self, *, address: str, port: int, attempts: int) -> None: ...
+    @property
+    def address(self) -> str: ...
+    @property
+    def port(self) -> int: ...
+    def strangers(self) -> list[tuple[str, str]]: ...
+    def accept(self, *, token: bytes, lanes: int, spin: bool, timeout: float) -> Connection: ...
+
+class MpiSweep:
+    def __init__(
+        self, *, comm: int, float32: int, float64: int, int32: int, byte: int, sum: int, errors_return: int
+    ) -> None: ...
+    def measure(
+        self,
+        *,
+        operation: str,
+        dtype: str,
+        bytes: int,
+        iterations: int,
+        least: int,
+        most: int,
+        limit: float,
+        warmup: int,
+        verify: bool,
+        seed: int,
+        timeout: float,
+    ) -> _Point: ...
