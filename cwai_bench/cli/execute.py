@@ -80,16 +80,14 @@ def execute(
     if starts_mpirun or (told.rank == 0 and not front_there):
         _check_store(task.order)
     if starts_mpirun:
-        outcome = _front(args, task, ranks, hosts, [command, *argv], lang)
-    else:
-        view = _view(args, told.rank, front_there, lang)
-        try:
-            outcome = rank.run(task, view)
-        finally:
-            view.close()
-        if told.rank != 0 or front_there:
-            return outcome
-    show(outcome, args, lang, out)
+        return _front(args, task, ranks, hosts, [command, *argv], lang, out)
+    view = _view(args, told.rank, front_there, lang)
+    try:
+        outcome = rank.run(task, view)
+    finally:
+        view.close()
+    if told.rank == 0 and not front_there:
+        show(outcome, args, lang, out)
     return outcome
 
 
@@ -215,17 +213,30 @@ def _view(args: argparse.Namespace, rank: int, front_there: bool, lang: Lang) ->
 
 
 def _front(
-    args: argparse.Namespace, task: Task, ranks: int, hosts: tuple[str, ...], arguments: list[str], lang: Lang
+    args: argparse.Namespace,
+    task: Task,
+    ranks: int,
+    hosts: tuple[str, ...],
+    arguments: list[str],
+    lang: Lang,
+    out: TextIO,
 ) -> Outcome:
     from cwai_bench.launch import front
 
     view = views.Terminal(lang) if _on_terminal(sys.stderr) else None
+
+    def tell(outcome: Outcome) -> None:
+        if view:
+            view.close()
+        show(outcome, args, lang, out)
+
     try:
         ended = front.launch(
             task.choice.run_type,
             front.Ranks(ranks, hosts, tuple(args.mpirun_option)),
             arguments,
             view.take if view else None,
+            tell,
         )
     finally:
         if view:

@@ -78,15 +78,28 @@ def mpirun_command(mpirun: Path, ranks: Ranks, arguments: list[str]) -> list[str
     return [*command, sys.executable, "-m", "cwai_bench", *arguments]
 
 
-def launch(run_type: str, ranks: Ranks, arguments: list[str], on_line: Callable[[str], bool] | None) -> Ended:
-    """Start the ranks and wait for them. ``on_line`` sees each line of their stderr first and says whether it took it.
+def launch(
+    run_type: str,
+    ranks: Ranks,
+    arguments: list[str],
+    on_line: Callable[[str], bool] | None,
+    on_outcome: Callable[[Outcome], None],
+) -> Ended:
+    """Start the ranks and wait for them. ``on_line`` sees each line of their stderr first and says whether it took it;
+    ``on_outcome`` hears the verdict at once, while a gate's command may go on for days.
 
     Raises NoVerdictError when the ranks ended without measuring anything.
     """
-    return asyncio.run(_launch(run_type, ranks, arguments, on_line))
+    return asyncio.run(_launch(run_type, ranks, arguments, on_line, on_outcome))
 
 
-async def _launch(run_type: str, ranks: Ranks, arguments: list[str], on_line: Callable[[str], bool] | None) -> Ended:
+async def _launch(
+    run_type: str,
+    ranks: Ranks,
+    arguments: list[str],
+    on_line: Callable[[str], bool] | None,
+    on_outcome: Callable[[Outcome], None],
+) -> Ended:
     identity, secret = secrets.token_hex(6), secrets.token_hex(32)
     merger = keeper.Merger()
     server, port = await keeper.listen(merger, lambda: secret, identity, lambda: None)
@@ -129,6 +142,8 @@ async def _launch(run_type: str, ranks: Ranks, arguments: list[str], on_line: Ca
 
     await merger.wait(deadline)
     merger.conclude()
+    if merger.outcome is not None:
+        on_outcome(merger.outcome)
     await merger.answered()
     while process.poll() is None:
         await asyncio.sleep(0.05)
