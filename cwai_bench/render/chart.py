@@ -55,7 +55,7 @@ def log_log(lines: Sequence[Line], x: Text, y: Text, show_x: Show, show_y: Show)
     ys = [py for line in lines for _, py in line.points] + [v for line in lines for v in (*line.low, *line.high)]
     if not xs:
         return ""
-    left, right, top, bottom, height = 50, 24, 26, 40, 240
+    left, right, top, bottom, height = 60, 24, 26, 40, 240
     across = _scale(min(xs), max(xs), left, WIDTH - right)
     down = _scale(10 ** math.floor(math.log10(min(ys))), 10 ** math.ceil(math.log10(max(ys))), height - bottom, top)
     out = []

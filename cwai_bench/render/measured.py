@@ -45,7 +45,7 @@ def shown(name: str, value: Scalar) -> str:
         return str(value).lower()
     if isinstance(value, float):
         return f"{value:g}"
-    return units.size(value) if isinstance(value, int) and name.endswith("bytes") else str(value)
+    return units.size(value) if isinstance(value, int) and name.endswith(("bytes", "size")) else str(value)
 
 
 def _stats(m: Measurement) -> Stats | None:

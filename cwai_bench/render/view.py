@@ -212,8 +212,8 @@ def view(report: Report) -> View:
             *measured.sections(report),
             *_events(report),
             *_plan(report),
-            _pairs_of("environment", labels.ENVIRONMENT, report.environment),
-            _pairs_of("settings", labels.SETTINGS, {k: measured.shown(k, v) for k, v in report.settings.items()}),
+            *_pairs_of("environment", labels.ENVIRONMENT, report.environment),
+            *_pairs_of("settings", labels.SETTINGS, {k: measured.shown(k, v) for k, v in report.settings.items()}),
         ],
     )
 
@@ -375,14 +375,15 @@ def _proofs(verdicts: list[Verdict]) -> list[Proof]:
 
 
 def _brief(v: Verdict) -> Text:
-    """What was found, in a line: the value and what it should have been, else in words, else the reason."""
-    if v.observed and v.expected is not None and v.status is not Status.PASS:
-        return labels.NOT_BUT.fill(observed=v.observed, expected=v.expected)
-    if v.status in (Status.FAIL, Status.WARN) and v.detail is not None:
-        return v.detail
-    if v.observed:
-        return plain(v.observed)
-    return v.detail or labels.REASON.get(v.reason_code, plain(""))
+    """What was found, in a line: the value and what it should have been; of what is not known, why."""
+    reason = v.detail or labels.REASON.get(v.reason_code, plain(""))
+    if v.status in (Status.UNKNOWN, Status.SKIP):
+        return reason
+    if v.status in (Status.FAIL, Status.WARN):
+        if v.observed and v.expected is not None:
+            return labels.NOT_BUT.fill(observed=v.observed, expected=v.expected)
+        return v.detail or plain(v.observed)
+    return plain(v.observed) if v.observed else reason
 
 
 @dataclass(frozen=True)
@@ -531,8 +532,8 @@ def _plan(report: Report) -> list[Section]:
     return [Section("plan", labels.PLAN, tables, note=note)]
 
 
-def _pairs_of(id: str, title: Text, values: dict[str, str]) -> Section:
-    rows = [Row([Cell(k), Cell(v)]) for k, v in sorted(values.items())]
-    return Section(
-        id, title, [Table(None, [Column(labels.NAME), Column(labels.VALUE, words=True)], rows)] if rows else []
-    )
+def _pairs_of(id: str, title: Text, values: dict[str, str]) -> list[Section]:
+    if not values:
+        return []
+    rows = [Row([Cell(name), Cell(value)]) for name, value in sorted(values.items())]
+    return [Section(id, title, [Table(None, [Column(labels.NAME), Column(labels.VALUE, words=True)], rows)])]

@@ -138,6 +138,31 @@ def test_the_action_of_an_item_is_the_most_drastic_one(status: Status, actions: 
     assert items(report([info("a")], verdicts))["a"].action.en == shown
 
 
+@pytest.mark.parametrize(
+    ("status", "observed", "detail", "brief"),
+    [
+        (Status.FAIL, "3", "a detail", "3; expected: 4"),
+        (Status.WARN, "", "a detail", "a detail"),
+        (Status.UNKNOWN, "3", "a detail", "a detail"),
+        (Status.UNKNOWN, "3", None, "timed out"),
+        (Status.SKIP, "", None, "timed out"),
+        (Status.PASS, "4", "a detail", "4"),
+        (Status.NA, "4", None, "4"),
+    ],
+)
+def test_an_item_is_told_in_a_line(status: Status, observed: str, detail: str | None, brief: str) -> None:
+    found = verdict(
+        "a",
+        "node1",
+        status,
+        observed,
+        detail=None if detail is None else plain(detail),
+        expected=plain("4"),
+        reason_code="timeout",
+    )
+    assert items(report([info("a")], [found]))["a"].brief.en == brief
+
+
 def test_an_item_without_a_verdict_is_unknown() -> None:
     assert items(report([info("a")], []))["a"].status is Status.UNKNOWN
 
