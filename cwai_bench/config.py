@@ -341,7 +341,9 @@ def _gather(
     is_item = bool(path) and (is_known or (isinstance(table, dict) and any(key in _KEYS for key in table)))
     is_table = isinstance(table, dict)
     if known is not None and not is_known and (is_item or not is_table):
-        raise document.wrong(at, Text("there is no such item", "没有这个检测项"), nearest(item, known))
+        raise document.wrong(
+            at, Text("there is no such configurable item", "没有这个可配置检测项"), nearest(item, known)
+        )
     if not is_table:
         expected = Text("expected a table such as {t}, found {v!r}", "应为 {t} 形式的表，实际为 {v!r}")
         raise document.wrong(at, expected.fill(t="{ min = … }", v=table))

@@ -7,6 +7,7 @@ The gate's policy is written in ARCHITECTURE.md ("Verdicts"); ``_gate`` is that 
 from __future__ import annotations
 
 import difflib
+import hashlib
 import re
 import signal
 import statistics
@@ -63,6 +64,9 @@ HINT_NODES = 5
 """Below so many nodes of a kind there is no hint about outliers: a majority of three says nothing."""
 MODIFIED_Z_LIMIT = 3.5
 """Iglewicz and Hoaglin, How to Detect and Handle Outliers (1993): |0.6745 (x - median) / MAD| above it is one."""
+OBSERVED_LIMIT = 400
+VALUE_LIMIT = 2000
+"""Characters shown of what one item observed, and of a value that is compared across nodes."""
 REASONS_LIMIT = 20
 """Reasons that the gate lists."""
 ALL = Subject("group", "all")
@@ -263,7 +267,7 @@ def _node_verdict(check: NodeCheck, node: str, facts: Facts | None) -> Verdict:
             Subject("node", node),
             node,
             outcome.status,
-            outcome.observed,
+            outcome.observed[:OBSERVED_LIMIT],
             outcome.expected or info.criterion,
             _with_container(outcome.detail, check.seen, facts),
             action=info.action if wrong else Action.NONE,
@@ -318,7 +322,7 @@ def _configurable_verdicts(
             Subject("node", view.node),
             view.node,
             Status.FAIL if bad else Status.PASS,
-            ", ".join(f"{name} {show(v, check.unit)}".strip() for name, v in sorted(shown.items()))[:400],
+            ", ".join(f"{name} {show(v, check.unit)}".strip() for name, v in sorted(shown.items()))[:OBSERVED_LIMIT],
             criterion.words(),
             _with_container(None, check.seen, by_node.get(view.node)),
             action=info.action if bad else Action.NONE,
@@ -359,7 +363,14 @@ class _Held:
             return "–"
         if self.value is None:
             return "?"
-        return self.value if isinstance(self.value, str) else check.show(self.value)
+        return _bounded(self.value) if isinstance(self.value, str) else check.show(self.value)
+
+
+def _bounded(value: str) -> str:
+    """``value``; of a very long one the beginning, with a mark that keeps different ones different."""
+    if len(value) <= VALUE_LIMIT:
+        return value
+    return f"{value[:VALUE_LIMIT]}… #{hashlib.sha256(value.encode()).hexdigest()[:8]}"
 
 
 def _held(check: ConsistencyCheck, facts: Facts | None) -> _Held:
@@ -491,7 +502,7 @@ def _listed(check: ConsistencyCheck, held: Mapping[str, _Held], kinds: Mapping[s
         ALL,
         "",
         Status.NA,
-        observed[:400],
+        observed[:OBSERVED_LIMIT],
         info.criterion,
         detail,
         "no_baseline",
@@ -737,7 +748,7 @@ def _summary(ms: list[Measurement]) -> str:
                 best[m.metric, unit] = m
     metrics = {metric for metric, _ in best}
     shown = [(f"{metric} " if len(metrics) > 1 else "") + _figure(m, unit) for (metric, unit), m in best.items()]
-    return "; ".join(shown)[:400]
+    return "; ".join(shown)[:OBSERVED_LIMIT]
 
 
 def _speed(m: Measurement) -> float:
@@ -856,7 +867,7 @@ def _rank_verdict(event: RankEvent) -> Verdict:
         Subject("rank", f"{event.node}/rank{event.rank}"),
         event.node,
         Status.FAIL if fatal else Status.UNKNOWN,
-        " ".join([event.state, *where])[:400],
+        " ".join([event.state, *where])[:OBSERVED_LIMIT],
         RANKS.criterion,
         said if event.detail is None else _joined([said, event.detail]),
         codes.get(event.state, "rank_lost"),

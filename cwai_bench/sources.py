@@ -86,8 +86,7 @@ class Host(msgspec.Struct, frozen=True):
     version: str
     machine: str
     page_size: int
-    cpus_usable: int
-    """CPUs that this process may run on (its affinity mask)."""
+
     boot: float
     taken: float
     timezone: str

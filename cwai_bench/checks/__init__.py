@@ -214,8 +214,12 @@ class FactView:
     def _good(self, key: str) -> Reading:
         """The reading of ``key`` if it went well; else says why not."""
         reading = self._reading(key)
-        if reading.status == "ok":
+        if reading.status == "ok" and not reading.truncated:
             return reading
+        if reading.status == "ok":
+            raise NotKnown(
+                "parse", Text("{k} is too large: only a part of it was read", "{k} 过大，只读取了一部分").fill(k=key)
+            )
         if reading.detail:
             self._shown.setdefault(key, reading.detail)
         code, reason = _NOT_GOOD[reading.status]

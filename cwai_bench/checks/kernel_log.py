@@ -18,6 +18,8 @@ LOG = Call("kernel_log")
 WINDOW = 24 * 3600.0
 """Seconds: what a node complained of today may hurt the job of tonight."""
 LINES_SHOWN = 12
+LINE = 1000
+"""Characters of a line that are looked at: a recorded log may hold anything."""
 
 _METHOD = Text("kernel log (/dev/kmsg) of the last {h:g} h: {w}", "最近 {h:g} 小时的内核日志（/dev/kmsg）：{w}")
 _NEEDS = ("permission to read the kernel log",)
@@ -31,7 +33,7 @@ def recent(facts: FactView, *patterns: re.Pattern[str], window: float = WINDOW) 
     """
     log = facts.call("kernel_log", KernelLog)
     since = log.taken - window
-    found = [line for line in log.lines if line.time >= since and any(p.search(line.text) for p in patterns)]
+    found = [line for line in log.lines if line.time >= since and any(p.search(line.text[:LINE]) for p in patterns)]
     oldest = log.lines[0].time if log.lines else log.taken
     covered = min(log.taken - oldest, window) / 3600
     head = f"{log.came_from}, {len(log.lines)} lines, last {covered:.1f} h"

@@ -318,6 +318,8 @@ def blocks(facts: FactView) -> Outcome:
 
 HUGE_ORDER_SHARE = 0.05
 HUGE = 2 << 20
+ORDERS = 32
+"""Far more than a kernel has (MAX_ORDER is 10 or so)."""
 
 
 @node_check(
@@ -340,7 +342,7 @@ def fragmentation(facts: FactView) -> Outcome:
     free = large = 0
     for line in facts.text("proc/buddyinfo").splitlines():
         _, _, after = line.partition("zone")
-        for order, count in enumerate(after.split()[1:]):
+        for order, count in enumerate(after.split()[1 : ORDERS + 1]):
             size = whole(count, "proc/buddyinfo") * (page << order)
             free += size
             large += size if page << order >= HUGE else 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections import defaultdict
 
-from cwai_bench.checks import DoesNotApply, FactView, Outcome, failed, node_check, passed, warned
+from cwai_bench.checks import DoesNotApply, FactView, NotKnown, Outcome, failed, node_check, passed, warned
 from cwai_bench.model import Action, Severity
 from cwai_bench.sources import Call, File, Host, Interface, Network, Resolved
 from cwai_bench.text import Text
@@ -245,6 +245,9 @@ def own_name(facts: FactView) -> Outcome:
     found = facts.call("resolver", Resolved)
     if not found.addresses:
         return failed(f"{found.name}: {found.error or '-'}")
+    odd = [a for a in found.addresses if not _is_address(a)]
+    if odd:
+        raise NotKnown("parse", Text("{a!r} is no address", "{a!r} 不是地址").fill(a=odd[0][:80]))
     observed = f"{found.name} → {', '.join(found.addresses[:4])}"
     far = [a for a in found.addresses if not ipaddress.ip_address(a.partition("%")[0]).is_loopback]
     if not far:

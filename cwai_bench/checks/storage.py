@@ -141,7 +141,7 @@ def read_only(facts: FactView) -> Outcome:
     "storage.mounts",
     title=Text("Everything in fstab is mounted", "fstab 中的挂载点均已挂载"),
     method=Text("/etc/fstab against /proc/self/mounts", "/etc/fstab 与 /proc/self/mounts 比较"),
-    criterion=Text("no mount is missing", "没有缺失的挂载"),
+    criterion=Text("no mount is missing (one with nofail: a warning)", "没有缺失的挂载（带 nofail 的缺失则告警）"),
     suggestion=Text("mount -a, and look at what it says", "执行 mount -a 并查看其输出"),
     reads=(File("etc/fstab"), File("proc/self/mounts"), Call("container")),
     severity=Severity.MAJOR,
@@ -160,7 +160,9 @@ def mounts(facts: FactView) -> Outcome:
         if len(line.split()) > 1
     }
     missing = [mount for mount in wanted if mount not in there]
-    return failed(", ".join(missing[:8])) if missing else passed(f"{len(wanted)} / {len(wanted)}")
+    if any("nofail" not in wanted[mount] for mount in missing):
+        return failed(", ".join(missing[:8]))
+    return warned(", ".join(missing[:8])) if missing else passed(f"{len(wanted)} / {len(wanted)}")
 
 
 @node_check(

@@ -41,7 +41,6 @@ def host() -> Host:
         version=name.version,
         machine=name.machine,
         page_size=os.sysconf("SC_PAGE_SIZE"),
-        cpus_usable=len(os.sched_getaffinity(0)),
         boot=float(round(now - uptime)),
         taken=now,
         timezone=time.strftime("%Z %z"),
@@ -315,7 +314,8 @@ def _container_kind() -> tuple[str, str]:
     """The kind of container and what gave it away; two empty strings on a host."""
     # A virtual machine whose disk was made from an image keeps its marker file: a machine has a disk and the first
     # PID namespace (PROC_PID_INIT_INO of linux/proc_ns.h), a container has an overlay or a namespace of its own.
-    whole = str(Path("/proc/self/ns/pid").readlink()) == "pid:[4026531836]" and not _root_is_overlay()
+    first_namespace = str(Path("/proc/self/ns/pid").readlink()) == "pid:[4026531836]"
+    whole = first_namespace and not _root_is_overlay()
     for marker, name in (("/.dockerenv", "docker"), ("/run/.containerenv", "podman")):
         if Path(marker).exists() and not whole:
             return name, marker
@@ -329,12 +329,7 @@ def _container_kind() -> tuple[str, str]:
     for kind in _CGROUP_KINDS:
         if f"/{kind}" in groups or f"{kind}-" in groups:
             return kind, "/proc/1/cgroup"
-    # In a PID namespace of one's own /proc/1 is not the host's: the scheduler shows the pid that the host knows.
-    told = _first_line("/proc/1/sched")
-    outside = re.search(r"\((\d+),", told)
-    if outside is not None and outside[1] != "1":
-        return "other", "/proc/1/sched"
-    return "", ""
+    return ("", "") if first_namespace else ("other", "/proc/self/ns/pid")
 
 
 def _root_is_overlay() -> bool:

@@ -336,12 +336,8 @@ CASES = [
         WARN,
         "/other",
     ),
-    Case(
-        "storage.mounts",
-        lambda n: n.replace("proc/self/mounts", "/dev/nvme2n1 /data", "/dev/nvme2n1 /elsewhere"),
-        FAIL,
-        "/data",
-    ),
+    Case("storage.mounts", lambda n: n.replace("proc/self/mounts", " /home nfs4", " /elsewhere nfs4"), FAIL, "/home"),
+    Case("storage.mounts", lambda n: n.replace("proc/self/mounts", " /data xfs", " /elsewhere xfs"), WARN, "/data"),
     Case("storage.mounts", lambda n: n.call("container", kind="docker"), SKIP, "absent"),
     Case("storage.mounts", lambda n: n.refuse(File("etc/fstab")), UNKNOWN, "permission"),
     Case(

@@ -140,7 +140,7 @@ def test_the_ways_to_write_an_item_are_one() -> None:
 WRONG: list[tuple[str, str, str]] = [
     (
         "memory.totl.min = '1 TiB'",
-        "my.toml:2: criteria.memory.totl: there is no such item",
+        "my.toml:2: criteria.memory.totl: there is no such configurable item",
         "did you mean memory.total?",
     ),
     ("cpu.count = 3", "my.toml:2: criteria.cpu.count: expected a table such as { min = … }, found 3", ""),

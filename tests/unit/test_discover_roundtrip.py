@@ -11,6 +11,7 @@ import pytest
 from cwai_bench.checks import CHECKS, sources_for
 from cwai_bench.discover import read_node, record_node
 from cwai_bench.errors import UsageError
+from cwai_bench.judge import check_facts
 from cwai_bench.model import Facts, Reading
 from cwai_bench.sources import Call, Command, File, Source
 
@@ -50,6 +51,12 @@ def test_a_recorded_node_reads_as_it_was(tmp_path: Path) -> None:
     assert again.readings["proc/no/such/file"].status == "missing"
     assert again.readings["sys/class"].status == "error"
     assert again.readings["call:no_such_call"].status == "error"
+
+
+def test_a_recorded_node_is_judged_as_it_was(tmp_path: Path) -> None:
+    live = record_node(tmp_path / "node", sources_for(CHECKS), node="node1", deadline=soon())
+    again = read_node("", tmp_path / "node", sources_for(CHECKS), soon())
+    assert check_facts([again], CHECKS) == check_facts([live], CHECKS)
 
 
 def test_a_folder_that_is_no_node_is_refused(tmp_path: Path) -> None:
