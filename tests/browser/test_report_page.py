@@ -227,3 +227,12 @@ def test_headings_do_not_skip_a_level_and_ids_are_unique(visit: Open) -> None:
         assert seen.page.evaluate(
             "[...document.querySelectorAll('nav a')].every((a) => document.querySelector(a.hash))"
         )
+
+
+@pytest.mark.parametrize("sample", ["healthy", "failing", "killed"])
+def test_paper_is_wide_enough(visit: Open, sample: str) -> None:
+    a4 = 718  # 210 mm at 96 per inch, less two margins of 10 mm
+    with visit(sample, viewport={"width": a4, "height": 1000}) as seen:
+        seen.page.emulate_media(media="print")
+        seen.page.evaluate("dispatchEvent(new Event('beforeprint'))")
+        assert seen.page.evaluate("document.documentElement.scrollWidth") <= a4
