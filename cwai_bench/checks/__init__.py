@@ -223,7 +223,7 @@ class FactView:
         if reading.detail:
             self._shown.setdefault(key, reading.detail)
         code, reason = _NOT_GOOD[reading.status]
-        raise NotKnown(code, reason.fill(k=key, d=reading.detail or "?"))
+        raise NotKnown(code, reason.fill(k=_named(key), d=reading.detail or "?"))
 
 
 _NOT_GOOD: dict[str, tuple[ReasonCode, Text]] = {
@@ -232,6 +232,11 @@ _NOT_GOOD: dict[str, tuple[ReasonCode, Text]] = {
     "timeout": ("timeout", Text("{k} did not answer in time: {d}", "{k} 未在限时内返回：{d}")),
     "error": ("error", Text("{k} could not be read: {d}", "{k} 读取失败：{d}")),
 }
+
+
+def _named(key: str) -> str:
+    """A source as a person would say it: ``kernel log`` for the call of that name, paths as they are."""
+    return key.removeprefix("call:").replace("_", " ") if key.startswith("call:") else key
 
 
 def whole(text: str, where: str) -> int:

@@ -25,6 +25,7 @@ from cwai_bench.sources import Call, File
 
 START_LIMIT = 10.0
 """Seconds that a child may take to start: a loaded node, a slow file system. Not counted against the source."""
+COMPLAINT_LIMIT = 1 << 16
 READY = b"ready\n"
 
 
@@ -81,26 +82,30 @@ class Reader:
 
     def _start(self) -> str:
         """Start the child; what went wrong, or nothing."""
-        package = str(Path(__file__).parents[2])
-        environ = os.environ | {"PYTHONPATH": package, "PYTHONSAFEPATH": "1", "LC_ALL": "C.UTF-8"}
-        try:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "cwai_bench.discover.worker"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                env=environ,
-                cwd="/",
-                start_new_session=True,
-            )
+        # It finds modules where this process finds them, however that came about; never in the folder it stands in.
+        places = os.pathsep.join(str(Path(place).absolute()) for place in sys.path if place)
+        environ = os.environ | {"PYTHONPATH": places, "PYTHONSAFEPATH": "1", "LC_ALL": "C.UTF-8"}
+        with os.fdopen(os.memfd_create("cwai-bench-reader"), "w+b") as complaints:
+            try:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-m", "cwai_bench.discover.worker"],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=complaints,
+                    env=environ,
+                    cwd="/",
+                    start_new_session=True,
+                )
+            except OSError as e:
+                return f"the reading process could not be started: {e}"
             assert self._process.stdout is not None
             os.set_blocking(self._process.stdout.fileno(), False)
             if self._line(time.monotonic() + START_LIMIT) == READY:
                 return ""
-        except OSError as e:
-            return f"the reading process could not be started: {e}"
-        self._end()
-        return "the reading process could not be started"
+            self._end()
+            complaints.seek(0)
+            said = complaints.read(COMPLAINT_LIMIT).decode("utf-8", "backslashreplace").strip()
+        return f"the reading process could not be started: {said[-200:] or 'it gave no answer'}"
 
     def _line(self, deadline: float) -> bytes | None:
         """The next line; None when it did not come in time, empty when the child closed its end."""

@@ -279,12 +279,6 @@ CASES = [
     Case("pci.links", virtual, SKIP, "VM"),
     Case("pci.errors", card(GPU, aer_nonfatal=2), FAIL, f"{GPU} 2 non-fatal"),
     Case("pci.errors", card(NVME, aer_correctable=5000), WARN, f"{NVME} 5000 corrected"),
-    Case(
-        "pci.errors",
-        lambda n: n.log("pcieport 0000:16:01.0: AER: Uncorrected (Fatal) error received: 0000:19:00.0"),
-        FAIL,
-        "1 in the log",
-    ),
     Case("pci.numa", card(NIC, numa_node=-1), WARN, NIC),
     Case("pci.numa", lambda n: n.call("cpus", numa_nodes=1), SKIP, "one NUMA node"),
     Case("pci.acs", card("0000:18:00.0", acs=0x1D), WARN, "0000:18:00.0"),

@@ -282,6 +282,23 @@ def test_a_reader_that_cannot_start_says_so(monkeypatch: pytest.MonkeyPatch) -> 
     assert "could not be started" in found.detail
 
 
+def test_a_child_that_breaks_at_the_start_tells_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "msgspec.py").write_text("raise RuntimeError('this msgspec is broken')\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with Reader() as child:
+        (found,) = child.read(File("proc/meminfo"), 5.0)
+    assert found.status == "error"
+    assert "this msgspec is broken" in found.detail
+
+
+def test_the_child_does_not_import_from_where_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "msgspec.py").write_text("raise RuntimeError('not mine')\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend("")
+    with Reader() as child:
+        assert child.read(File("proc/sys/kernel/ostype"), 5.0)[0].text == "Linux\n"
+
+
 def test_no_child_outlives_the_reader() -> None:
     with Reader() as child:
         child.read(File("proc/meminfo"), 5.0)
