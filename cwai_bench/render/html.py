@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 from cwai_bench.model import Report, Status
 from cwai_bench.render import labels, renderer
-from cwai_bench.render.view import WORST_FIRST, view
-from cwai_bench.text import LANGS, Lang, Text
+from cwai_bench.render.view import view
+from cwai_bench.text import Lang, Text
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -37,9 +37,7 @@ def write(report: Report, lang: Lang) -> str:
     return page.render(
         view=view(report),
         lang=lang,
-        langs=LANGS,
         labels=labels,
-        statuses=WORST_FIRST,
         mark=_MARK,
         style=Markup(style),
         script=Markup(script),

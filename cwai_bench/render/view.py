@@ -17,6 +17,7 @@ from cwai_bench.model import (
     CheckInfo,
     Evidence,
     ItemKind,
+    NodeRecord,
     RankEvent,
     Report,
     Severity,
@@ -144,10 +145,8 @@ class View:
     code_means: Text
     because: list[Text]
     leave_out: str
-    leave_out_count: int
     facts: list[Fact]
     nodes_done: Text
-    nodes_missing: str
     passed: int
     items_total: int
     passed_note: Text
@@ -166,10 +165,9 @@ def view(report: Report) -> View:
     items = _items(report)
     counts = {status: sum(item.status is status for item in items) for status in WORST_FIRST}
     tallies = [Tally(status, n) for status, n in counts.items() if n]
-    done = [n for n in report.nodes if n.present and n.complete]
     duration = report.finished - report.started
     run_type = labels.RUN_TYPE.get(report.run_type, plain(report.run_type))
-    nodes_done = Text("{n}/{m}", "{n}/{m}").fill(n=len(done), m=len(report.nodes))
+    nodes_done = _nodes_done(report.nodes)
     return View(
         run_id=report.run_id,
         title=run_type,
@@ -185,7 +183,6 @@ def view(report: Report) -> View:
         ),
         because=report.gate.because,
         leave_out=fold(sorted(report.gate.leave_out, key=natural)),
-        leave_out_count=len(report.gate.leave_out),
         facts=[
             Fact(labels.REPORT_ID, plain(report.run_id)),
             Fact(labels.CHECK_TYPE, run_type),
@@ -200,7 +197,6 @@ def view(report: Report) -> View:
             Fact(labels.COMMAND, plain(shlex.join(report.command))),
         ],
         nodes_done=nodes_done,
-        nodes_missing=fold(sorted((n.name for n in report.nodes if n not in done), key=natural)),
         passed=counts[Status.PASS],
         items_total=len(items),
         passed_note=_passed_note(tallies, len(items)),
@@ -232,6 +228,15 @@ def _passed_note(tallies: list[Tally], total: int) -> Text:
 
 def _moment(label: Text, epoch: float, utc_offset: int) -> Fact:
     return Fact(label, plain(units.utc(epoch)), plain(f"({units.local(epoch, utc_offset)})"))
+
+
+def _nodes_done(nodes: list[NodeRecord]) -> Text:
+    """``7/8 (not whole: node8)``."""
+    missing = [n.name for n in nodes if not (n.present and n.complete)]
+    done = f"{len(nodes) - len(missing)}/{len(nodes)}"
+    if not missing:
+        return plain(done)
+    return labels.DONE_BUT.fill(done=done, nodes=fold(sorted(missing, key=natural)))
 
 
 def _notices(report: Report) -> list[Text]:
