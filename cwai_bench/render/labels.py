@@ -124,105 +124,6 @@ RANK_STATE: dict[str, Text] = {
     "lost": Text("lost with its node", "随节点失联"),
 }
 
-REPORT = Text("Report", "检测报告")
-REPORT_ID = Text("Report id", "报告编号")
-CHECK_TYPE = Text("Check type", "检测类型")
-START = Text("Start", "开始时间")
-END = Text("End", "结束时间")
-DURATION = Text("Duration", "检测耗时")
-RUN_STATUS_LABEL = Text("Status", "状态")
-TOOL = Text("Tool", "工具版本")
-COMMAND = Text("Command", "命令")
-DONE_BUT = Text("{done} (not whole: {nodes})", "{done}（未完成：{nodes}）")
-NODES_DONE = Text("Nodes done", "完成节点")
-ITEMS_PASSED = Text("Items passed", "通过项")
-BASELINE = Text("Baseline", "基线")
-RANKS = Text("Ranks", "进程数")
-BECAUSE = Text("Because", "原因")
-LEAVE_OUT = Text("Nodes to leave out", "建议剔除的节点")
-RESULTS = Text("Results", "检测结果")
-KIND_LABEL = Text("Kind", "类型")
-ITEM = Text("Item", "检测项")
-BASELINE_SET = Text("Baseline node", "基线节点")
-VERDICT = Text("Verdict", "结论")
-WHERE = Text("Where", "位置")
-METHOD = Text("Method", "检测方法")
-CRITERION = Text("Criterion", "判断标准")
-SUGGESTION = Text("Suggestion", "处理建议")
-DETAIL = Text("Detailed result", "检测结果详情")
-OBSERVED = Text("Observed", "实测")
-EXPECTED = Text("Expected", "预期")
-REASON_LABEL = Text("Reason", "原因")
-ACTION_LABEL = Text("Action", "处理动作")
-SEVERITY_LABEL = Text("Severity", "严重程度")
-EVIDENCE = Text("Evidence", "证据")
-CUT = Text("cut: the rest is in the facts of the run", "已截断：其余内容见该次运行的原始采集")
-VALUES = Text("Values", "各值分布")
-VALUE = Text("Value", "值")
-NODES = Text("Nodes", "节点")
-HINT = Text("Hint", "提示")
-REQUIRED = Text("required", "必需")
-OPTIONAL = Text("not required", "非必需")
-NO = Text("no", "否")
-DASH = Text("–", "–")
-NETWORK = Text("Network", "网络性能")
-COLLECTIVES = Text("Collectives", "通讯库性能")
-OTHER = Text("Other measurements", "其他测量")
-RANK_EVENTS = Text("What happened to ranks", "进程事件")
-PLAN = Text("Plan", "检测计划")
-LEFT_OUT = Text("Left out, and why", "未执行项及原因")
-ENVIRONMENT = Text("Environment", "环境")
-SETTINGS = Text("Settings", "设置")
-NOT_SET = Text("not set", "未设置")
-NO_VERDICT = Text("no verdict was reached on this item", "该项没有得出结论")
-YES_NAMED = Text("yes: {name}", "是：{name}")
-NOT_BUT = Text("{observed}; expected: {expected}", "{observed}；预期：{expected}")
-RUN_IS = Text(
-    "This run is not complete ({status}); what follows is what was kept.",
-    "本次运行未完整结束（{status}），以下为已保留的结果。",
-)
-TIME_UTC = Text("Time (UTC)", "时间（UTC）")
-SINCE_START = Text("After start (s)", "距开始（秒）")
-RANK = Text("Rank", "进程")
-NODE = Text("Node", "节点")
-WHAT = Text("What happened", "事件")
-PROGRESS = Text("Where it was", "进度")
-DETAIL_SHORT = Text("Detail", "详情")
-NAME = Text("Name", "名称")
-EXPECTED_TIME = Text("Expected", "预计用时")
-DEADLINE = Text("Given up after", "时限")
-PARAMETERS = Text("Parameters", "参数")
-PROBES = Text("Probes", "性能探测")
-PLAN_NOTE = Text(
-    "{checks} and {probes}, expected to take {time}; {left} left out.",
-    "{checks}、{probes}，预计用时 {time}；{left} 项未执行。",
-)
-PLAN_BUDGET = Text("{note} Time budget: {budget}.", "{note}时间预算：{budget}。")
-AND_MORE = Text("… and {n} more: see the report", "……另有 {n} 项，详见报告")
-WEIGHT = Text("{severity}, {required}", "{severity}，{required}")
-MORE_EVIDENCE = Text(
-    "{n} more pieces of evidence of subjects that came out alike: see report.json",
-    "结果相同的其他对象另有 {n} 条证据，见 report.json",
-)
-CONTENTS = Text("Contents", "目录")
-OVERVIEW = Text("Overview", "概览")
-FILTER = Text("Filter: node, item, value …", "筛选：节点、检测项、值……")
-OPEN_ALL = Text("Open or close all", "全部展开/收起")
-COUNT = Text("Count", "数量")
-FOOT = Text(
-    "Made by cwai-bench. This file holds both languages, needs no network and asks nothing of anybody.",
-    "由 cwai-bench 生成。本文件包含中英文，无需联网，不会向任何地址发送请求。",
-)
-ALL_NODES = Text("all {n} nodes", "全部 {n} 个节点")
-ALL_RANKS = Text("all {n} ranks", "全部 {n} 个进程")
-MORE_RESULTS = Text("{n} more results: see report.json", "另有 {n} 条结果，见 report.json")
-GATE_CASE = Text("verdict of the run", "本次运行的总体结论")
-ATTENTION = Text("Needs attention", "需要关注")
-CODE_MEANS = Text("exit code {code}: {meaning}", "退出码 {code}：{meaning}")
-SOME = Text("{n} {status}", "{n} 项{status}")
-PASSED_AND = Text("{n}/{m} ({others})", "{n}/{m}（{others}）")
-AT = Text("{where}: {what}", "{where}：{what}")
-
 MEASURE_STATUS: dict[str, Text] = {
     "ok": Text("measured", "已测量"),
     "skip": Text("skipped", "跳过"),
@@ -230,18 +131,109 @@ MEASURE_STATUS: dict[str, Text] = {
     "timeout": Text("timed out", "超时"),
     "aborted": Text("given up before its end", "中途中止"),
 }
-DATA = Text("Data check", "数据校验")
-DATA_RIGHT = Text("right", "正确")
-DATA_WRONG = Text("wrong data", "数据错误")
-DATA_NOT_CHECKED = Text("not checked", "未校验")
-ONE_WAY = Text("one-way", "单向")
-TWO_WAY = Text("two-way", "双向")
-ROUND_TRIP = Text("round trip", "往返")
+
+# ------------------------------------------------------------------------- the report as a whole
+
+REPORT = Text("Report", "检测报告")
+REPORT_ID = Text("Report id", "报告编号")
+CHECK_TYPE = Text("Check type", "检测类型")
+START = Text("Start", "开始时间")
+END = Text("End", "结束时间")
+DURATION = Text("Duration", "检测耗时")
+RUN_STATUS_LABEL = Text("Status", "状态")
+RUN_IS = Text(
+    "This run is not complete ({status}); what follows is what was kept.",
+    "本次运行未完整结束（{status}），以下为已保留的结果。",
+)
+TOOL = Text("Tool", "工具版本")
+COMMAND = Text("Command", "命令")
+WORLD = Text("{nodes}, {ranks}", "{nodes}，{ranks}")
+NODES_DONE = Text("Nodes done", "完成节点")
+DONE_BUT = Text("{done} (not whole: {nodes})", "{done}（未完成：{nodes}）")
+RANKS = Text("Ranks", "进程数")
+BASELINE = Text("Baseline", "基线")
+NOT_SET = Text("not set", "未设置")
+CODE_MEANS = Text("exit code {code}: {meaning}", "退出码 {code}：{meaning}")
+BECAUSE = Text("Because", "原因")
+LEAVE_OUT = Text("Nodes to leave out", "建议剔除的节点")
+GATE_CASE = Text("verdict of the run", "本次运行的总体结论")
+ITEMS_PASSED = Text("Items passed", "通过项")
+PASSED_AND = Text("{n}/{m} ({others})", "{n}/{m}（{others}）")
+SOME = Text("{n} {status}", "{n} 项{status}")
+ATTENTION = Text("Needs attention", "需要关注")
+AND_MORE = Text("… and {n} more: see the report", "……另有 {n} 项，详见报告")
+
+# -------------------------------------------------------------------------------------- the page
+
+CONTENTS = Text("Contents", "目录")
+OVERVIEW = Text("Overview", "概览")
+FILTER = Text("Filter: node, item, value …", "筛选：节点、检测项、值……")
+OPEN_ALL = Text("Open or close all", "全部展开/收起")
+FOOT = Text(
+    "Made by cwai-bench. This file holds both languages, needs no network and asks nothing of anybody.",
+    "由 cwai-bench 生成。本文件包含中英文，无需联网，不会向任何地址发送请求。",
+)
+
+# ----------------------------------------------------------------------------------------- items
+
+RESULTS = Text("Results", "检测结果")
+VERDICT = Text("Verdict", "结论")
+ITEM = Text("Item", "检测项")
+KIND_LABEL = Text("Kind", "类型")
+BASELINE_SET = Text("Baseline node", "基线节点")
+WHERE = Text("Where", "位置")
+YES_NAMED = Text("yes: {name}", "是：{name}")
+NO = Text("no", "否")
+DASH = Text("–", "–")
+ALL_NODES = Text("all {n} nodes", "全部 {n} 个节点")
+ALL_RANKS = Text("all {n} ranks", "全部 {n} 个进程")
+METHOD = Text("Method", "检测方法")
+CRITERION = Text("Criterion", "判断标准")
+SUGGESTION = Text("Suggestion", "处理建议")
+ACTION_LABEL = Text("Action", "处理动作")
+SEVERITY_LABEL = Text("Severity", "严重程度")
+WEIGHT = Text("{severity}, {required}", "{severity}，{required}")
+REQUIRED = Text("required", "必需")
+OPTIONAL = Text("not required", "非必需")
+DETAIL = Text("Detailed result", "检测结果详情")
+DETAIL_SHORT = Text("Detail", "详情")
+OBSERVED = Text("Observed", "实测")
+EXPECTED = Text("Expected", "预期")
+NOT_BUT = Text("{observed}; expected: {expected}", "{observed}；预期：{expected}")
+AT = Text("{where}: {what}", "{where}：{what}")
+REASON_LABEL = Text("Reason", "原因")
+HINT = Text("Hint", "提示")
+EVIDENCE = Text("Evidence", "证据")
+CUT = Text("cut: the rest is in the facts of the run", "已截断：其余内容见该次运行的原始采集")
+MORE_EVIDENCE = Text(
+    "{n} more pieces of evidence of subjects that came out alike: see report.json",
+    "结果相同的其他对象另有 {n} 条证据，见 report.json",
+)
+MORE_RESULTS = Text("{n} more results: see report.json", "另有 {n} 条结果，见 report.json")
+NO_VERDICT = Text("no verdict was reached on this item", "该项没有得出结论")
+VALUES = Text("Values", "各值分布")
+VALUE = Text("Value", "值")
+COUNT = Text("Count", "数量")
+NODES = Text("Nodes", "节点")
+
+# -------------------------------------------------------------------------------------- networks
+
+NETWORK = Text("Network", "网络性能")
+NETWORK_NOTE = Text(
+    "Bandwidth is what the receiver took in, in Gb/s (1e9 bits per second); latency is a full round trip.",
+    "带宽按接收端收到的数据计算，单位 Gb/s（每秒 1e9 比特）；时延为完整往返时间。",
+)
+BANDWIDTH = Text("Bandwidth", "带宽")
+LATENCY = Text("Latency", "时延")
 CLIENT = Text("Client", "客户端")
 SERVER = Text("Server", "服务端")
 TRANSPORT = Text("Network", "网络类型")
 DIRECTION = Text("Direction", "方向")
+ONE_WAY = Text("one-way", "单向")
+TWO_WAY = Text("two-way", "双向")
+ROUND_TRIP = Text("round trip", "往返")
 TEST = Text("Test", "测试项")
+TEST_DIRECTION = Text("{metric}, {direction}", "{metric}（{direction}）")
 SIZE = Text("Message size", "消息大小")
 STREAMS = Text("Streams", "流数")
 SAMPLES = Text("Samples", "样本数")
@@ -252,15 +244,12 @@ AVERAGE_GBPS = Text("Average (Gb/s)", "平均带宽（Gb/s）")
 PEAK_GBPS = Text("Peak (Gb/s)", "峰值带宽（Gb/s）")
 LOWEST_GBPS = Text("Lowest (Gb/s)", "最低带宽（Gb/s）")
 LINK_GBPS = Text("Link speed (Gb/s)", "链路速率（Gb/s）")
-TEST_DIRECTION = Text("{metric}, {direction}", "{metric}（{direction}）")
 MAX_US = Text("Max (us)", "最大（us）")
 MEAN_US = Text("Mean (us)", "平均（us）")
-BANDWIDTH = Text("Bandwidth", "带宽")
-LATENCY = Text("Latency", "时延")
-NETWORK_NOTE = Text(
-    "Bandwidth is what the receiver took in, in Gb/s (1e9 bits per second); latency is a full round trip.",
-    "带宽按接收端收到的数据计算，单位 Gb/s（每秒 1e9 比特）；时延为完整往返时间。",
-)
+DATA = Text("Data check", "数据校验")
+DATA_RIGHT = Text("right", "正确")
+DATA_WRONG = Text("wrong data", "数据错误")
+DATA_NOT_CHECKED = Text("not checked", "未校验")
 HIGHEST_BANDWIDTH = Text("{metric}: highest average", "{metric}：最高平均带宽")
 LOWEST_LATENCY = Text("{metric}: lowest p50", "{metric}：最低 p50")
 BANDWIDTH_BY_SIZE = Text(
@@ -277,17 +266,15 @@ LATENCY_SPREAD = Text(
 ALL_PAIRS = Text(
     "{metric} at {size} in {unit}, from each row to each column", "{metric}（{size}，{unit}）：行为发送端，列为接收端"
 )
-TIMELINE = Text("Ranks to which something happened, from the start of the run", "发生异常的进程（自运行开始）")
-DATA_SIZE = Text("Data size", "数据大小")
-RANKS_MISSING = Text("only {n} of {m} ranks came to the end of it", "{m} 个进程中仅 {n} 个完成")
-BYTES = Text("Bytes", "字节数")
-AVERAGE_TIME = Text("Average time (us)", "平均耗时（us）")
-ALGORITHM_BANDWIDTH = Text("Algorithm bandwidth (GB/s)", "算法带宽（GB/s）")
-BUS_BANDWIDTH = Text("Bus bandwidth (GB/s)", "总线带宽（GB/s）")
-LONGEST = Text("Longest: rank, p50", "最长：进程、p50")
-SHORTEST = Text("Shortest: rank, p50", "最短：进程、p50")
-CHECK_RESULT = Text("Check result", "校验结果")
-GBYTES = plain("GB/s")
+
+# ------------------------------------------------------- collectives, and what else was measured
+
+COLLECTIVES = Text("Collectives", "通讯库性能")
+COLLECTIVES_NOTE = Text(
+    "GB/s are 1e9 bytes per second. The average is over all ranks, percentiles are of the slowest. A rank that waits "
+    "for others takes longest; one that arrives late takes shortest.",
+    "GB/s 为每秒 1e9 字节。平均值取自所有进程，百分位取最慢的进程。等待他人的进程耗时最长，最晚到达的进程耗时最短。",
+)
 OPERATION = Text(
     "{operation} ({library}): {ranks} on {nodes}, {smallest} to {largest}, {iterations} iterations, {warmups} warm-ups",
     "{operation}（{library}）：{nodes}、{ranks}，{smallest} 至 {largest}，迭代 {iterations} 次，预热 {warmups} 次",
@@ -296,14 +283,48 @@ OPERATION_FIGURES = Text(
     "algorithm {algorithm} GB/s, bus {bus} GB/s at {large}; p50 {time} us at {small}",
     "算法带宽 {algorithm} GB/s，总线带宽 {bus} GB/s（{large}）；p50 {time} us（{small}）",
 )
+DATA_SIZE = Text("Data size", "数据大小")
+BYTES = Text("Bytes", "字节数")
+AVERAGE_TIME = Text("Average time (us)", "平均耗时（us）")
+ALGORITHM_BANDWIDTH = Text("Algorithm bandwidth (GB/s)", "算法带宽（GB/s）")
+BUS_BANDWIDTH = Text("Bus bandwidth (GB/s)", "总线带宽（GB/s）")
+GBYTES = plain("GB/s")
+LONGEST = Text("Longest: rank, p50", "最长：进程、p50")
+SHORTEST = Text("Shortest: rank, p50", "最短：进程、p50")
+CHECK_RESULT = Text("Check result", "校验结果")
+RANKS_MISSING = Text("only {n} of {m} ranks came to the end of it", "{m} 个进程中仅 {n} 个完成")
 BUS_BY_SIZE = Text("{operation}: bus bandwidth over the data size", "{operation}：总线带宽随数据大小的变化")
 BY_RANK = Text("{operation} at {size}: the time of each rank", "{operation}（{size}）：各进程耗时")
-COLLECTIVES_NOTE = Text(
-    "GB/s are 1e9 bytes per second. The average is over all ranks, percentiles are of the slowest. A rank that waits "
-    "for others takes longest; one that arrives late takes shortest.",
-    "GB/s 为每秒 1e9 字节。平均值取自所有进程，百分位取最慢的进程。等待他人的进程耗时最长，最晚到达的进程耗时最短。",
+OTHER = Text("Other measurements", "其他测量")
+
+# ---------------------------------------------------------------------- ranks, plan, environment
+
+RANK_EVENTS = Text("What happened to ranks", "进程事件")
+TIMELINE = Text("Ranks to which something happened, from the start of the run", "发生异常的进程（自运行开始）")
+TIME_UTC = Text("Time (UTC)", "时间（UTC）")
+SINCE_START = Text("After start (s)", "距开始（秒）")
+RANK = Text("Rank", "进程")
+NODE = Text("Node", "节点")
+WHAT = Text("What happened", "事件")
+ENDED_BY = Text("{state} (signal {n})", "{state}（信号 {n}）")
+PROGRESS = Text("Where it was", "进度")
+PLAN = Text("Plan", "检测计划")
+PLAN_NOTE = Text(
+    "{checks} and {probes}, expected to take {time}; {left} left out.",
+    "{checks}、{probes}，预计用时 {time}；{left} 项未执行。",
 )
-WORLD = Text("{nodes}, {ranks}", "{nodes}，{ranks}")
+PLAN_BUDGET = Text("{note} Time budget: {budget}.", "{note}时间预算：{budget}。")
+PROBES = Text("Probes", "性能探测")
+NAME = Text("Name", "名称")
+EXPECTED_TIME = Text("Expected", "预计用时")
+DEADLINE = Text("Given up after", "时限")
+PARAMETERS = Text("Parameters", "参数")
+LEFT_OUT = Text("Left out, and why", "未执行项及原因")
+ENVIRONMENT = Text("Environment", "环境")
+SETTINGS = Text("Settings", "设置")
+
+# ----------------------------------------------------------------------------- numbers of things
+
 NODE_COUNT = (Text("{n} node", "{n} 个节点"), Text("{n} nodes", "{n} 个节点"))
 RANK_COUNT = (Text("{n} rank", "{n} 个进程"), Text("{n} ranks", "{n} 个进程"))
 CHECK_COUNT = (Text("{n} check", "{n} 个检测项"), Text("{n} checks", "{n} 个检测项"))
@@ -313,6 +334,3 @@ PROBE_COUNT = (Text("{n} probe", "{n} 个性能探测"), Text("{n} probes", "{n}
 def counted(n: int, one: Text, many: Text) -> Text:
     """``1 node``, ``2 nodes``."""
     return (one if n == 1 else many).fill(n=n)
-
-
-ENDED_BY = Text("{state} (signal {n})", "{state}（信号 {n}）")
