@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from typing import get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cwai_bench.render import units
+from cwai_bench.model import Action, ItemKind, MeasureStatus, RankState, ReasonCode, RunStatus, Severity, Status
+from cwai_bench.render import labels, units
 from cwai_bench.render.nodeset import fold, natural
 from cwai_bench.render.untrusted import neutral, neutral_struct
 from cwai_bench.text import Text
@@ -154,3 +156,31 @@ def test_whatever_comes_in_nothing_active_comes_out(text: str) -> None:
 
 def test_a_value_is_made_neutral_through_and_through() -> None:
     assert neutral_struct(Text("a\x1b\nb", "甲\u202e")) == Text("a\\x1b\nb", "甲\\u202e")
+
+
+# ----------------------------------------------------------------------------------------------- labels
+
+
+def test_there_is_a_word_for_everything_that_a_report_may_say() -> None:
+    assert set(labels.REASON) == set(get_args(ReasonCode)) - {""}
+    assert set(labels.RANK_STATE) == set(get_args(RankState))
+    assert set(labels.RUN_STATUS) == set(get_args(RunStatus))
+    assert set(labels.MEASURE_STATUS) == set(get_args(MeasureStatus))
+    for of_status in (labels.STATUS, labels.STATUS_MEANING, labels.BADGE, labels.GATE):
+        assert set(of_status) == set(Status)
+    assert set(labels.KIND) == set(ItemKind)
+    assert set(labels.ACTION) == set(Action)
+    assert set(labels.SEVERITY) == set(Severity)
+
+
+def test_every_word_is_in_both_languages() -> None:
+    words = {name: text for name, text in vars(labels).items() if isinstance(text, Text)}
+    assert len(words) > 100
+    alike = {name for name, text in words.items() if text.en == text.zh}
+    assert alike == {"DASH", "GBPS", "US", "GBYTES"}
+    assert not [name for name in set(words) - alike if not re.search("[\u4e00-\u9fff]|^\\{", words[name].zh)]
+
+
+def test_one_is_not_many() -> None:
+    assert labels.counted(1, *labels.NODE_COUNT).en == "1 node"
+    assert labels.counted(2, *labels.NODE_COUNT).en == "2 nodes"
