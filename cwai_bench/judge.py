@@ -252,7 +252,7 @@ def _attempt(
         bug = f"{type(e).__name__}: {e}"[:300]
         status, code = Status.UNKNOWN, "error"
         reason = Text("a bug of cwai-bench, please report it: {b}", "cwai-bench 的缺陷，请上报：{b}").fill(b=bug)
-    return Verdict(check, kind, subject, node, status, detail=reason, reason_code=code, evidence=view.evidence())
+    return Verdict(check, kind, subject, node, status, detail=reason, reason_code=code, evidence=view.evidence(status))
 
 
 def _node_verdict(check: NodeCheck, node: str, facts: Facts | None) -> Verdict:
@@ -271,7 +271,7 @@ def _node_verdict(check: NodeCheck, node: str, facts: Facts | None) -> Verdict:
             outcome.expected or info.criterion,
             _with_container(outcome.detail, check.seen, facts),
             action=info.action if wrong else Action.NONE,
-            evidence=view.evidence(),
+            evidence=view.evidence(outcome.status),
         )
 
     return _attempt(node, facts, look, info.kind, info.id)
@@ -316,17 +316,18 @@ def _configurable_verdicts(
             )
         bad = {name: value for name, value in values.items() if not criterion.holds(value)}
         shown = bad or values
+        status = Status.FAIL if bad else Status.PASS
         return Verdict(
             info.id,
             info.kind,
             Subject("node", view.node),
             view.node,
-            Status.FAIL if bad else Status.PASS,
+            status,
             ", ".join(f"{name} {show(v, check.unit)}".strip() for name, v in sorted(shown.items()))[:OBSERVED_LIMIT],
             criterion.words(),
             _with_container(None, check.seen, by_node.get(view.node)),
             action=info.action if bad else Action.NONE,
-            evidence=view.evidence(),
+            evidence=view.evidence(status),
         )
 
     return [_attempt(node, by_node.get(node), look, info.kind, info.id) for node in names]
@@ -356,7 +357,10 @@ class _Held:
     absent: bool = False
     reason_code: ReasonCode = ""
     reason: Text | None = None
-    evidence: tuple[Evidence, ...] = ()
+    view: FactView | None = None
+
+    def evidence(self, status: Status) -> list[Evidence]:
+        return [] if self.view is None else self.view.evidence(status)
 
     def shown(self, check: ConsistencyCheck) -> str:
         if self.absent:
@@ -378,11 +382,11 @@ def _held(check: ConsistencyCheck, facts: Facts | None) -> _Held:
         return _Held(None, reason_code="node_lost", reason=_NODE_LOST)
     view = FactView(facts)
     try:
-        return _Held(check.value(view), evidence=tuple(view.evidence()))
+        return _Held(check.value(view), view=view)
     except DoesNotApply as e:
-        return _Held(None, True, e.reason_code, e.reason, tuple(view.evidence()))
+        return _Held(None, True, e.reason_code, e.reason, view)
     except NotKnown as e:
-        return _Held(None, False, e.reason_code, e.reason, tuple(view.evidence()))
+        return _Held(None, False, e.reason_code, e.reason, view)
     except Exception as e:
         bug = f"{type(e).__name__}: {e}"[:300]
         reason = Text("a bug of cwai-bench, please report it: {b}", "cwai-bench 的缺陷，请上报：{b}").fill(b=bug)
@@ -449,7 +453,7 @@ def _compared(
         detail,
         reason_code,
         info.action if status is Status.FAIL else Action.NONE,
-        list(own.evidence),
+        own.evidence(status),
     )
 
 
@@ -506,7 +510,7 @@ def _listed(check: ConsistencyCheck, held: Mapping[str, _Held], kinds: Mapping[s
         info.criterion,
         detail,
         "no_baseline",
-        evidence=list(first_known.evidence) if len(values) == 1 else [],
+        evidence=first_known.evidence(Status.NA) if len(values) == 1 else [],
         groups=groups,
         hint=_hint(check, known, kinds),
     )

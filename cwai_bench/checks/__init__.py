@@ -45,7 +45,8 @@ from cwai_bench.sources import Call, Command, File, Source
 from cwai_bench.text import Text
 
 EVIDENCE_LIMIT = 4096
-"""Characters kept of one piece of evidence."""
+EVIDENCE_BRIEF = 600
+"""Characters kept of one piece of evidence: of a verdict that somebody has to act on, and of the many others."""
 EVIDENCE_PIECES = 8
 """Pieces of evidence kept of one verdict."""
 
@@ -195,10 +196,11 @@ class FactView:
         """Show ``text`` as the evidence from ``source``, in place of all that was read there."""
         self._shown[source.key] = text
 
-    def evidence(self) -> list[Evidence]:
-        """What was handed out, cut to size."""
+    def evidence(self, status: Status) -> list[Evidence]:
+        """What was handed out, cut to the size that a verdict of ``status`` deserves."""
+        limit = EVIDENCE_BRIEF if status in (Status.PASS, Status.SKIP, Status.NA) else EVIDENCE_LIMIT
         return [
-            Evidence(source, text[:EVIDENCE_LIMIT], len(text) > EVIDENCE_LIMIT)
+            Evidence(source, text[:limit], len(text) > limit)
             for source, text in list(self._shown.items())[:EVIDENCE_PIECES]
         ]
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from cwai_bench.discover import call
 from cwai_bench.sources import Cpu, Cpus, Dimms, MemoryBlocks
 
+CPUINFO = Path("/proc/cpuinfo")
 CPUS = Path("/sys/devices/system/cpu")
 NODES = Path("/sys/devices/system/node")
 MEMORY = Path("/sys/devices/system/memory")
@@ -87,7 +88,7 @@ def cpus() -> Cpus:
 
 def _model() -> str:
     """``model name`` on x86; on arm the implementer and part, which name the design."""
-    with Path("/proc/cpuinfo").open(encoding="utf-8", errors="backslashreplace") as lines:
+    with CPUINFO.open(encoding="utf-8", errors="backslashreplace") as lines:
         fields: dict[str, str] = {}
         for line in lines:
             name, _, value = line.partition(":")

@@ -65,8 +65,9 @@ def _interface(name: str) -> Interface:
 @call("network")
 def network() -> Network:
     """Physical interfaces first: a node full of containers has hundreds of others."""
-    names = sorted(os.listdir(INTERFACES))  # noqa: PTH208
-    names = [n for n in names if (INTERFACES / n).is_dir()]  # bonding_masters is a file
+    # Where a network namespace was entered without a fresh /sys, that one shows the interfaces of another.
+    own = {name for _, name in socket.if_nameindex()}
+    names = sorted(n for n in os.listdir(INTERFACES) if n in own)  # noqa: PTH208
     names.sort(key=lambda n: not (INTERFACES / n / "device").exists())
     return Network(
         [_interface(n) for n in names[:INTERFACES_LIMIT]],

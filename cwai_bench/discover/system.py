@@ -27,6 +27,7 @@ from cwai_bench.sources import (
     Stuck,
 )
 
+ROOT = Path("/")
 CAP_IPC_LOCK = 14  # linux/capability.h
 
 
@@ -302,50 +303,50 @@ def pstore() -> Pstore:
 
 def _first_line(path: str) -> str:
     try:
-        return Path(path).read_bytes().decode("utf-8", "backslashreplace").split("\n")[0].strip()
+        return (ROOT / path).read_bytes().decode("utf-8", "backslashreplace").split("\n")[0].strip()
     except OSError:
         return ""
 
 
-_CGROUP_KINDS = ("kubepods", "docker", "libpod", "lxc", "containerd")
+_CGROUPS = re.compile(r"/(kubepods)[./]|/(docker)/|/(lxc)[./]|(docker|libpod|cri-containerd)-[0-9a-f]{12}")
 
 
 def _container_kind() -> tuple[str, str]:
     """The kind of container and what gave it away; two empty strings on a host."""
     # A virtual machine whose disk was made from an image keeps its marker file: a machine has a disk and the first
     # PID namespace (PROC_PID_INIT_INO of linux/proc_ns.h), a container has an overlay or a namespace of its own.
-    first_namespace = str(Path("/proc/self/ns/pid").readlink()) == "pid:[4026531836]"
+    first_namespace = str((ROOT / "proc/self/ns/pid").readlink()) == "pid:[4026531836]"
     whole = first_namespace and not _root_is_overlay()
-    for marker, name in (("/.dockerenv", "docker"), ("/run/.containerenv", "podman")):
-        if Path(marker).exists() and not whole:
-            return name, marker
-    told = _first_line("/run/systemd/container") or os.environ.get("container", "")  # noqa: SIM112 - its real name
+    for marker, name in ((".dockerenv", "docker"), ("run/.containerenv", "podman")):
+        if (ROOT / marker).exists() and not whole:
+            return name, f"/{marker}"
+    told = _first_line("run/systemd/container") or os.environ.get("container", "")  # noqa: SIM112 - its real name
     if told:
         return told[:40], "container manager"
     try:
-        groups = Path("/proc/1/cgroup").read_text() + Path("/proc/self/cgroup").read_text()
+        groups = (ROOT / "proc/1/cgroup").read_text() + (ROOT / "proc/self/cgroup").read_text()
     except OSError:
         groups = ""
-    for kind in _CGROUP_KINDS:
-        if f"/{kind}" in groups or f"{kind}-" in groups:
-            return kind, "/proc/1/cgroup"
+    found = _CGROUPS.search(groups)
+    if found is not None:
+        return next(filter(None, found.groups())), "/proc/1/cgroup"
     return ("", "") if first_namespace else ("other", "/proc/self/ns/pid")
 
 
 def _root_is_overlay() -> bool:
-    roots = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines() if line.split()[1] == "/"]
+    roots = [line.split() for line in (ROOT / "proc/self/mounts").read_text().splitlines() if line.split()[1] == "/"]
     return bool(roots) and roots[-1][2] == "overlay"
 
 
 def _hypervisor() -> str:
     """The hypervisor below this machine, or empty: what DMI or the CPU says."""
-    for path in ("/sys/class/dmi/id/sys_vendor", "/sys/class/dmi/id/product_name", "/sys/hypervisor/type"):
-        told = _first_line(path)
+    product = _first_line("sys/class/dmi/id/product_name")
+    for told in (_first_line("sys/class/dmi/id/sys_vendor"), product, _first_line("sys/hypervisor/type")):
         for vendor, name in _VENDORS:
-            if vendor in told:
+            if vendor in told and not product.endswith("metal"):  # a bare machine of a cloud: i4i.metal
                 return name
     try:
-        flags = Path("/proc/cpuinfo").read_text()[:16384]
+        flags = (ROOT / "proc/cpuinfo").read_text()[:16384]
     except OSError:
         return ""
     return "other" if re.search(r"^flags\s*:.*\bhypervisor\b", flags, re.M) else ""
@@ -363,6 +364,7 @@ _VENDORS = (
     ("OpenStack", "openstack"),
     ("Alibaba Cloud ECS", "kvm"),
     ("BHYVE", "bhyve"),
+    ("Amazon EC2", "amazon"),
 )
 
 
@@ -370,7 +372,7 @@ def _cgroup_limits() -> tuple[float | None, int | None]:
     """CPUs and bytes that the control group allows; the tightest on the way up, in version 2 and version 1."""
     cpus: list[float] = []
     memory: list[int] = []
-    for line in Path("/proc/self/cgroup").read_text().splitlines():
+    for line in (ROOT / "proc/self/cgroup").read_text().splitlines():
         _, controllers, path = line.split(":", 2)
         for base in _cgroup_mounts(controllers):
             here = Path(base + path)
@@ -392,8 +394,8 @@ def _cgroup_limits() -> tuple[float | None, int | None]:
 
 def _cgroup_mounts(controllers: str) -> list[str]:
     if not controllers:
-        return ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"]
-    return [f"/sys/fs/cgroup/{c}" for c in controllers.split(",") if c in ("cpu", "memory")]
+        return ["sys/fs/cgroup", "sys/fs/cgroup/unified"]
+    return [f"sys/fs/cgroup/{c}" for c in controllers.split(",") if c in ("cpu", "memory")]
 
 
 @call("container")
@@ -404,8 +406,8 @@ def container() -> Container:
         kind,
         because,
         _hypervisor(),
-        _first_line("/proc/1/comm"),
-        Path("/run/systemd/system").is_dir(),
+        _first_line("proc/1/comm"),
+        (ROOT / "run/systemd/system").is_dir(),
         cpu_limit,
         memory_limit,
     )

@@ -430,6 +430,14 @@ def test_evidence_is_the_text_that_was_read(planted: Planted) -> None:
     assert "sys/devices/system/edac/mc/mc3/ue_count: 17" in evidence[EDAC_UE.path]
 
 
+def test_evidence_is_long_only_where_somebody_has_to_act(planted: Planted) -> None:
+    long = " ".join(f"option{i}=1" for i in range(400))
+    for words, status, length in ((long, PASS, 600), (f"mem=1G {long}", WARN, 4096)):
+        (evidence,) = judged(planted.write("proc/cmdline", words).facts(), "kernel.cmdline").evidence
+        assert judged(planted.facts(), "kernel.cmdline").status is status
+        assert (len(evidence.text), evidence.truncated) == (length, True)
+
+
 def test_in_a_container_the_containers_own_answers_say_so(planted: Planted) -> None:
     planted.call("container", kind="docker")
     facts = planted.facts()
