@@ -732,27 +732,34 @@ def _figure(m: Measurement, unit: str) -> str:
 
 
 def _where(m: Measurement) -> str:
-    """At which message size, when the measurement has one."""
-    count = m.parameters.get("bytes")
-    return f" ({size(int(count))})" if isinstance(count, int | float) and not isinstance(count, bool) else ""
+    """At which message size, over how many streams, and whether both ways at once."""
+    count, streams = m.parameters.get("bytes"), m.parameters.get("streams")
+    parts = [size(count)] if isinstance(count, int) and not isinstance(count, bool) else []
+    parts += [f"×{streams}"] if isinstance(streams, int) and streams > 1 else []
+    parts += ["⇄"] if m.parameters.get("direction") == "two-way" else []
+    return f" ({', '.join(parts)})" if parts else ""
 
 
 def _summary(ms: list[Measurement]) -> str:
-    """The best figure of each metric: the highest bandwidth, the lowest time; of ranks together, the slowest counts."""
+    """The highest bandwidth and the time of the smallest message, of each metric; of ranks together, the slowest."""
     points: dict[tuple[str, Scalar | None], list[Measurement]] = {}
     for m in ms:
         points.setdefault((m.metric, m.parameters.get("bytes")), []).append(m)
     together = "bus_factor" in ms[0].parameters if ms else False
-    chosen = [(min if together else max)(point, key=_speed) for point in points.values()]
     best: dict[tuple[str, str], Measurement] = {}
-    for m in chosen:
+    for m in ((min if together else max)(point, key=_speed) for point in points.values()):
         for unit, value in _medians(m).items():
-            known = best.get((m.metric, unit))
-            if known is None or (value < _medians(known)[unit] if unit == "s" else value > _medians(known)[unit]):
+            known = best.setdefault((m.metric, unit), m)
+            if _bytes(m) < _bytes(known) if unit == "s" else value > _medians(known)[unit]:
                 best[m.metric, unit] = m
-    metrics = {metric for metric, _ in best}
-    shown = [(f"{metric} " if len(metrics) > 1 else "") + _figure(m, unit) for (metric, unit), m in best.items()]
+    several = len({metric for metric, _ in best}) > 1
+    shown = [(f"{metric} " if several else "") + _figure(m, unit) for (metric, unit), m in best.items()]
     return "; ".join(shown)[:OBSERVED_LIMIT]
+
+
+def _bytes(m: Measurement) -> float:
+    count = m.parameters.get("bytes")
+    return count if isinstance(count, int | float) else 0.0
 
 
 def _speed(m: Measurement) -> float:

@@ -146,6 +146,13 @@ def test_the_best_median_is_shown() -> None:
     assert verdict_of(found, "tcp.latency").observed == "p50 8.000 us, p99 8.000 us (64 B)"
 
 
+def test_how_it_was_measured_is_told() -> None:
+    four = measurement(BANDWIDTH, parameters={"bytes": 1 << 20, "streams": 4, "direction": "two-way"})
+    assert verdict_of(judge(run(measurements=[four])), "tcp.bandwidth").observed == "10.00 Gb/s (1 MiB, ×4, ⇄)"
+    one = measurement(BANDWIDTH, parameters={"bytes": 1 << 20, "streams": 1, "direction": "one-way"})
+    assert verdict_of(judge(run(measurements=[one])), "tcp.bandwidth").observed == "10.00 Gb/s (1 MiB)"
+
+
 def test_wrong_data_fails_and_names_rank_node_and_place() -> None:
     wrong = measurement(SWEEP, subject=Subject("group", "world"), correct=False, rank=1, node="node2")
     wrong = msgspec.structs.replace(wrong, parameters={"bytes": 4096, "first_bad_index": 17})
