@@ -43,7 +43,7 @@ def facts() -> dict[str, str]:
 
 def page(about: dict[str, str], table: str, seconds: float) -> str:
     machine = "\n".join(f"- {key}: {value}" for key, value in about.items())
-    return f"{INTRODUCTION}{table}\n\nAll in {seconds:.0f} s. The machine:\n\n{machine}\n"
+    return f"{INTRODUCTION}The machine, all in {seconds:.0f} s:\n\n{machine}\n\n{table}\n"
 
 
 def _cpu() -> str:

@@ -22,6 +22,8 @@ class Row:
     ratio: Spread | None = None
     control: Spread | None = None
     note: str = ""
+    detail: bool = False
+    """A part of the row above; shown on the page only."""
 
     def cells(self) -> tuple[str, ...]:
         verdict = {True: "reached", False: "MISSED", None: ""}[self.reached]
@@ -43,11 +45,20 @@ def missing(what: str, package: str, wanted: str) -> Row:
 
 
 def as_text(rows: Sequence[Row]) -> str:
-    lines = [HEAD, *(row.cells() for row in rows)]
+    lines = [HEAD, *(row.cells() for row in rows if not row.detail)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(HEAD))]
     return "\n".join("  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in lines)
 
 
 def as_markdown(rows: Sequence[Row]) -> str:
+    """The table, then one of the details."""
+    details = [row for row in rows if row.detail]
+    parts = [_markdown([row for row in rows if not row.detail])]
+    if details:
+        parts += ["## In detail", _markdown(details)]
+    return "\n\n".join(parts)
+
+
+def _markdown(rows: Sequence[Row]) -> str:
     lines = [HEAD, ("---",) * len(HEAD), *(row.cells() for row in rows)]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
