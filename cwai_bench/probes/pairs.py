@@ -29,8 +29,8 @@ def ring(nodes: int, *, directed: bool) -> list[Round]:
 def all_pairs(nodes: int) -> list[Round]:
     """Each node with every other once, by the circle method: node 0 stays, the others move on by one each round.
 
-    ``nodes - 1`` rounds when even; when odd ``nodes`` rounds, in each of which one node rests. Who is client
-    alternates, so that each node is about as often client as server.
+    ``nodes - 1`` rounds when even; when odd ``nodes`` rounds, in each of which one node rests. The lower number
+    is client when the sum is odd, so that each node is about as often client as server.
     """
     if nodes < 2:
         return []
@@ -39,12 +39,13 @@ def all_pairs(nodes: int) -> list[Round]:
         seats.append(None)
     half = len(seats) // 2
     rounds: list[Round] = []
-    for number in range(len(seats) - 1):
+    for _ in range(len(seats) - 1):
         pairs: Round = []
         for seat in range(half):
             a, b = seats[seat], seats[-1 - seat]
             if a is not None and b is not None:
-                pairs.append((a, b) if (number + seat) % 2 == 0 else (b, a))
+                low, high = min(a, b), max(a, b)
+                pairs.append((low, high) if (a + b) % 2 else (high, low))
         rounds.append(pairs)
         seats = [seats[0], seats[-1], *seats[1:-1]]
     return rounds
