@@ -129,7 +129,7 @@ class Listener:
 
 class MpiSweep:
     def __init__(
-        self, *, comm: int, float32: int, float64: int, int32: int, byte: int, sum: int, errors_return: int
+        self, *, comm: int, float32: int, float64: int, int32: int, sum: int, max: int, errors_return: int
     ) -> None: ...
     def measure(
         self,

@@ -556,8 +556,8 @@ class MpiSweep:
                 float32=handle(MPI.FLOAT),
                 float64=handle(MPI.DOUBLE),
                 int32=handle(MPI.INT),
-                byte=handle(MPI.BYTE),
                 sum=handle(MPI.SUM if sum is None else sum),
+                max=handle(MPI.MAX),
                 errors_return=handle(MPI.ERRORS_RETURN),
             )
 
@@ -578,7 +578,7 @@ class MpiSweep:
     ) -> CollectivePoint:
         """Every rank calls it with the same values. ``operation``: all_reduce, all_gather, reduce_scatter, broadcast,
         alltoall, reduce, sendrecv. ``dtype``: float32, float64, int32. ``iterations`` 0: as many as fit into ``limit``
-        seconds, at least ``least`` and at most ``most``; rank 0 decides for all."""
+        seconds, at least ``least`` and at most ``most``; the slowest rank decides for all."""
         with _translated():
             return CollectivePoint(
                 **self._sweep.measure(

@@ -54,12 +54,12 @@ class MpiSweep {
 void register_collective(py::module_& m) {
   py::class_<MpiSweep>(m, "MpiSweep", "Collectives of the MPI in this process.")
       .def(py::init([](std::uint64_t comm, std::uint64_t float32, std::uint64_t float64,
-                       std::uint64_t int32, std::uint64_t byte, std::uint64_t sum,
+                       std::uint64_t int32, std::uint64_t sum, std::uint64_t max,
                        std::uint64_t errors_return) {
              return std::make_unique<MpiSweep>(
-                 MpiHandles{comm, float32, float64, int32, byte, sum, errors_return});
+                 MpiHandles{comm, float32, float64, int32, sum, max, errors_return});
            }),
-           py::kw_only(), "comm"_a, "float32"_a, "float64"_a, "int32"_a, "byte"_a, "sum"_a,
+           py::kw_only(), "comm"_a, "float32"_a, "float64"_a, "int32"_a, "sum"_a, "max"_a,
            "errors_return"_a)
       .def("measure", &MpiSweep::measure, py::kw_only(), "operation"_a, "dtype"_a, "bytes"_a,
            "iterations"_a, "least"_a, "most"_a, "limit"_a, "warmup"_a, "verify"_a, "seed"_a,

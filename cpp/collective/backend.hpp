@@ -1,6 +1,7 @@
 // A collective library as the sweep sees it: a group of ranks that can do each operation once.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <string_view>
@@ -46,8 +47,9 @@ class CollectiveBackend {
   virtual void barrier() = 0;
   /// Blocks until the operation is complete on this rank; reductions add; the root is rank 0.
   virtual void run(const Call& call) = 0;
-  /// ``value`` of rank 0, on every rank.
-  virtual std::uint64_t from_first(std::uint64_t value) = 0;
+  /// The largest of all ranks' values, each by itself, on every rank.
+  using Values = std::array<double, 3>;
+  virtual Values largest(const Values& mine) = 0;
 };
 
 }  // namespace cwai

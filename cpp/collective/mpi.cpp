@@ -50,8 +50,8 @@ class Mpi final : public CollectiveBackend {
   Mpi(DynamicLibrary library, const MpiHandles& given)
       : library_(std::move(library)),
         types_{handle(given.float32), handle(given.float64), handle(given.int32)},
-        byte_(handle(given.byte)),
-        sum_(handle(given.sum)) {
+        sum_(handle(given.sum)),
+        max_(handle(given.max)) {
     const auto dup = library_.function<int(Handle, Handle*)>("MPI_Comm_dup");
     require(dup(handle(given.comm), &comm_), "MPI_Comm_dup");
     const auto errors = library_.function<int(Handle, Handle)>("MPI_Comm_set_errhandler");
@@ -60,7 +60,12 @@ class Mpi final : public CollectiveBackend {
     require(library_.function<int(Handle, int*)>("MPI_Comm_size")(comm_, &size_), "MPI_Comm_size");
   }
 
-  ~Mpi() override { library_.function<int(Handle*)>("MPI_Comm_free")(&comm_); }
+  // When MPI has ended the communicator is gone, and to free it would abort the process.
+  ~Mpi() override {
+    int ended = 0;
+    library_.function<int(int*)>("MPI_Finalized")(&ended);
+    if (ended == 0) library_.function<int(Handle*)>("MPI_Comm_free")(&comm_);
+  }
 
   int rank() const noexcept override { return rank_; }
   int size() const noexcept override { return size_; }
@@ -96,9 +101,12 @@ class Mpi final : public CollectiveBackend {
     }
   }
 
-  std::uint64_t from_first(std::uint64_t value) override {
-    require(broadcast_(&value, static_cast<int>(sizeof(value)), byte_, 0, comm_), "MPI_Bcast");
-    return value;
+  Values largest(const Values& mine) override {
+    Values all{};
+    require(all_reduce_(mine.data(), all.data(), static_cast<int>(mine.size()),
+                        types_[static_cast<std::size_t>(Element::kFloat64)], max_, comm_),
+            "MPI_Allreduce");
+    return all;
   }
 
  private:
@@ -126,7 +134,7 @@ class Mpi final : public CollectiveBackend {
 
   DynamicLibrary library_;
   std::array<Handle, 3> types_;
-  Handle byte_, sum_;
+  Handle sum_, max_;
   Handle comm_{};
   int rank_ = 0, size_ = 0;
   int (*barrier_)(Handle) = symbol<int(Handle)>("MPI_Barrier");

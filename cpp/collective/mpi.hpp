@@ -14,8 +14,8 @@ namespace cwai {
 /// kin.
 struct MpiHandles {
   std::uint64_t comm;
-  std::uint64_t float32, float64, int32, byte;
-  std::uint64_t sum;
+  std::uint64_t float32, float64, int32;
+  std::uint64_t sum, max;
   std::uint64_t errors_return;
 };
 

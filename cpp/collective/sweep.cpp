@@ -10,6 +10,17 @@
 
 namespace cwai {
 
+// A rank that left an operation on its own would leave the others waiting in it. So one that has to
+// stop, or is late, says so here, and all leave together.
+double Sweep::agree(double mine, const Watch& watch) {
+  const auto flag = [](bool set) { return set ? 1.0 : 0.0; };
+  const auto [largest, stopped, late] =
+      backend_.largest({mine, flag(stop_requested()), flag(now() >= watch.deadline())});
+  if (stopped > 0) throw Error(Fault::kStopped, "");
+  if (late > 0) throw Error(Fault::kDeadline, "");
+  return largest;
+}
+
 PointResult Sweep::measure(const PointSpec& spec, const Watch& watch) {
   const int size = backend_.size();
   if (size > kMaxRanks) throw Error(Fault::kInvalid, "more than 16384 ranks");
@@ -28,6 +39,7 @@ PointResult Sweep::measure(const PointSpec& spec, const Watch& watch) {
   const Call call{spec.operation, spec.element, send_.data(), receive_.data(),
                   static_cast<int>(shape.count)};
 
+  agree(0, watch);
   if (spec.verify) {
     progress.phase(Phase::kVerify);
     fill_send(shape, spec.seed, send_.data());
@@ -47,26 +59,28 @@ PointResult Sweep::measure(const PointSpec& spec, const Watch& watch) {
     backend_.run(call);
     const Nanos end = now();
     warm = i == 0 ? end - start : std::min(warm, end - start);
-    watch.check(end);
   }
-  // All ranks must do equally many: rank 0 decides.
-  std::uint64_t iterations = spec.iterations;
-  if (iterations == 0) {
-    const auto each = static_cast<std::uint64_t>(std::max<Nanos>(warm, 100));
-    iterations = std::clamp(static_cast<std::uint64_t>(spec.limit) / each, spec.least, spec.most);
-    iterations = backend_.from_first(iterations);
-  }
+  // All ranks must do equally many: the slowest decides.
+  const double each = std::max(agree(static_cast<double>(warm), watch), 100.0);
+  const auto fitting = [each](Nanos time) {
+    return static_cast<std::uint64_t>(static_cast<double>(time) / each);
+  };
+  const std::uint64_t iterations = spec.iterations > 0
+                                       ? spec.iterations
+                                       : std::clamp(fitting(spec.limit), spec.least, spec.most);
+  constexpr Nanos kBetweenLooks = kSecond / 4;
+  const std::uint64_t stride = std::max<std::uint64_t>(fitting(kBetweenLooks), 1);
 
   progress.phase(Phase::kTimed);
   result.samples.resize(iterations);
   for (std::uint64_t i = 0; i < iterations; ++i) {
+    if (i > 0 && i % stride == 0) agree(0, watch);
     backend_.barrier();
     const Nanos start = now();
     backend_.run(call);
     const Nanos end = now();
     result.samples[i] = seconds(end - start);
     progress.iteration(i + 1);
-    watch.check(end);
   }
   return result;
 }

@@ -42,9 +42,14 @@ class Sweep {
 
   /// Every rank calls it with the same spec. Each iteration is: barrier, clock, operation, clock:
   /// it is the time from this rank's leaving the barrier to the completion of its own part.
+  /// The stop flag or the deadline of one rank ends it on all of them, within a quarter of a second
+  /// of the library's answering. An operation that never ends cannot be left: that is for the
+  /// keeper to see.
   PointResult measure(const PointSpec& spec, const Watch& watch);
 
  private:
+  double agree(double mine, const Watch& watch);
+
   CollectiveBackend& backend_;
   Buffer send_, receive_;
 };
