@@ -826,7 +826,13 @@ _ENDS: dict[str, Text] = {
 
 
 def _rank_verdicts(run: Run) -> list[Verdict]:
-    """Who died, stalled or was lost: FAIL. Who merely failed or was overdue: UNKNOWN, unless another explains it."""
+    """Who died, stalled or was lost: FAIL. Who merely failed or was overdue: UNKNOWN, unless another explains it.
+
+    When a node was lost, a death elsewhere decides nothing: a launcher that loses a node kills the other ranks without
+    a word. Then it is UNKNOWN too, and blames no node.
+    """
+    node_lost = any(not n.present for n in run.nodes)
+    blames = ("stalled", "lost") if node_lost else ("died", "stalled", "lost")
     worst: dict[int, RankEvent] = {}
     order = ("died", "stalled", "lost", "failed", "overdue")
     for event in run.events:
@@ -835,9 +841,9 @@ def _rank_verdicts(run: Run) -> list[Verdict]:
         known = worst.get(event.rank)
         if known is None or order.index(event.state) < order.index(known.state):
             worst[event.rank] = event
-    culprits = [e for e in worst.values() if e.state in ("died", "stalled", "lost")]
+    culprits = [e for e in worst.values() if e.state in blames]
     shown = culprits or list(worst.values())
-    verdicts = [_rank_verdict(e) for e in sorted(shown, key=lambda e: e.rank)]
+    verdicts = [_rank_verdict(e, fatal=e.state in blames) for e in sorted(shown, key=lambda e: e.rank)]
     if verdicts or not run.plan.probes:
         return verdicts
     finished = {e.rank for e in run.events if e.state == "finished"}
@@ -865,8 +871,7 @@ def _rank_verdicts(run: Run) -> list[Verdict]:
     return [Verdict(RANKS.id, RANKS.kind, ALL, "", Status.PASS, f"{len(finished)}/{run.world_size}", RANKS.criterion)]
 
 
-def _rank_verdict(event: RankEvent) -> Verdict:
-    fatal = event.state in ("died", "stalled", "lost")
+def _rank_verdict(event: RankEvent, *, fatal: bool) -> Verdict:
     where = [event.item, *(f"{k}={v}" for k, v in event.progress.items())] if event.item else []
     if event.signal:
         where.insert(0, _signal_name(event.signal))
@@ -938,6 +943,7 @@ def _gate(
         status = Status.FAIL if failed else Status.UNKNOWN
     named = {v.node for v in verdicts if v.status is Status.FAIL and v.node and v.subject.kind not in ("link", "group")}
     named |= {v.node for v in verdicts if v.status is Status.FAIL and v.node and v.reason_code == "wrong_data"}
+    named |= {v.node for v in verdicts if v.check == NODES.id and v.node and v.reason_code == "node_lost"}
     if len(because) > REASONS_LIMIT:
         more = len(because) - REASONS_LIMIT
         because = [*because[:REASONS_LIMIT], Text("and {m} more", "另有 {m} 条").fill(m=more)]

@@ -79,7 +79,8 @@ def make_plan(choice: Choice, world: World) -> Plan:
         checks = select(list(CHECKS), choice.items, choice.skip)
     probes: list[ProbeSpec] = []
     left_out: list[LeftOut] = []
-    for probe in PROBES.values():
+    # Networks before the collectives that run over them: if one hangs, the cause has been measured.
+    for probe in sorted(PROBES.values(), key=lambda p: "collective" in p.commands):
         if choice.run_type not in probe.commands or not select([probe.info.id], choice.items, choice.skip):
             continue
         if choice.recorded:

@@ -440,9 +440,8 @@ class Keeper:
         if rank.over:
             return
         rank.over = True
-        if rank.signalled or rank.judged:
-            return  # it was told to stop, or we already know what was wrong with it
-        self._event(rank, "died", Text("the process ended without a word", "进程无任何消息即终止"))
+        if not rank.signalled and not rank.judged:  # nobody told it to stop, and we did not know of any trouble
+            self._event(rank, "died", Text("the process ended without a word", "进程无任何消息即终止"))
         self._abort_soon()
 
     # ---- when something is wrong

@@ -68,7 +68,7 @@ def test_a_run_over_two_nodes_is_complete(two_nodes: Lab, start: Any) -> None:
     assert not [m for m in measured if m["correct"] is False], "wrong data"
     bandwidth = [m for m in measured if m["metric"].startswith("tcp.bandwidth") and m["status"] == "ok"]
     assert {m["subject"]["id"] for m in bandwidth} >= {"node1→node2", "node2→node1"}
-    assert all(m["samples"] and min(m["samples"]) > 0 and m["correct"] for m in bandwidth)
+    assert all(m["stats"]["min"] > 0 and m["correct"] for m in bandwidth)
     collective = [m for m in measured if m["metric"].startswith("mpi.")]
     assert {m["parameters"]["operation"] for m in collective} >= {"all_reduce", "all_gather", "alltoall", "broadcast"}
     assert all(m["status"] == "ok" and m["correct"] for m in collective)
@@ -136,19 +136,22 @@ def test_a_second_run_on_a_busy_node_is_refused_naming_the_first(two_nodes: Lab)
     run_id = re.search(r'"run_id":"([^"]+)"', spooled(two_nodes, two_nodes.nodes[1]))
     assert run_id is not None
     second = by_hosts(two_nodes, ["check"])
-    assert second.returncode == 2
+    assert second.returncode == 3
     assert run_id[1] in second.stderr
     assert re.search(r"node[12] is busy", second.stderr)
     assert first.poll() is None, "the first run was disturbed"
-    first.terminate()
+    stopped = two_nodes.run(two_nodes.nodes[0], [TOOL, "history", "stop", run_id[1], "--store", "/nowhere"])
+    assert stopped.returncode == 0, stopped.stderr
     first.communicate(timeout=60)
 
 
 def test_a_node_that_goes_down_is_named_and_the_report_is_still_written(two_nodes: Lab) -> None:
     process = long_run(two_nodes, *two_nodes.mpirun())
     two_nodes.lose(two_nodes.nodes[1])
-    out, err = process.communicate(timeout=60)
-    assert process.returncode not in (0, 2), out + err
+    process.communicate(timeout=60)  # its exit code is Open MPI's, which is 0 after the loss of a node
+    deadline = time.monotonic() + 10  # mpirun does not wait for the keeper, which waits 3 s for the lost one
+    while not list((two_nodes.folder / "store").glob("*/report.json")) and time.monotonic() < deadline:
+        time.sleep(0.1)
     report = report_of(two_nodes)
     assert report["status"] != "complete"
     assert {n["name"]: n["complete"] for n in report["nodes"]}["node2"] is False

@@ -206,7 +206,9 @@ def test_collective_alone_is_refused(lab: Lab) -> None:
 
 def test_a_gate_that_opens_becomes_the_command(lab: Lab, tmp_path: Path) -> None:
     status = tmp_path / "status.json"
-    script = "import os; print('rank', os.environ['OMPI_COMM_WORLD_RANK']); raise SystemExit(7)"
+    script = (
+        "import os, time; print('rank', os.environ['OMPI_COMM_WORLD_RANK'], flush=True); time.sleep(2); os._exit(7)"
+    )
     done = lab.run(
         MPIRUN,
         "-np",

@@ -557,3 +557,14 @@ def test_a_saved_run_is_judged_again_alike(good_facts: Facts) -> None:
 def test_a_report_survives_json(good_facts: Facts) -> None:
     report = judge(run(facts=[good_facts], plan=Plan(list(CHECKS), [BANDWIDTH], [], 1.0)))
     assert msgspec.json.decode(msgspec.json.encode(report), type=Report) == report
+
+
+def test_when_a_node_is_lost_a_death_elsewhere_blames_nobody() -> None:
+    """A launcher that loses a node kills the ranks of the others without a word."""
+    nodes = [NodeRecord("node1", [0], True, True), NodeRecord("node2", [], False, False)]
+    died = RankEvent(0, "node1", 5.0, "died", "mpi.all_reduce#0")
+    report = judge(run(nodes=nodes, events=[died], measurements=[]))
+    ranks = [v for v in report.verdicts if v.check == "run.ranks"]
+    assert [(v.node, v.status) for v in ranks] == [("node1", Status.UNKNOWN)]
+    assert report.gate.exit_code == 3
+    assert report.gate.leave_out == ["node2"]
