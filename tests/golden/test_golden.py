@@ -11,11 +11,11 @@ from pathlib import Path
 
 import jsonschema
 import pytest
-from sample_reports import SAMPLES
 
 from cwai_bench import render
 from cwai_bench.render.json import schema
 from cwai_bench.text import LANGS, Lang
+from tests.golden.sample_reports import SAMPLES
 
 ROOT = Path(__file__).resolve().parents[2]
 SCHEMA = ROOT / "reports" / "report.schema.json"

@@ -114,7 +114,7 @@ class Lab:
     ) -> subprocess.Popen[str]:
         """Start ``argv`` on ``node``, in a process group of its own, with pipes; it ends with the lab at the latest."""
         clean = {"PATH": f"{VENV}/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": HOME, "LANG": "C.UTF-8"}
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [*_enter(node.pid), *argv],
             env={**clean, "PYTHONDONTWRITEBYTECODE": "1", **(env or {})},
             cwd="/",
@@ -124,6 +124,8 @@ class Lab:
             text=True,
             start_new_session=True,
         )
+        self._live.callback(_end, process)
+        return process
 
     def mpirun(self, per_node: int = 1) -> list[str]:
         """The start of an ``mpirun`` command over all nodes, to be run on one of them.
@@ -249,6 +251,16 @@ class Lab:
             if time.monotonic() > deadline:
                 raise NodeDied(f"no ssh to {node.name}: {done.stderr}\nits log:\n{self._log(node.name)}")
             time.sleep(0.1)
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """A test that failed half-way has left it running, or its pipes open."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    for pipe in (process.stdout, process.stderr):
+        assert pipe is not None
+        pipe.close()
 
 
 def process_namespaces() -> set[Path]:

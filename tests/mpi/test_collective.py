@@ -24,10 +24,21 @@ MPIRUN = Path(sysconfig.get_path("scripts")) / "mpirun"
 @pytest.fixture(scope="module", params=[2, 3])
 def ranks(request: pytest.FixtureRequest) -> list[dict[str, Any]]:
     program = Path(__file__).with_name("collective_program.py")
-    command = [str(MPIRUN), "-np", str(request.param), "--map-by", ":OVERSUBSCRIBE", "--mca", "mpi_yield_when_idle", "1"]
+    command = [
+        str(MPIRUN),
+        "-np",
+        str(request.param),
+        "--map-by",
+        ":OVERSUBSCRIBE",
+        "--mca",
+        "mpi_yield_when_idle",
+        "1",
+    ]
     allow = ("OMPI_ALLOW_RUN_AS_ROOT", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "PRTE_ALLOW_RUN_AS_ROOT")
     env = {**os.environ, **dict.fromkeys((*allow, "PRTE_ALLOW_RUN_AS_ROOT_CONFIRM"), "1")}
-    done = subprocess.run([*command, sys.executable, str(program)], env=env, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [*command, sys.executable, str(program)], env=env, capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 0, done.stderr
     found = sorted((json.loads(line) for line in done.stdout.splitlines()), key=lambda r: int(r["rank"]))
     assert len(found) == request.param

@@ -64,7 +64,7 @@ def test_a_rank_meets_no_mpi_before_it_is_asked_to() -> None:
 def test_templates_and_schema_are_installed() -> None:
     reports = files("cwai_bench.reports")
     assert reports.joinpath("report.schema.json").is_file()
-    assert reports.joinpath("templates", "report.html.j2").is_file()
+    assert reports.joinpath("templates").joinpath("report.html.j2").is_file()
     assert files("cwai_bench").joinpath("py.typed").is_file()
 
 
