@@ -250,7 +250,7 @@ def show(outcome: Outcome, args: argparse.Namespace, lang: Lang, out: TextIO) ->
     if outcome.trouble:
         sys.stderr.write(f"cwai-bench: {outcome.trouble}\n")
     if args.json:
-        out.write(outcome.report + "\n")
+        out.write(outcome.report)
     else:
         out.write(_summary(outcome, lang, out).rstrip("\n") + "\n")
         if outcome.html:

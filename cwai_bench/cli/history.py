@@ -135,7 +135,7 @@ def _show(found: Entry, args: argparse.Namespace, lang: Lang) -> int:
             Text("finish it: cwai-bench report {r}", "完成它：cwai-bench report {r}").fill(r=found.run_id),
         )
     if args.json:
-        sys.stdout.write((found.folder / history.PUBLISHED).read_text(encoding="utf-8") + "\n")
+        sys.stdout.write((found.folder / history.PUBLISHED).read_text(encoding="utf-8"))
         return 0
     sys.stdout.write(render.render(report, "text", lang).rstrip("\n") + "\n")
     sys.stdout.write(Text("report: {p}", "报告：{p}").fill(p=found.folder / "report.html").to(lang) + "\n")

@@ -101,7 +101,7 @@ def _write(report: Report, folder: Path | None, args: argparse.Namespace, lang: 
     if target is not None:
         target = journal.publish(target.parent, target.name, files)
     if args.json:
-        sys.stdout.write(files["report.json"].decode() + "\n")
+        sys.stdout.write(files["report.json"].decode())
         return
     if sys.stdout.isatty():
         import shutil
