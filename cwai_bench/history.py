@@ -71,7 +71,7 @@ def entries(store: Path, run_type: str | None = None) -> list[Entry]:
 
 def entry(folder: Path) -> Entry:
     """What is known of the run in ``folder``."""
-    run_type = folder.name.split("-")[1]
+    run_type = folder.name.split("-")[1] if journal.RUN_ID.match(folder.name) else ""
     blank = Entry(folder.name, run_type, 0.0, 0.0, "error", 0, None, None, folder)
     try:
         if (folder / PUBLISHED).exists():

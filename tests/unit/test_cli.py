@@ -235,6 +235,21 @@ def test_an_old_run_is_judged_by_new_rules(recorded: Path, tmp_path: Path) -> No
     assert same.returncode == 0
 
 
+def test_a_folder_that_is_no_run_is_refused_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "holiday-pictures"
+    folder.mkdir()
+    for command in (["report", str(folder)], ["history", "show", str(folder)]):
+        assert entry([*command, "--lang", "en"]) == 2
+        assert "holiday-pictures" in capsys.readouterr().err
+
+
+def test_a_run_folder_may_be_renamed(recorded: Path, tmp_path: Path) -> None:
+    checked(recorded, tmp_path)
+    folder = next((tmp_path / "store").iterdir()).rename(tmp_path / "ticket-4711")
+    done = cwai("report", str(folder), "--no-gate", spool=tmp_path / "spool")
+    assert done.returncode == 0, done.stderr
+
+
 def test_the_store_of_someone_else_is_one_clear_message(tmp_path: Path) -> None:
     store = tmp_path / "store"
     store.write_text("a file, not a folder")
