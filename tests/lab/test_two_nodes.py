@@ -115,12 +115,12 @@ def test_without_a_baseline_nodes_that_differ_are_listed_not_judged(tmp_path: Pa
         assert sorted(node for nodes in groups.values() for node in nodes) == ["node1", "node2"]
 
 
-def long_run(lab: Lab, *start: str) -> subprocess.Popen[str]:
-    """A sweep that would take minutes; returns once a measurement of it is under way on both nodes."""
+def long_run(lab: Lab) -> subprocess.Popen[str]:
+    """A sweep that would take minutes; returns once both nodes have measured something."""
     sweep = ["collective", "--operations", "all_reduce", "-b", "8", "-e", "16M", "-n", "20000"]
-    process = lab.start(lab.nodes[0], [*start, TOOL, *sweep, "--store", lab.folder / "store"])
+    process = lab.start(lab.nodes[0], [*lab.mpirun(), TOOL, *sweep, "--store", lab.folder / "store"])
     deadline = time.monotonic() + 60
-    while not all(spooled(lab, node).count('"measurement"') for node in lab.nodes[: 1 + bool(start)]):
+    while not all('"measurement"' in spooled(lab, node) for node in lab.nodes):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline, "no measurement within 60 s"
         time.sleep(0.2)
@@ -132,7 +132,7 @@ def spooled(lab: Lab, node: Node) -> str:
 
 
 def test_a_second_run_on_a_busy_node_is_refused_naming_the_first(two_nodes: Lab) -> None:
-    first = long_run(two_nodes, *two_nodes.mpirun())
+    first = long_run(two_nodes)
     run_id = re.search(r'"run_id":"([^"]+)"', spooled(two_nodes, two_nodes.nodes[1]))
     assert run_id is not None
     second = by_hosts(two_nodes, ["check"])
@@ -146,7 +146,7 @@ def test_a_second_run_on_a_busy_node_is_refused_naming_the_first(two_nodes: Lab)
 
 
 def test_a_node_that_goes_down_is_named_and_the_report_is_still_written(two_nodes: Lab) -> None:
-    process = long_run(two_nodes, *two_nodes.mpirun())
+    process = long_run(two_nodes)
     two_nodes.lose(two_nodes.nodes[1])
     process.communicate(timeout=60)  # its exit code is Open MPI's, which is 0 after the loss of a node
     deadline = time.monotonic() + 10  # mpirun does not wait for the keeper, which waits 3 s for the lost one
