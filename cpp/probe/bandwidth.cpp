@@ -148,7 +148,7 @@ class Run {
     }
     // The sender runs a little longer than it was asked to, so that the receiver's window ends
     // under load.
-    constexpr Nanos kMargin = 20'000'000;
+    constexpr Nanos kMargin = 50'000'000;
     if (spec_.duration > 0) send_until_ = now() + spec_.warmup + spec_.duration + kMargin;
     if (spec_.sends) {
       body_.data()[0] = kMore;

@@ -394,9 +394,12 @@ class TcpConnection final : public Connection {
   std::size_t block(std::span<Completion> out, Nanos until) {
     constexpr int kPassesUnasked = 16;
     for (;;) {
-      if (passes_unasked_++ < kPassesUnasked)
+      const bool in_turn = passes_unasked_ == kPassesUnasked;
+      if (!in_turn) {
+        ++passes_unasked_;
         if (const std::size_t n = advance_ready(out); n > 0) return n;
-      const bool in_turn = passes_unasked_ > kPassesUnasked;
+        if (!all_stalled()) continue;
+      }
       passes_unasked_ = 0;
       bool pending = false;
       for (std::size_t i = 0; i < lanes_.size(); ++i) {
@@ -415,6 +418,13 @@ class TcpConnection final : public Connection {
         if ((polls_[i].revents & (POLLIN | kBroken)) != 0) lanes_[i].receive_drained = false;
       }
     }
+  }
+
+  bool all_stalled() noexcept {
+    return std::all_of(lanes_.begin(), lanes_.end(), [](Lane& lane) {
+      return (lane.sends.empty() || lane.send_full) &&
+             (lane.receives.empty() || lane.receive_drained);
+    });
   }
 
   std::size_t advance_ready(std::span<Completion> out) {

@@ -191,7 +191,7 @@ def addresses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tcp, "busy", lambda _nics: {})
 
 
-SHORT: dict[str, Any] = {"duration": 0.08, "sizes": (4096,), "streams": 1, "transport": "tcp"}
+SHORT: dict[str, Any] = {"duration": 0.2, "sizes": (4096,), "streams": 1, "transport": "tcp"}
 
 
 def test_alone_both_ends_are_threads() -> None:
