@@ -247,8 +247,6 @@ def _front(
 
 def show(outcome: Outcome, args: argparse.Namespace, lang: Lang, out: TextIO) -> None:
     """The result: JSON and nothing else, or the summary and where the report is. Troubles always go to stderr."""
-    if outcome.trouble:
-        sys.stderr.write(f"cwai-bench: {outcome.trouble}\n")
     if args.json:
         out.write(outcome.report)
     else:
@@ -256,6 +254,9 @@ def show(outcome: Outcome, args: argparse.Namespace, lang: Lang, out: TextIO) ->
         if outcome.html:
             out.write(Text("report: {p}", "报告：{p}").fill(p=outcome.html).to(lang) + "\n")
     out.flush()
+    if outcome.trouble:
+        ends = Text("the exit code is {c}", "退出码为 {c}").fill(c=outcome.exit_code).to(lang)
+        sys.stderr.write(f"cwai-bench: {outcome.trouble}\n  → {ends}\n")
 
 
 def _summary(outcome: Outcome, lang: Lang, out: TextIO) -> str:

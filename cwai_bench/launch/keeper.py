@@ -577,6 +577,10 @@ class Keeper:
             self.writer.path.parent.rmdir()
 
     async def _tell_ranks(self) -> None:
+        outcome, trouble = self.merger.outcome, self.writer.trouble if self.writer is not None else None
+        if outcome is not None and trouble is not None and self.opening is not None:
+            said = "\n".join(filter(None, [outcome.trouble, trouble.to(self.opening.order.lang)]))
+            self.merger.outcome = msgspec.structs.replace(outcome, trouble=said)
         for rank in self.ranks.values():
             if rank.bye is not None:
                 with contextlib.suppress(OSError):

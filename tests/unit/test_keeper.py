@@ -205,6 +205,19 @@ def test_the_verdict_says_what_could_not_be_written(nodes: Nodes) -> None:
     assert journal.parse(kept[0].read_bytes(), "kept").closed
 
 
+def test_a_spool_that_cannot_be_written_is_told_and_loses_nothing(nodes: Nodes) -> None:
+    link = joined(nodes.keeper("n0"), 0)
+    nodes.spool.mkdir(mode=0o700, exist_ok=True)
+    (nodes.spool / RUN_ID).write_text("a file where the run's folder should be")
+    link.open(nodes.opening([link.peer]), [0])
+    link.record(measured(0, "n0"))
+    outcome = link.leave("finished").outcome
+    assert outcome is not None
+    assert "kept in memory" in outcome.trouble
+    report = report_from_json((nodes.store / RUN_ID / "report.json").read_bytes())
+    assert len(report.measurements) == 1
+
+
 def test_criteria_that_break_in_the_keeper_lose_nothing(nodes: Nodes) -> None:
     link = joined(nodes.keeper("n0"), 0)
     opening = nodes.opening([link.peer])
