@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,9 @@ _RANK = ("OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "PALS_RANKID")
 _SIZE = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PALS_SIZE")
 _LOCAL = ("OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "PALS_LOCAL_RANKID")
 _JOB = ("PMIX_NAMESPACE", "PMI_JOBID", "PALS_APID")
+
+BARRIER_LOOK = 0.0005
+"""Seconds of sleep between two looks at a barrier."""
 
 
 @dataclass(frozen=True)
@@ -79,9 +83,13 @@ class MpiGroup:
         self.leaders = tuple(sorted(first.values()))
 
     def barrier(self) -> None:
-        self.comm.Barrier()
+        """Asleep between two looks: MPI's own barrier spins, and would take the CPU from a rank that measures."""
+        request = self.comm.Ibarrier()
+        while not request.Test():
+            time.sleep(BARRIER_LOOK)
 
     def allgather(self, value: Any) -> list[Any]:
+        self.barrier()
         return list(self.comm.allgather(value))
 
 
