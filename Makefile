@@ -55,6 +55,9 @@ format: $(VENV)/.lint
 	$(BIN)/ruff check --fix .
 	find cpp tests/cpp -name '*.cpp' -o -name '*.hpp' | xargs $(BIN)/clang-format -i
 
+docs: $(VENV)/.built
+	$(BIN)/python tools/generate_docs.py
+
 lab-deps:
 	@sh tools/lab_deps.sh
 
