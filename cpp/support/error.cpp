@@ -1,7 +1,7 @@
 #include "support/error.hpp"
 
 #include <array>
-#include <cstring>
+#include <system_error>
 #include <utility>
 
 namespace cwai {
@@ -16,7 +16,7 @@ static_assert(kNames.size() == static_cast<std::size_t>(Fault::kMpi) + 1);
 std::string describe(Fault fault, const std::string& subject, int code, const std::string& vendor) {
   std::string text{fault_name(fault)};
   if (!subject.empty()) text += ": " + subject;
-  if (code != 0) text += ": " + std::string(std::strerror(code));
+  if (code != 0) text += ": " + std::generic_category().message(code);
   if (!vendor.empty()) text += ": " + vendor;
   return text;
 }

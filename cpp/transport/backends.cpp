@@ -74,7 +74,8 @@ std::vector<Backend> backends(const std::vector<std::string>& mpi_directories) {
   const std::vector<std::string> sonames = {"libmpi.so.40", "libmpi.so.12", "libmpich.so.12"};
   std::vector<std::string> mpi_names;
   for (const std::string& directory : mpi_directories)
-    for (const std::string& soname : sonames) mpi_names.push_back(directory + "/" + soname);
+    for (const std::string& soname : sonames)
+      mpi_names.push_back(std::filesystem::path(directory) / soname);
   mpi_names.insert(mpi_names.end(), sonames.begin(), sonames.end());
 
   Backend mpi = optional_backend("mpi", mpi_names, {});

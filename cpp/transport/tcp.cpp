@@ -28,7 +28,7 @@ constexpr std::uint16_t kVersion = 1;
 constexpr std::size_t kHelloSize = 52;
 constexpr std::size_t kAnswerSize = 16;
 constexpr Nanos kGreetingTimeout = 2 * kSecond;
-constexpr std::size_t kMaxGuests = 2 * kMaxLanes;
+constexpr std::size_t kMaxGuests = 128;
 
 enum class Verdict : std::uint16_t { kWelcome, kMagic, kVersion, kToken, kLane };
 

@@ -35,6 +35,7 @@ std::vector<Completion> collect(Connection& connection, std::size_t count) {
 // A plain socket to ``port``: somebody who does not speak our protocol.
 Socket stranger(int port) {
   Socket socket(::socket(AF_INET, SOCK_STREAM, 0));
+  CHECK(socket.fd() >= 0);
   sockaddr_in address{};
   address.sin_family = AF_INET;
   address.sin_port = htons(static_cast<std::uint16_t>(port));
@@ -239,6 +240,7 @@ TEST(accept_and_connect_give_up_in_time) {
 
 TEST(somebody_else_who_listens_is_told_from_the_peer) {
   Socket server(::socket(AF_INET, SOCK_STREAM, 0));
+  CHECK(server.fd() >= 0);
   sockaddr_in address{};
   address.sin_family = AF_INET;
   address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
@@ -254,6 +256,7 @@ TEST(somebody_else_who_listens_is_told_from_the_peer) {
       },
       [&] {
         const Socket client(::accept(server.fd(), nullptr, nullptr));
+        CHECK(client.fd() >= 0);
         const std::string banner = "SSH-2.0-SomebodyElse_1.0\r\n";
         CHECK(::send(client.fd(), banner.data(), banner.size(), MSG_NOSIGNAL) > 0);
         char hello[52];
