@@ -48,7 +48,7 @@ def main() -> int:
 
 
 def runs() -> set[Path]:
-    return {path.parent for path in STORE.glob("*/report.json")}
+    return {path.parent for path in STORE.glob("[0-9]*/report.json")}
 
 
 def say(line: str) -> None:

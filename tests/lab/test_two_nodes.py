@@ -23,7 +23,7 @@ RUN_LIMIT = 180.0
 
 def report_of(lab: Lab) -> dict[str, Any]:
     """The one report in the lab's store."""
-    (saved,) = (lab.folder / "store").glob("*/report.json")
+    (saved,) = (lab.folder / "store").glob("[0-9]*/report.json")
     assert (saved.parent / "report.html").read_text().startswith("<!")
     report: dict[str, Any] = json.loads(saved.read_text())
     return report
@@ -86,7 +86,7 @@ def test_another_version_on_a_node_is_refused_by_name(tmp_path: Path, start: Any
         assert done.returncode == 2
         assert "node2 has cwai-bench 0.0.0+other" in done.stderr
         assert "install the same version" in done.stderr
-        assert not list((lab.folder / "store").glob("*/report.json"))
+        assert not list((lab.folder / "store").glob("[0-9]*/report.json"))
         assert_left_alone(lab)
 
 
@@ -150,7 +150,7 @@ def test_a_node_that_goes_down_is_named_and_the_report_is_still_written(two_node
     two_nodes.lose(two_nodes.nodes[1])
     process.communicate(timeout=60)  # its exit code is Open MPI's, which is 0 after the loss of a node
     deadline = time.monotonic() + 10  # mpirun does not wait for the keeper, which waits 3 s for the lost one
-    while not list((two_nodes.folder / "store").glob("*/report.json")) and time.monotonic() < deadline:
+    while not list((two_nodes.folder / "store").glob("[0-9]*/report.json")) and time.monotonic() < deadline:
         time.sleep(0.1)
     report = report_of(two_nodes)
     assert report["status"] != "complete"
