@@ -48,7 +48,8 @@ def main() -> int:
 
 
 def runs() -> set[Path]:
-    return {path.parent for path in STORE.glob("[0-9]*/report.json")}
+    found = {path.parent for path in STORE.glob("*/report.json")}
+    return {folder for folder in found if not folder.name.startswith(".")}  # those are on their way in
 
 
 def say(line: str) -> None:
