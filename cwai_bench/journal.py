@@ -210,7 +210,7 @@ def merge(files: Iterable[JournalFile], *, missing: Iterable[str] = (), finished
     elif interrupted:
         status = "terminated"
     settings = dict(head.settings)
-    if interrupted:
+    if interrupted and not gone:  # after a death the launcher interrupts the others: that is no interruption
         settings["interrupted"] = interrupted
     return Run(
         run_id=head.run_id,

@@ -117,6 +117,12 @@ def test_a_run_is_complete_only_without_losses(tmp_path: Path) -> None:
         written(tmp_path / "2", header(), event(0, "n1", "started"), event(0, "n1", "died"), NodeEnd("n1", 1.0)), "2"
     )
     assert journal.merge([died]).status == "partial"
+    ended = journal.parse(
+        written(tmp_path / "4", header(), event(0, "n1", "died"), NodeEnd("n1", 1.0, interrupted=15)), "4"
+    )
+    assert "interrupted" not in journal.merge([ended]).settings, (
+        "the launcher's SIGTERM after a death is no interruption"
+    )
     stopped = journal.parse(written(tmp_path / "3", header(), NodeEnd("n1", 1.0, interrupted=15)), "3")
     assert journal.merge([stopped]).status == "terminated"
 
