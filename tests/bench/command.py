@@ -78,7 +78,7 @@ def make_run(progress: Progress) -> Iterator[Row]:
         whole = time.perf_counter() - started
         if done.returncode != 0:
             raise RuntimeError(f"make run failed: {(done.stdout + done.stderr)[-2000:]}")
-        (saved,) = clone.glob("cwai-out/*/report.json")
+        (saved,) = clone.glob("cwai-out/[!.]*/report.json")
         report = json.loads(saved.read_text())
         took = report["finished"] - report["started"]
     tick()
