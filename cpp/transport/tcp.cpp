@@ -394,7 +394,7 @@ class TcpConnection final : public Connection {
   std::size_t block(std::span<Completion> out, Nanos until) {
     constexpr int kPassesUnasked = 16;
     for (;;) {
-      const bool in_turn = passes_unasked_ == kPassesUnasked;
+      const bool in_turn = passes_unasked_ == kPassesUnasked && lanes_.size() > 1;
       if (!in_turn) {
         ++passes_unasked_;
         if (const std::size_t n = advance_ready(out); n > 0) return n;
