@@ -1,7 +1,6 @@
 #include "probe/bandwidth.hpp"
 
 #include <algorithm>
-#include <array>
 
 #include "probe/run.hpp"
 #include "support/buffer.hpp"
@@ -155,7 +154,8 @@ class Run {
       last_.data()[0] = kLast;
       for (std::size_t i = 0; i < lanes_.size() * depth_; ++i) post_next(i % lanes_.size(), now());
     }
-    std::array<Completion, 64> done;
+    // Room for every lane in both directions, lest the first lanes take it all each time.
+    std::vector<Completion> done(2 * lanes_.size());
     const Nanos warm_until = now() + spec_.warmup;
     Nanos next_look = watch_.slice_end();
     while (sending_ > 0 || receiving_ > 0) {

@@ -388,17 +388,17 @@ class TcpConnection final : public Connection {
     }
   }
 
-  // Lanes that stalled are left alone until poll(2) says that they are ready again; the others are
-  // not asked about, they are used. Now and then all are asked, lest a lane that never stalls
-  // starve the rest.
+  // What stalled is left alone until poll(2) says that it is ready again; the rest is not asked
+  // about, it is used. Now and then poll(2) is asked all the same, lest what never stalls starve
+  // what did: another lane, or the other direction of the same one.
   std::size_t block(std::span<Completion> out, Nanos until) {
     constexpr int kPassesUnasked = 16;
     for (;;) {
-      const bool in_turn = passes_unasked_ == kPassesUnasked && lanes_.size() > 1;
+      const bool in_turn = passes_unasked_ >= kPassesUnasked && any_stalled();
       if (!in_turn) {
         ++passes_unasked_;
         if (const std::size_t n = advance_ready(out); n > 0) return n;
-        if (!all_stalled()) continue;
+        if (any_ready()) continue;
       }
       passes_unasked_ = 0;
       bool pending = false;
@@ -420,10 +420,17 @@ class TcpConnection final : public Connection {
     }
   }
 
-  bool all_stalled() noexcept {
-    return std::all_of(lanes_.begin(), lanes_.end(), [](Lane& lane) {
-      return (lane.sends.empty() || lane.send_full) &&
-             (lane.receives.empty() || lane.receive_drained);
+  bool any_stalled() noexcept {
+    return std::any_of(lanes_.begin(), lanes_.end(), [](Lane& lane) {
+      return (!lane.sends.empty() && lane.send_full) ||
+             (!lane.receives.empty() && lane.receive_drained);
+    });
+  }
+
+  bool any_ready() noexcept {
+    return std::any_of(lanes_.begin(), lanes_.end(), [](Lane& lane) {
+      return (!lane.sends.empty() && !lane.send_full) ||
+             (!lane.receives.empty() && !lane.receive_drained);
     });
   }
 

@@ -104,6 +104,28 @@ TEST(both_ends_may_send_large_messages_at_once) {
   });
 }
 
+TEST(sends_that_never_stall_do_not_starve_a_receive) {
+  on_every_transport([](Ends ends) {
+    Buffer in(64), out(64), sink(64);
+    ends.first->post_receive(0, {in.data(), 64}, 0);
+    Completion completion;
+    CHECK_EQUAL(ends.first->wait({&completion, 1}, now() + 1'000'000), 0U);  // nothing there yet
+    ends.second->post_send(0, {out.data(), 64}, 0);
+    collect(*ends.second, 1);
+    bool received = false;
+    for (int sent = 0; sent < 100 && !received; ++sent) {
+      ends.second->post_receive(0, {sink.data(), 64}, 0);
+      ends.first->post_send(0, {out.data(), 64}, 1);
+      for (const Completion& seen : collect(*ends.first, 1)) {
+        CHECK_EQUAL(seen.status, 0);
+        received = received || seen.direction == Direction::kReceive;
+      }
+      collect(*ends.second, 1);
+    }
+    CHECK(received);
+  });
+}
+
 TEST(wait_returns_empty_handed_in_time) {
   on_every_transport([](Ends ends) {
     Buffer in(64);
