@@ -129,8 +129,19 @@ class Listener:
 
 class MpiSweep:
     def __init__(
-        self, *, comm: int, float32: int, float64: int, int32: int, sum: int, max: int, errors_return: int
+        self,
+        *,
+        comm: int,
+        float32: int,
+        float64: int,
+        int32: int,
+        sum: int,
+        max: int,
+        errors_return: int,
+        largest: int,
     ) -> None: ...
+    @property
+    def buffers(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]: ...
     def measure(
         self,
         *,

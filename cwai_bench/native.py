@@ -543,10 +543,11 @@ class CollectivePoint:
 class MpiSweep:
     """Collectives of the MPI that mpi4py has loaded, over a duplicate of ``comm``. Creating one is collective.
 
-    ``sum`` is an mpi4py Op, MPI.SUM unless a test wants the answers to be wrong.
+    ``largest`` bytes is the most that a point may ask for: the buffers are made once. ``sum`` is an mpi4py Op, MPI.SUM
+    unless a test wants the answers to be wrong.
     """
 
-    def __init__(self, comm: Any, *, sum: Any = None) -> None:
+    def __init__(self, comm: Any, *, largest: int, sum: Any = None) -> None:
         from mpi4py import MPI
 
         handle = MPI._handleof
@@ -559,7 +560,14 @@ class MpiSweep:
                 sum=handle(MPI.SUM if sum is None else sum),
                 max=handle(MPI.MAX),
                 errors_return=handle(MPI.ERRORS_RETURN),
+                largest=largest,
             )
+
+    @property
+    def buffers(self) -> tuple[np.ndarray[Any, np.dtype[np.uint8]], np.ndarray[Any, np.dtype[np.uint8]]]:
+        """What is sent and what is received, each of at least ``largest`` bytes: views, not copies."""
+        send, receive = self._sweep.buffers
+        return send, receive
 
     def measure(
         self,

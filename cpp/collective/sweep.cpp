@@ -10,6 +10,12 @@
 
 namespace cwai {
 
+// A point holds at least one element for each rank, however few bytes it asks for.
+Sweep::Sweep(CollectiveBackend& backend, std::size_t largest)
+    : backend_(backend),
+      send_(std::max(largest, static_cast<std::size_t>(backend.size()) * sizeof(double))),
+      receive_(send_.size()) {}
+
 // A rank that left an operation on its own would leave the others waiting in it. So one that has to
 // stop, or is late, says so here, and all leave together.
 double Sweep::agree(double mine, const Watch& watch) {
@@ -31,8 +37,7 @@ PointResult Sweep::measure(const PointSpec& spec, const Watch& watch) {
   if (shape.count * blocks > static_cast<std::size_t>(std::numeric_limits<int>::max()))
     throw Error(Fault::kInvalid, "more elements than an MPI count holds");
   const std::size_t bytes = shape.count * blocks * unit;
-  if (send_.size() < bytes) send_ = Buffer(bytes);
-  if (receive_.size() < bytes) receive_ = Buffer(bytes);
+  if (bytes > send_.size()) throw Error(Fault::kInvalid, "bytes beyond the largest size");
 
   PointResult result{bytes, shape.count, {}, spec.warmup, 0, -1};
   ProgressOwner progress(operation_name(spec.operation), bytes);

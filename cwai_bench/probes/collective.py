@@ -167,7 +167,7 @@ def measure(ctx: Context) -> None:
         Options(min_bytes=int(given["min_bytes"]), max_bytes=int(given["max_bytes"]), step_factor=int(given["factor"]))
     )
     library = MPI.Get_library_version().split("\n")[0].split(",")[0].strip("\0 ")
-    sweep = native.MpiSweep(ctx.group.comm)
+    sweep = native.MpiSweep(ctx.group.comm, largest=sizes[-1])
     last = 0
     for size in sizes:
         left = ctx.deadline - time.monotonic()

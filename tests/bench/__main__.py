@@ -58,14 +58,13 @@ def progress(what: str, steps: int) -> Callable[[], None]:
     """Says how far a row has got: on a terminal in one line that changes, else once when it begins."""
     done = 0
     live = sys.stderr.isatty()
-    print(f"{what} …", end="" if live else "\n", file=sys.stderr, flush=True)
+    print(f"\n{what} …" if live else f"{what} …", end="" if live else "\n", file=sys.stderr, flush=True)
 
     def tick() -> None:
         nonlocal done
         done += 1
         if live:
-            end = "\n" if done == steps else ""
-            print(f"\r{what} … {done}/{steps}", end=end, file=sys.stderr, flush=True)
+            print(f"\r{what} … {done}/{max(done, steps)}", end="", file=sys.stderr, flush=True)
 
     return tick
 

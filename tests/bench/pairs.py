@@ -3,7 +3,8 @@
 Two runs of the very same program differ, on a shared machine by tens of per cent, and drift. So: peer, ours, peer,
 ours, … peer. Each figure of ours is held against a neighbour that ran just before or just after it, by turns, so that
 neither order nor drift favours anyone; and each peer against the peer two steps before it, as a control of how much
-the same thing differs from itself.
+the same thing differs from itself. On a noisy machine more pairs are taken, until the median is known well enough:
+what decides is how much the ratios scatter, never what they say.
 """
 
 from __future__ import annotations
@@ -35,6 +36,12 @@ class Spread:
 
         return cls(statistics.median(ordered), at(0.1), at(0.9), len(ordered))
 
+    @property
+    def error(self) -> float:
+        """Standard error of the median: that of a normal sample whose p10 and p90 these are."""
+        sigma = (self.p90 - self.p10) / (2 * 1.2816)
+        return 1.2533 * sigma / math.sqrt(self.count)
+
     def __str__(self) -> str:
         return f"{self.median:.3f} [{self.p10:.3f}–{self.p90:.3f}]"
 
@@ -60,8 +67,19 @@ class Chain:
         return [b / a if i % 2 == 0 else a / b for i, (a, b) in enumerate(pairs)]
 
 
-def alternate(ours: Callable[[], float], peer: Callable[[], float], pairs: int, tick: Callable[[], None]) -> Chain:
-    """Measure both in turn; ``tick`` is called after each figure."""
+def alternate(
+    ours: Callable[[], float],
+    peer: Callable[[], float],
+    pairs: int,
+    tick: Callable[[], None],
+    *,
+    most: int = 0,
+    error: float = 0.0,
+) -> Chain:
+    """Measure both in turn; ``tick`` is called after each figure.
+
+    After ``pairs`` of them it goes on, up to ``most``, while the median ratio has a standard error above ``error``.
+    """
 
     def take(measure: Callable[[], float]) -> float:
         value = measure()
@@ -71,7 +89,7 @@ def alternate(ours: Callable[[], float], peer: Callable[[], float], pairs: int, 
         return value
 
     chain = Chain([], [take(peer)])
-    for _ in range(pairs):
+    while len(chain.ours) < pairs or (len(chain.ours) < most and Spread.of(chain.ratios()).error > error):
         chain.ours.append(take(ours))
         chain.peer.append(take(peer))
     return chain

@@ -173,7 +173,7 @@ TEST(sums_stay_exact_up_to_the_most_ranks) {
 
 TEST(a_point_of_a_sweep_is_verified_warmed_up_and_timed) {
   Pretended backend;
-  Sweep sweep(backend);
+  Sweep sweep(backend, 64);
   const PointResult result = sweep.measure(point(), Watch(kSecond));
   CHECK_EQUAL(result.samples.size(), 20U);
   CHECK_EQUAL(result.bytes, 64U);
@@ -187,7 +187,7 @@ TEST(a_point_of_a_sweep_is_verified_warmed_up_and_timed) {
 TEST(a_wrong_element_is_counted_and_placed) {
   Pretended backend;
   backend.corrupt = true;
-  Sweep sweep(backend);
+  Sweep sweep(backend, 64);
   const PointResult result = sweep.measure(point(), Watch(kSecond));
   CHECK_EQUAL(result.wrong, 1U);
   CHECK_EQUAL(result.first_bad, 3);
@@ -195,7 +195,7 @@ TEST(a_wrong_element_is_counted_and_placed) {
 
 TEST(iterations_fit_into_the_time_of_the_slowest_rank) {
   Pretended backend;
-  Sweep sweep(backend);
+  Sweep sweep(backend, 64);
   PointSpec spec = point();
   spec.most = 1'000'000;
   backend.other = {static_cast<double>(kSecond) / 10, 0, 0};  // the other rank takes 0.1 s each
@@ -206,7 +206,7 @@ TEST(iterations_fit_into_the_time_of_the_slowest_rank) {
 
 TEST(what_ends_one_rank_ends_all) {
   Pretended backend;
-  Sweep sweep(backend);
+  Sweep sweep(backend, 64);
   backend.other = {0, 1, 0};
   CHECK_FAULT(sweep.measure(point(), Watch(kSecond)), Fault::kStopped);
   backend.other = {0, 0, 1};

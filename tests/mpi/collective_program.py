@@ -18,7 +18,7 @@ from cwai_bench.probes.collective import OPERATIONS  # noqa: E402
 def main() -> None:
     MPI.Init()
     comm = MPI.COMM_WORLD
-    right = native.MpiSweep(comm)
+    right = native.MpiSweep(comm, largest=1 << 20)
     points = {}
     for operation in OPERATIONS:
         for dtype in ("float32", "float64", "int32"):
@@ -32,7 +32,7 @@ def main() -> None:
                     point.first_bad,
                     float(min(point.samples)),
                 ]
-    wrong = native.MpiSweep(comm, sum=MPI.MAX)  # a library that adds wrongly
+    wrong = native.MpiSweep(comm, largest=4096, sum=MPI.MAX)  # a library that adds wrongly
     bad = {}
     for operation in ("all_reduce", "reduce_scatter", "reduce"):
         point = wrong.measure(operation=operation, bytes=4096, iterations=3)
@@ -43,6 +43,11 @@ def main() -> None:
             right.measure(operation=operation, dtype=dtype, bytes=8)
         except CwaiError as e:
             refused[name] = [type(e).__name__, e.message.en, e.message.zh]
+    try:
+        wrong.measure(operation="broadcast", bytes=8192)
+    except CwaiError as e:
+        refused["bytes"] = [type(e).__name__, e.message.en, e.message.zh]
+    assert [len(b) for b in wrong.buffers] == [4096, 4096]
     given = right.measure(operation="broadcast", bytes=64, iterations=7, warmup=3)
     print(
         json.dumps(

@@ -85,6 +85,7 @@ def test_what_is_no_operation_is_refused(ranks: list[dict[str, Any]]) -> None:
         assert rank["refused"]["operation"][0] == "UsageError"
         assert "all_reduced" in rank["refused"]["operation"][1]
         assert "float8" in rank["refused"]["dtype"][2]
+        assert "largest size" in rank["refused"]["bytes"][1]
 
 
 # ------------------------------------------------------------------------------------ the plan of it

@@ -33,6 +33,20 @@ def test_a_steady_drift_favours_nobody() -> None:
     assert math.prod(chain.controls()) == pytest.approx(1.0)
 
 
+def test_scattered_ratios_get_more_pairs_and_steady_ones_do_not() -> None:
+    scattered = itertools.cycle([1.0, 2.0, 0.5])
+
+    def pairs_of(ours: itertools.cycle[float] | None) -> int:
+        def mine() -> float:
+            return next(ours) if ours else 3.0
+
+        return len(alternate(mine, lambda: 1.0, 15, lambda: None, most=40, error=0.02).ours)
+
+    assert pairs_of(scattered) == 40
+    assert pairs_of(None) == 15  # three times the peer, but steadily so
+    assert Spread.of([1.0, 1.1, 1.2] * 100).error == pytest.approx(1.2533 * 0.2 / (2 * 1.2816) / math.sqrt(300))
+
+
 def test_ratios_and_differences_are_ours_against_the_peer() -> None:
     chain = Chain([2.0, 2.0], [1.0, 5.0, 4.0])
     assert chain.ratios() == [2.0, 0.5]
