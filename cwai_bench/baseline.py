@@ -17,7 +17,7 @@ from cwai_bench import __version__
 from cwai_bench.checks import CHECKS, ConsistencyCheck, sources_for
 from cwai_bench.errors import UsageError
 from cwai_bench.model import Facts, Run
-from cwai_bench.sources import File
+from cwai_bench.sources import Each, File
 from cwai_bench.text import Text
 
 FORMAT = 1
@@ -40,7 +40,7 @@ def from_facts(facts: Facts) -> Baseline:
     keys = {source.key for source in wanted}
     for source in wanted:
         listing = facts.readings.get(source.key)
-        if isinstance(source, File) and source.is_glob and listing is not None:
+        if (isinstance(source, Each) or (isinstance(source, File) and source.is_glob)) and listing is not None:
             keys.update(listing.text.splitlines())
     kept = {key: reading for key, reading in facts.readings.items() if key in keys}
     return Baseline(facts.node, facts.taken, __version__, msgspec.structs.replace(facts, readings=kept))

@@ -88,6 +88,7 @@ ReasonCode = Literal[
     "not_comparable",
     "node_lost",
     "rank_lost",
+    "cause",  # another item failed, and this one follows from it
     "aborted",
     "wrong_data",
     "error",

@@ -1,10 +1,11 @@
 """What a check may ask of a node, and the shapes of the answers to calls.
 
-Three kinds of source. All that they yield is text, so that a node can be recorded and read again::
+Four kinds of source. All that they yield is text, so that a node can be recorded and read again::
 
     File("proc/meminfo")                                  one file below the root
     File("sys/devices/system/memory/memory*/state")       a glob: * and ? and [..] never cross a slash
     Command("systemctl", "is-system-running")             a command that only reads
+    Each("hccn_tool", "-i", "{}", "-link", "-g", over="dev/davinci[0-9]*")     one command for each of several devices
     Call("limits")                                        a question put to the system; the answer is JSON
 
 The answers' shapes stand here, below both rooms: ``discover`` writes them, ``checks`` reads them.
@@ -60,6 +61,61 @@ class Command:
         return "$ " + " ".join(self.argv)
 
 
+DEVICE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,63}")
+"""What a device may be called to be put into a command: never an option, never a blank."""
+
+
+@dataclass(frozen=True, init=False)
+class Each:
+    """The same command once for each device. ``{}`` in a word stands for the name of the device: in the paths that
+    match ``over``, what the first component with a wildcard holds from that wildcard on (``3`` of ``dev/davinci3``,
+    ``eth0`` of ``sys/class/net/eth0/device``).
+
+    Its reading lists the keys of the commands, one a line, as that of a glob lists paths.
+    """
+
+    argv: tuple[str, ...]
+    over: str
+    timeout: float
+
+    def __init__(self, *argv: str, over: str, timeout: float = READ_TIMEOUT) -> None:
+        if not any("{}" in word for word in argv):
+            raise ValueError(f"{argv!r}: no word holds {{}}")
+        if not File(over).is_glob:
+            raise ValueError(f"{over!r} has no wildcard")
+        Command(*argv)
+        object.__setattr__(self, "argv", argv)
+        object.__setattr__(self, "over", over)
+        object.__setattr__(self, "timeout", timeout)
+
+    @property
+    def key(self) -> str:
+        return "$ " + " ".join(self.argv)
+
+    def command(self, name: str) -> Command:
+        return Command(*(word.replace("{}", name) for word in self.argv), timeout=self.timeout)
+
+    def name_in_path(self, path: str) -> str:
+        """The name of the device of a path that matches ``over``; empty when it is none that a command may have."""
+        for pattern, component in zip(self.over.split("/"), path.split("/"), strict=True):
+            if wildcard := GLOB.search(pattern):
+                name = component[wildcard.start() :]
+                return name if DEVICE_NAME.fullmatch(name) else ""
+        return ""
+
+    def name_in_words(self, words: tuple[str, ...]) -> str:
+        """The name of the device that ``words`` were made for by :meth:`command`; empty when they were not."""
+        if len(words) != len(self.argv):
+            return ""
+        for ours, theirs in zip(self.argv, words, strict=True):
+            before, hole, after = ours.partition("{}")
+            if hole and theirs.startswith(before) and theirs.endswith(after):
+                name = theirs[len(before) : len(theirs) - len(after)]
+                if DEVICE_NAME.fullmatch(name) and self.command(name).argv == words:
+                    return name
+        return ""
+
+
 @dataclass(frozen=True)
 class Call:
     """A question put to the system, answered by a function of ``discover`` registered under ``name``."""
@@ -72,7 +128,7 @@ class Call:
         return f"call:{self.name}"
 
 
-Source = File | Command | Call
+Source = File | Command | Each | Call
 
 
 # ------------------------------------------------------------------------------- answers: kernel and processes

@@ -40,8 +40,9 @@ from cwai_bench.model import (
     Severity,
     Status,
 )
+from cwai_bench.readers import Unreadable
 from cwai_bench.registry import Registry
-from cwai_bench.sources import Call, Command, File, Source
+from cwai_bench.sources import Call, Command, Each, File, Source
 from cwai_bench.text import Text
 
 EVIDENCE_LIMIT = 4096
@@ -167,12 +168,23 @@ class FactView:
     def command(self, *argv: str) -> Reading:
         """What a command said (``text`` is its standard output), whatever its exit code was."""
         key = Command(*argv).key
-        reading = self._reading(key)
-        if reading.status == "missing":
-            raise NotKnown("missing_tool", Text("the command {c} is not installed", "未安装命令 {c}").fill(c=argv[0]))
-        reading = self._good(key)
+        reading = self._said(key)
         self._shown[key] = reading.text
         return reading
+
+    def each(self, *argv: str) -> dict[str, Reading]:
+        """What a command said of each device, by the device's name; empty when there is no such device.
+
+        Raises NotKnown when the command is not installed or did not answer for one of them.
+        """
+        template = Command(*argv)
+        family = self._reading(template.key)
+        if family.status == "missing":
+            return {}
+        keys = self._good(template.key).text.splitlines()
+        found = {_device(argv, tuple(key.removeprefix("$ ").split(" "))): self._said(key) for key in keys}
+        self._shown[template.key] = "\n".join(f"[{name}] {reading.text.rstrip()}" for name, reading in found.items())
+        return found
 
     def call(self, name: str, shape: type[T]) -> T:
         """The answer to a call, decoded as ``shape``."""
@@ -213,6 +225,13 @@ class FactView:
             )
         return reading
 
+    def _said(self, key: str) -> Reading:
+        """The reading of a command if it ran to its end."""
+        if self._reading(key).status == "missing":
+            name = key.removeprefix("$ ").split(" ")[0]
+            raise NotKnown("missing_tool", Text("the command {c} is not installed", "未安装命令 {c}").fill(c=name))
+        return self._good(key)
+
     def _good(self, key: str) -> Reading:
         """The reading of ``key`` if it went well; else says why not."""
         reading = self._reading(key)
@@ -239,6 +258,25 @@ _NOT_GOOD: dict[str, tuple[ReasonCode, Text]] = {
 def _named(key: str) -> str:
     """A source as a person would say it: ``kernel log`` for the call of that name, paths as they are."""
     return key.removeprefix("call:").replace("_", " ") if key.startswith("call:") else key
+
+
+def _device(template: tuple[str, ...], words: tuple[str, ...]) -> str:
+    """What stands in ``words`` where ``{}`` stands in ``template``."""
+    for ours, theirs in zip(template, words, strict=True):
+        before, hole, after = ours.partition("{}")
+        if hole:
+            return theirs[len(before) : len(theirs) - len(after)]
+    raise ValueError(f"{template!r} has no {{}}")
+
+
+def parsed(reader: Callable[[str], T], text: str, where: str) -> T:
+    """What ``reader`` makes of ``text``; raises NotKnown naming ``where`` when it cannot be read."""
+    try:
+        return reader(text)
+    except Unreadable as e:
+        raise NotKnown(
+            "parse", Text("{w} cannot be read: {e}", "{w} 的内容无法解析：{e}").fill(w=where, e=str(e)[:200])
+        ) from e
 
 
 def whole(text: str, where: str) -> int:
@@ -440,6 +478,7 @@ __all__ = [
     "ConfigurableCheck",
     "ConsistencyCheck",
     "DoesNotApply",
+    "Each",
     "FactView",
     "File",
     "NodeCheck",
@@ -453,6 +492,7 @@ __all__ = [
     "criteria_items",
     "failed",
     "node_check",
+    "parsed",
     "passed",
     "sources_for",
     "warned",

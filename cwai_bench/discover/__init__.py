@@ -29,12 +29,14 @@ import msgspec
 
 from cwai_bench.model import Facts, Reading
 from cwai_bench.registry import Registry
-from cwai_bench.sources import Call, Command, File, Source
+from cwai_bench.sources import Call, Command, Each, File, Source
 
 CALLS: Registry[Callable[[], msgspec.Struct]] = Registry("cwai_bench.discover")
 LANES = 2
 """Sources read at the same time, beside the commands."""
 COMMANDS_AT_ONCE = 4
+EACH_LIMIT = 64
+"""Devices for which one command is run."""
 
 _Ask = TypeVar("_Ask", bound=Callable[[], msgspec.Struct])
 
@@ -92,10 +94,17 @@ def _once(sources: Iterable[Source]) -> list[Source]:
 def _read_live(sources: list[Source], deadline: float) -> list[Reading]:
     from cwai_bench.discover import command
     from cwai_bench.discover.reader import Reader
+    from cwai_bench.discover.tree import Tree
 
-    to_run = deque(s for s in sources if isinstance(s, Command))
-    to_read: deque[File | Call] = deque(s for s in sources if not isinstance(s, Command))
     found: list[Reading] = []
+    to_run = deque(s for s in sources if isinstance(s, Command))
+    to_read: deque[File | Call] = deque(s for s in sources if not isinstance(s, Command | Each))
+    here = Tree(Path("/"))
+    for each in (s for s in sources if isinstance(s, Each)):
+        names = sorted({name for path in here.paths(each.over) if (name := each.name_in_path(path))})
+        commands = [each.command(name) for name in names[:EACH_LIMIT]]
+        to_run.extend(commands)
+        found.append(family(each, commands, cut=len(names) > EACH_LIMIT))
 
     def left_for(source: Source) -> float:
         return min(source.timeout, deadline - time.monotonic())
@@ -130,6 +139,13 @@ def _read_live(sources: list[Source], deadline: float) -> list[Reading]:
         Reading(s.key, "error", detail="it was not read: a bug of cwai-bench") for s in sources if s.key not in have
     ]
     return sorted(found + missed, key=lambda r: r.source)
+
+
+def family(each: Each, commands: list[Command], *, cut: bool = False) -> Reading:
+    """The reading of ``each`` itself: the keys of its commands; ``missing`` when there is no device."""
+    if not commands:
+        return Reading(each.key, "missing", detail=f"no device matches {each.over}")
+    return Reading(each.key, "ok", "\n".join(c.key for c in commands), truncated=cut)
 
 
 def _no_time(source: Source) -> Reading:

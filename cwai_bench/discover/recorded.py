@@ -16,15 +16,17 @@ from __future__ import annotations
 
 import hashlib
 import re
+from functools import cached_property
 from pathlib import Path
 
 import msgspec
 
 from cwai_bench import __version__
+from cwai_bench.discover import EACH_LIMIT, family
 from cwai_bench.discover.tree import Tree, bounded
 from cwai_bench.errors import UsageError
 from cwai_bench.model import Facts, Reading
-from cwai_bench.sources import GLOB, Call, Command, File, Source
+from cwai_bench.sources import GLOB, Call, Command, Each, File, Source
 from cwai_bench.text import Text
 
 FORMAT = 1
@@ -78,8 +80,20 @@ class RecordedNode:
     def read(self, source: Source) -> list[Reading]:
         if isinstance(source, File):
             return [self._as_recorded(r) for r in self._tree.read(source)]
+        if isinstance(source, Each):
+            names = sorted({name for words in self._words if (name := source.name_in_words(words))})
+            commands = [source.command(name) for name in names[:EACH_LIMIT]]
+            head = family(source, commands, cut=len(names) > EACH_LIMIT)
+            return [head, *(r for command in commands for r in self.read(command))]
         found = self._command(source) if isinstance(source, Command) else self._call(source)
         return [self._head.exceptions.get(source.key, found) if found.status == "missing" else found]
+
+    @cached_property
+    def _words(self) -> list[tuple[str, ...]]:
+        """The words of every command that was recorded or is told of in node.json."""
+        recorded = (self._tree.read_path(path).text.splitlines() for path in self._tree.paths("commands/*/argv"))
+        told = (key.removeprefix("$ ").split(" ") for key in self._head.exceptions if key.startswith("$ "))
+        return [tuple(words) for words in (*recorded, *told)]
 
     def _as_recorded(self, reading: Reading) -> Reading:
         """A file whose reading failed when it was recorded is kept as an empty file and an entry in node.json."""
@@ -155,7 +169,7 @@ def write(directory: Path, facts: Facts) -> None:
         listed = {path for r in facts.readings.values() if _is_listing(r) for path in r.text.splitlines()}
         exceptions: dict[str, Reading] = {}
         for key, reading in facts.readings.items():
-            if reading.status == "missing" and not key.startswith(("$ ", "call:")):
+            if (reading.status == "missing" and not key.startswith(("$ ", "call:"))) or _is_family(key):
                 continue
             if reading.status != "ok" or reading.truncated:
                 exceptions[key] = msgspec.structs.replace(reading, text="", duration=0.0)
@@ -169,6 +183,11 @@ def write(directory: Path, facts: Facts) -> None:
             Text("cannot write into {d}: {e}", "无法写入 {d}：{e}").fill(d=directory, e=e.strerror),
             Text("choose a folder that you can write", "请选择可写的目录"),
         ) from e
+
+
+def _is_family(key: str) -> bool:
+    """True of the reading of an Each: what it lists is found again by the words of its commands."""
+    return key.startswith("$ ") and "{}" in key
 
 
 def _is_listing(reading: Reading) -> bool:

@@ -100,6 +100,10 @@ class Tree:
             for fd in held:
                 os.close(fd)
 
+    def paths(self, pattern: str) -> list[str]:
+        """The paths that match a glob, unread, in order. What cannot be listed holds none."""
+        return [step for step in self._walk("", pattern.split("/")) if isinstance(step, str)]
+
     def _glob(self, pattern: str) -> list[Reading]:
         """Names in order; what vanished between listing and reading is left out of the listing too."""
         seen = 0

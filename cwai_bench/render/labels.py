@@ -72,6 +72,7 @@ REASON: dict[ReasonCode, Text] = {
     "not_comparable": Text("the values cannot be compared", "数值不可比"),
     "node_lost": Text("the node was lost", "节点失联"),
     "rank_lost": Text("a rank was lost", "进程丢失"),
+    "cause": Text("follows from another item", "由其他检测项的故障导致"),
     "aborted": Text("given up before its end", "中途中止"),
     "wrong_data": Text("wrong data arrived", "数据校验失败"),
     "error": Text("an error occurred", "发生错误"),

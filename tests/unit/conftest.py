@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +19,20 @@ from cwai_bench.discover.recorded import slug
 from cwai_bench.model import Facts, Reading
 from cwai_bench.sources import Command, Source
 
-GOOD = Path(__file__).resolve().parent.parent / "fixtures" / "nodes" / "good"
+NODES = Path(__file__).resolve().parent.parent / "fixtures" / "nodes"
+GOOD = NODES / "good"
 
 
 class Planted:
-    """A copy of the good node. Every method edits its files; ``facts`` reads them as the program does."""
+    """A copy of a recorded node. Every method edits its files; ``facts`` reads them as the program does.
 
-    def __init__(self, root: Path) -> None:
+    ``good`` is whole; any other node of tests/fixtures/nodes holds what differs from it.
+    """
+
+    def __init__(self, root: Path, node: str = "good") -> None:
         shutil.copytree(GOOD, root)
+        if node != "good":
+            shutil.copytree(NODES / node, root, dirs_exist_ok=True)
         self.root = root
 
     def write(self, path: str, text: str) -> Planted:
@@ -81,6 +89,7 @@ class Planted:
     def command(self, source: Command, stdout: str, exit_code: int = 0, stderr: str = "") -> Planted:
         folder = f"commands/{slug(source)}"
         assert (self.root / folder).is_dir()
+        self.write(f"{folder}/argv", "\n".join(source.argv) + "\n")
         self.write(f"{folder}/stdout", stdout).write(f"{folder}/stderr", stderr)
         return self.write(f"{folder}/exit", f"{exit_code}\n")
 
@@ -113,3 +122,18 @@ def planted(tmp_path: Path) -> Planted:
 @pytest.fixture(scope="session")
 def good_facts() -> Facts:
     return read_node("", GOOD, sources_for(CHECKS), time.monotonic() + 30)
+
+
+HOMES = {"ascend": "ascend_910b", "roce": "a800_roce"}
+"""The recorded node on which the items of a scope pass; ``good`` (8 H100, InfiniBand) for all others."""
+
+
+@pytest.fixture(scope="session")
+def facts_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Facts]:
+    """Facts of a recorded node by its name."""
+
+    @functools.cache
+    def read(node: str) -> Facts:
+        return Planted(tmp_path_factory.mktemp(node) / "node", node).facts()
+
+    return read

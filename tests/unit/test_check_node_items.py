@@ -14,6 +14,8 @@ from cwai_bench.judge import check_facts
 from cwai_bench.model import Action, Facts, Status, Verdict
 from cwai_bench.sources import Call, File
 
+from tests.unit.conftest import HOMES
+
 if TYPE_CHECKING:
     from tests.unit.conftest import Planted
 
@@ -36,8 +38,8 @@ def judged(facts: Facts, check: str) -> Verdict:
 
 
 @pytest.mark.parametrize("check", NODE_CHECKS)
-def test_the_good_node_passes(check: str, good_facts: Facts) -> None:
-    verdict = judged(good_facts, check)
+def test_the_good_node_passes(check: str, facts_of: Callable[[str], Facts]) -> None:
+    verdict = judged(facts_of(HOMES.get(CHECKS[check].info.scope, "good")), check)
     assert verdict.status is PASS, verdict
     assert verdict.observed
     assert verdict.action is Action.NONE

@@ -1,0 +1,68 @@
+"""One command for each of several devices: on this node, recorded, and as a check sees it."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from cwai_bench.checks import FactView, NotKnown
+from cwai_bench.discover import read_node
+from cwai_bench.discover.recorded import write
+from cwai_bench.model import Facts
+from cwai_bench.sources import Each
+
+NET = Each("echo", "{}", over="sys/class/net/*/mtu")
+TOOL = Each("no-such-tool-here", "{}", over="sys/class/net/*/mtu")
+NOBODY = Each("echo", "-n", "{}", over="sys/class/net/no-such-*")
+
+
+def read(root: Path | None = None) -> Facts:
+    return read_node("", root, [NET, TOOL, NOBODY], time.monotonic() + 30)
+
+
+def test_devices_are_found_and_asked_one_by_one() -> None:
+    facts = read()
+    assert FactView(facts).each(*NET.argv)["lo"].text == "lo\n"
+    assert facts.readings["$ echo lo"].exit_code == 0
+    assert facts.readings[NOBODY.key].status == "missing"
+
+
+def test_a_recorded_node_gives_the_same_answers(tmp_path: Path) -> None:
+    facts = read()
+    write(tmp_path / "node", facts)
+    again = read(tmp_path / "node")
+    assert set(again.readings) == set(facts.readings)
+    for key, reading in facts.readings.items():
+        here, there = (msgspec.structs.replace(r, duration=0.0, detail="") for r in (reading, again.readings[key]))
+        assert here == there
+    assert FactView(again).each(*NOBODY.argv) == {}
+    with pytest.raises(NotKnown) as refused:
+        FactView(again).each(*TOOL.argv)
+    assert refused.value.reason_code == "missing_tool"
+
+
+@pytest.mark.parametrize("name", ["-rf", "a b", "", "$(x)", "a/b", "x" * 80])
+def test_a_hostile_name_is_no_device(name: str) -> None:
+    each = Each("echo", "{}", over="sys/class/net/*")
+    assert each.name_in_path(f"sys/class/net/{name}".replace("a/b", "a b")) == ""
+    assert each.name_in_words(("echo", name)) == ""
+
+
+def test_names_are_what_the_wildcard_holds() -> None:
+    each = Each("hccn_tool", "-i", "{}", "-link", "-g", over="dev/davinci[0-9]*")
+    assert each.name_in_path("dev/davinci12") == "12"
+    assert each.command("12").argv == ("hccn_tool", "-i", "12", "-link", "-g")
+    assert each.name_in_words(("hccn_tool", "-i", "12", "-link", "-g")) == "12"
+    assert each.name_in_words(("hccn_tool", "-i", "12", "-ip", "-g")) == ""
+    twice = Each("cmp", "{}", "x{}y", over="d*")
+    assert twice.name_in_words(("cmp", "1", "x1y")) == "1"
+    assert twice.name_in_words(("cmp", "1", "x2y")) == ""
+
+
+@pytest.mark.parametrize(("argv", "over"), [(("echo", "x"), "d*"), (("echo", "{}"), "d")])
+def test_what_is_no_family_is_refused(argv: tuple[str, ...], over: str) -> None:
+    with pytest.raises(ValueError, match=r"\{\}|wildcard"):
+        Each(*argv, over=over)
