@@ -129,11 +129,11 @@ HOMES = {"ascend": "ascend_910b", "roce": "a800_roce"}
 
 
 @pytest.fixture(scope="session")
-def facts_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Facts]:
-    """Facts of a recorded node by its name."""
+def at_home(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Facts]:
+    """Facts of the recorded node on which a check passes, by the check's id."""
 
     @functools.cache
     def read(node: str) -> Facts:
         return Planted(tmp_path_factory.mktemp(node) / "node", node).facts()
 
-    return read
+    return lambda check: read(HOMES.get(CHECKS[check].info.scope, "good"))

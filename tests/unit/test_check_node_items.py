@@ -14,8 +14,6 @@ from cwai_bench.judge import check_facts
 from cwai_bench.model import Action, Facts, Status, Verdict
 from cwai_bench.sources import Call, File
 
-from tests.unit.conftest import HOMES
-
 if TYPE_CHECKING:
     from tests.unit.conftest import Planted
 
@@ -38,8 +36,8 @@ def judged(facts: Facts, check: str) -> Verdict:
 
 
 @pytest.mark.parametrize("check", NODE_CHECKS)
-def test_the_good_node_passes(check: str, facts_of: Callable[[str], Facts]) -> None:
-    verdict = judged(facts_of(HOMES.get(CHECKS[check].info.scope, "good")), check)
+def test_an_item_passes_at_home(check: str, at_home: Callable[[str], Facts]) -> None:
+    verdict = judged(at_home(check), check)
     assert verdict.status is PASS, verdict
     assert verdict.observed
     assert verdict.action is Action.NONE
