@@ -25,7 +25,7 @@ from tests.bench.table import Row, missing
 
 PAIRS = 15
 FEWEST_PAIRS, MOST_PAIRS, ERROR = 31, 61, 0.015
-"""Bandwidth scatters and drifts with what else the machine does: more pairs, until the median ratio is known to 1.5 %."""
+"""Bandwidth scatters and drifts: more pairs, until the median ratio is known to 1.5 %."""
 SECONDS = 1  # iperf3 knows whole seconds only
 ROUND_TRIP_SECONDS = 0.5  # sockperf reports this much of the second that it is asked for
 PEER_TIMEOUT = 30.0
