@@ -16,6 +16,12 @@ USAGE = "[options]"
 def main(parser: Parser, argv: Sequence[str], lang: Lang) -> int:
     options.choosing(parser)
     parser.add("--list", action="store_true", help=Text("list all items and exit", "列出全部检测项并退出"))
+    parser.add(
+        "--from",
+        metavar="RUN",
+        dest="from_run",
+        help=Text("judge the facts of a saved run; read nothing", "只判定已保存运行中的数据，不采集"),
+    )
     options.launching(parser)
     options.judging(parser)
     options.common(parser)
@@ -23,6 +29,10 @@ def main(parser: Parser, argv: Sequence[str], lang: Lang) -> int:
     if args.list:
         _list(args, options.lang_of(args, lang))
         return 0
+    if args.from_run:
+        from cwai_bench.cli import report
+
+        return report.judge_facts(args, options.lang_of(args, lang))
     from cwai_bench.cli.execute import execute
 
     return execute(args, "check", argv, lang, "check").exit_code

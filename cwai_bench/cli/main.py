@@ -20,6 +20,7 @@ COMMANDS: dict[str, Text] = {
     "collective": Text("sweep of a collective library", "通讯库性能检测"),
     "gate": Text("run, then start a command only if all is well", "先检测，全部正常才启动命令"),
     "report": Text("make the report of a saved run again", "为已保存的运行重新生成报告"),
+    "baseline": Text("a node to hold others against: record, show, diff", "基线：录制、查看、比较"),
     "history": Text("runs of the past: list, show, stop, delete", "检测历史：列出、查看、停止、删除"),
     "devices": Text("what is here: back ends, NICs, cards", "本机有什么：后端、网卡、加速卡"),
     "record": Text("record this node, to be checked elsewhere", "录制本节点，供在别处检测"),

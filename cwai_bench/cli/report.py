@@ -48,6 +48,39 @@ def main(parser: Parser, argv: Sequence[str], lang: Lang) -> int:
     return 0 if args.no_gate else report.gate.exit_code
 
 
+def judge_facts(args: argparse.Namespace, lang: Lang) -> int:
+    """``check --from RUN``: the facts of a run judged now, by the rules given now, with the items chosen now. The run
+    stays as it is; the report goes to the terminal and to ``--out``. Returns the exit code."""
+    import msgspec
+
+    from cwai_bench import history, journal
+    from cwai_bench.cli.execute import order_of
+    from cwai_bench.launch import finish
+    from cwai_bench.model import Plan
+    from cwai_bench.plan import select
+
+    for option in ("np", "hosts", "root"):
+        if getattr(args, option):
+            raise UsageError(
+                Text("--from reads no node: leave out --{o}", "--from 不采集节点：请去掉 --{o}").fill(o=option)
+            )
+    run = journal.merge(journal.read_folder(history.find(args.from_run, options.store_of(args)).folder))
+    chosen = [id for id in run.plan.checks if select([id], args.items, args.skip)]
+    if not chosen:
+        raise UsageError(
+            Text("run {r} has none of these items", "运行 {r} 中没有这些检测项").fill(r=run.run_id),
+            Text("see what it has: cwai-bench history show {r}", "查看其内容：cwai-bench history show {r}").fill(
+                r=run.run_id
+            ),
+        )
+    run = msgspec.structs.replace(
+        run, run_type="check", plan=Plan(chosen, [], [], run.plan.expected), measurements=[], events=[]
+    )
+    report = finish.judge_run(run, order_of(args, "check", "check", [], lang))
+    _write(report, None, args, lang)
+    return report.gate.exit_code
+
+
 def _read(path: Path, args: argparse.Namespace) -> Report:
     from cwai_bench import render
 
