@@ -12,10 +12,11 @@ import re
 import signal
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 
+from cwai_bench.alike import Alike
 from cwai_bench.baseline import Baseline
 from cwai_bench.checks import (
     CHECKS,
@@ -194,18 +195,20 @@ def check_facts(
             else Text("its nodes: {n}", "其节点：{n}").fill(n=fold(names)),
         )
     verdicts: list[Verdict] = []
+    alike = Alike(facts)
+    kinds = {f.node: alike.ask("kind of node", f, node_kind) for f in facts}
     for id in ids:
         if id not in CHECKS:
             verdicts += [_unknown_check(id, node) for node in names]
             continue
         check = CHECKS[id]
         if isinstance(check, NodeCheck):
-            verdicts += [_node_verdict(check, node, by_node.get(node)) for node in names]
+            verdicts += [_node_verdict(check, node, by_node.get(node), alike) for node in names]
         elif isinstance(check, ConfigurableCheck):
             criterion = criteria.get(id) if criteria is not None else None
-            verdicts += _configurable_verdicts(check, criterion, names, by_node)
+            verdicts += _configurable_verdicts(check, criterion, names, by_node, alike)
         else:
-            verdicts += _consistency_verdicts(check, names, by_node, baseline)
+            verdicts += _consistency_verdicts(check, names, by_node, kinds, alike, baseline)
     return verdicts
 
 
@@ -234,55 +237,80 @@ _OF_CONTAINER = Text(
 )
 
 
-def _attempt(
-    node: str, facts: Facts | None, look: Callable[[FactView], Verdict], kind: ItemKind, check: str
+@dataclass(frozen=True)
+class _Found:
+    """What a check says of a node, whichever node that is."""
+
+    status: Status
+    observed: str = ""
+    expected: Text | None = None
+    detail: Text | None = None
+    reason_code: ReasonCode = ""
+    evidence: list[Evidence] = field(default_factory=list)
+
+
+def _verdict(
+    info: CheckInfo, node: str, facts: Facts | None, look: Callable[[FactView], _Found], alike: Alike
 ) -> Verdict:
-    """The verdict of ``look``, or UNKNOWN or SKIP when it could not come to one. A bug in a check ends no run."""
-    subject = Subject("node", node)
-    if facts is None:
-        return Verdict(check, kind, subject, node, Status.UNKNOWN, detail=_NODE_LOST, reason_code="node_lost")
-    view = FactView(facts)
-    try:
-        return look(view)
-    except NotKnown as e:
-        status, code, reason = Status.UNKNOWN, e.reason_code, e.reason
-    except DoesNotApply as e:
-        status, code, reason = Status.SKIP, e.reason_code, e.reason
-    except Exception as e:
-        bug = f"{type(e).__name__}: {e}"[:300]
-        status, code = Status.UNKNOWN, "error"
-        reason = Text("a bug of cwai-bench, please report it: {b}", "cwai-bench 的缺陷，请上报：{b}").fill(b=bug)
-    return Verdict(check, kind, subject, node, status, detail=reason, reason_code=code, evidence=view.evidence(status))
+    """What ``look`` finds, or UNKNOWN or SKIP when it could not come to a verdict. A bug in a check ends no run."""
+
+    def attempt(view: FactView) -> _Found:
+        try:
+            return look(view)
+        except NotKnown as e:
+            status, code, reason = Status.UNKNOWN, e.reason_code, e.reason
+        except DoesNotApply as e:
+            status, code, reason = Status.SKIP, e.reason_code, e.reason
+        except Exception as e:
+            status, code, reason = Status.UNKNOWN, "error", _bug(e)
+        return _Found(status, detail=reason, reason_code=code, evidence=view.evidence(status))
+
+    found = (
+        _Found(Status.UNKNOWN, detail=_NODE_LOST, reason_code="node_lost")
+        if facts is None
+        else alike.ask(info.id, facts, attempt)
+    )
+    return Verdict(
+        info.id,
+        info.kind,
+        Subject("node", node),
+        node,
+        found.status,
+        found.observed,
+        found.expected,
+        found.detail,
+        found.reason_code,
+        info.action if found.status in (Status.FAIL, Status.WARN) else Action.NONE,
+        found.evidence,
+    )
 
 
-def _node_verdict(check: NodeCheck, node: str, facts: Facts | None) -> Verdict:
-    info = check.info
+def _bug(error: Exception) -> Text:
+    bug = f"{type(error).__name__}: {error}"[:300]
+    return Text("a bug of cwai-bench, please report it: {b}", "cwai-bench 的缺陷，请上报：{b}").fill(b=bug)
 
-    def look(view: FactView) -> Verdict:
+
+def _node_verdict(check: NodeCheck, node: str, facts: Facts | None, alike: Alike) -> Verdict:
+    def look(view: FactView) -> _Found:
         outcome = check.judge(view)
-        wrong = outcome.status in (Status.FAIL, Status.WARN)
-        return Verdict(
-            info.id,
-            info.kind,
-            Subject("node", node),
-            node,
+        evidence = view.evidence(outcome.status)  # before the container is asked about, which is none
+        return _Found(
             outcome.status,
             outcome.observed[:OBSERVED_LIMIT],
-            outcome.expected or info.criterion,
-            _with_container(outcome.detail, check.seen, facts),
-            action=info.action if wrong else Action.NONE,
-            evidence=view.evidence(outcome.status),
+            outcome.expected or check.info.criterion,
+            _with_container(outcome.detail, check.seen, view),
+            evidence=evidence,
         )
 
-    return _attempt(node, facts, look, info.kind, info.id)
+    return _verdict(check.info, node, facts, look, alike)
 
 
-def _with_container(detail: Text | None, seen: str, facts: Facts | None) -> Text | None:
+def _with_container(detail: Text | None, seen: str, view: FactView) -> Text | None:
     """``detail``, and, for what is the container's own, that it is."""
-    if seen != "container" or facts is None:
+    if seen != "container":
         return detail
     try:
-        kind = FactView(facts).call("container", Container).kind
+        kind = view.call("container", Container).kind
     except NotKnown:
         return detail
     if not kind:
@@ -295,14 +323,18 @@ def _with_container(detail: Text | None, seen: str, facts: Facts | None) -> Text
 
 
 def _configurable_verdicts(
-    check: ConfigurableCheck, criterion: Criterion | None, names: Sequence[str], by_node: Mapping[str, Facts]
+    check: ConfigurableCheck,
+    criterion: Criterion | None,
+    names: Sequence[str],
+    by_node: Mapping[str, Facts],
+    alike: Alike,
 ) -> list[Verdict]:
     info = check.info
     if criterion is None:
         reason = Text("no criterion was given for it", "未设定判据")
         return [Verdict(info.id, info.kind, ALL, "", Status.SKIP, detail=reason, reason_code="no_criterion")]
 
-    def look(view: FactView) -> Verdict:
+    def look(view: FactView) -> _Found:
         assert criterion is not None
         found = check.values(view)
         values = dict(found) if isinstance(found, Mapping) else {"": found}
@@ -317,20 +349,16 @@ def _configurable_verdicts(
         bad = {name: value for name, value in values.items() if not criterion.holds(value)}
         shown = bad or values
         status = Status.FAIL if bad else Status.PASS
-        return Verdict(
-            info.id,
-            info.kind,
-            Subject("node", view.node),
-            view.node,
+        evidence = view.evidence(status)
+        return _Found(
             status,
             ", ".join(f"{name} {show(v, check.unit)}".strip() for name, v in sorted(shown.items()))[:OBSERVED_LIMIT],
             criterion.words(),
-            _with_container(None, check.seen, by_node.get(view.node)),
-            action=info.action if bad else Action.NONE,
-            evidence=view.evidence(status),
+            _with_container(None, check.seen, view),
+            evidence=evidence,
         )
 
-    return [_attempt(node, by_node.get(node), look, info.kind, info.id) for node in names]
+    return [_verdict(info, node, by_node.get(node), look, alike) for node in names]
 
 
 def show(value: Value, unit: str) -> str:
@@ -377,10 +405,7 @@ def _bounded(value: str) -> str:
     return f"{value[:VALUE_LIMIT]}… #{hashlib.sha256(value.encode()).hexdigest()[:8]}"
 
 
-def _held(check: ConsistencyCheck, facts: Facts | None) -> _Held:
-    if facts is None:
-        return _Held(None, reason_code="node_lost", reason=_NODE_LOST)
-    view = FactView(facts)
+def _held(check: ConsistencyCheck, view: FactView) -> _Held:
     try:
         return _Held(check.value(view), view=view)
     except DoesNotApply as e:
@@ -388,20 +413,27 @@ def _held(check: ConsistencyCheck, facts: Facts | None) -> _Held:
     except NotKnown as e:
         return _Held(None, False, e.reason_code, e.reason, view)
     except Exception as e:
-        bug = f"{type(e).__name__}: {e}"[:300]
-        reason = Text("a bug of cwai-bench, please report it: {b}", "cwai-bench 的缺陷，请上报：{b}").fill(b=bug)
-        return _Held(None, False, "error", reason)
+        return _Held(None, False, "error", _bug(e))
 
 
 def _consistency_verdicts(
-    check: ConsistencyCheck, names: Sequence[str], by_node: Mapping[str, Facts], baseline: str | Baseline | None
+    check: ConsistencyCheck,
+    names: Sequence[str],
+    by_node: Mapping[str, Facts],
+    kinds: Mapping[str, str],
+    alike: Alike,
+    baseline: str | Baseline | None,
 ) -> list[Verdict]:
-    held = {node: _held(check, by_node.get(node)) for node in names}
-    kinds = {node: node_kind(by_node[node]) for node in names if node in by_node}
+    lost = _Held(None, reason_code="node_lost", reason=_NODE_LOST)
+    held = {
+        node: alike.ask(check.info.id, by_node[node], lambda view: _held(check, view)) if node in by_node else lost
+        for node in names
+    }
     if baseline is None:
         return [_listed(check, held, kinds)]
     if isinstance(baseline, Baseline):
-        against, base_name, base_kind = _held(check, baseline.facts), "", node_kind(baseline.facts)
+        against, base_name = _held(check, FactView(baseline.facts)), ""
+        base_kind = node_kind(FactView(baseline.facts))
     else:
         against, base_name, base_kind = held[baseline], baseline, kinds.get(baseline, "")
     verdicts = []
@@ -992,7 +1024,7 @@ def _environment(run: Run) -> tuple[dict[str, str], list[Text]]:
             continue
         check = CHECKS[id]
         assert isinstance(check, ConsistencyCheck)
-        held = [_held(check, facts) for facts in run.facts]
+        held = [_held(check, FactView(facts)) for facts in run.facts]
         known = [h for h in held if h.value is not None]
         if not known:
             continue

@@ -104,18 +104,25 @@ class FactView:
     def __init__(self, facts: Facts) -> None:
         self._facts = facts
         self._shown: dict[str, str] = {}
+        self.asked: dict[str, None] = {}
+        """The sources that were looked at, in order."""
+        self.asked_who = False
+        """Whether something was asked that is not in the readings: the node's name, its privilege, the time."""
 
     @property
     def node(self) -> str:
+        self.asked_who = True
         return self._facts.node
 
     @property
     def taken(self) -> float:
         """When the facts were read, in seconds since the epoch."""
+        self.asked_who = True
         return self._facts.taken
 
     @property
     def privileged(self) -> bool:
+        self.asked_who = True
         return self._facts.privileged
 
     def text(self, path: str) -> str:
@@ -126,8 +133,7 @@ class FactView:
 
     def maybe(self, path: str) -> str | None:
         """The content of a file, or None when there is no such file."""
-        reading = self._facts.readings.get(path)
-        return None if reading is not None and reading.status == "missing" else self.text(path)
+        return None if self.absent(path) else self.text(path)
 
     def number(self, path: str) -> int:
         """The one whole number that a file holds."""
@@ -201,6 +207,7 @@ class FactView:
 
     def absent(self, key: str) -> bool:
         """True when a source was looked for and is not there; then the item may not apply here."""
+        self.asked[key] = None
         reading = self._facts.readings.get(key)
         return reading is not None and reading.status == "missing"
 
@@ -217,6 +224,7 @@ class FactView:
         ]
 
     def _reading(self, key: str) -> Reading:
+        self.asked[key] = None
         reading = self._facts.readings.get(key)
         if reading is None:
             raise NotKnown(

@@ -42,9 +42,9 @@ def kind(facts: FactView) -> str:
     return " ".join([facts.call("host", Host).machine, *models])
 
 
-def node_kind(facts: Facts) -> str:
+def node_kind(facts: FactView) -> str:
     """The kind of a node; empty when it is not known, and then it is compared with all."""
     try:
-        return kind(FactView(facts))
+        return kind(facts)
     except NotKnown:
         return ""
