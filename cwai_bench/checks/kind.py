@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cwai_bench.checks import FactView, NotKnown, consistency_check
-from cwai_bench.model import Facts, Severity
+from cwai_bench.model import Severity
 from cwai_bench.sources import Call, Host, Pci, PciDevice
 from cwai_bench.text import Text
 
