@@ -97,7 +97,7 @@ ReasonCode = Literal[
 SubjectKind = Literal["node", "card", "nic", "link", "rank", "group"]
 
 
-class Subject(msgspec.Struct, frozen=True):
+class Subject(msgspec.Struct, frozen=True, gc=False):
     """What a measurement or a verdict is about. ``id`` as in ``node17``, ``node17/eth0``, ``node1→node2``."""
 
     kind: SubjectKind
@@ -358,7 +358,7 @@ class Run(msgspec.Struct, frozen=True):
 # --------------------------------------------------------------------------------------------- report
 
 
-class Evidence(msgspec.Struct, frozen=True):
+class Evidence(msgspec.Struct, frozen=True, gc=False):
     """What was read, as it was read (cut to 4 KiB). ``source`` as in Reading."""
 
     source: str
@@ -366,7 +366,7 @@ class Evidence(msgspec.Struct, frozen=True):
     truncated: bool = False
 
 
-class ValueGroup(msgspec.Struct, frozen=True):
+class ValueGroup(msgspec.Struct, frozen=True, gc=False):
     """A value and the nodes that have it."""
 
     value: str
@@ -374,7 +374,7 @@ class ValueGroup(msgspec.Struct, frozen=True):
     is_baseline: bool = False
 
 
-class Verdict(msgspec.Struct, frozen=True):
+class Verdict(msgspec.Struct, frozen=True, gc=False):
     """The judgement of one item on one subject."""
 
     check: str

@@ -21,6 +21,7 @@ ROWS: dict[str, Callable[[tcp.Progress], Iterator[Row]]] = {
     "mpi": mpi.sweep,
     "help": command.help_text,
     "check": command.server_check,
+    "judge": command.judge,
     "run": command.make_run,
 }
 

@@ -20,6 +20,8 @@ ROOT = Path(__file__).resolve().parents[2]
 TOOL = Path(sys.executable).parent / "cwai-bench"
 HELP_RUNS = 20
 CHECK_RUNS = 5
+JUDGE_RUNS = 3
+NODES = 10_000
 
 
 def help_text(progress: Progress) -> Iterator[Row]:
@@ -63,6 +65,32 @@ def server_check(progress: Progress) -> Iterator[Row]:
         "< 3 s, < 150 MB, 30 items",
         spread.median < 3 and 0 < peak < 150e6 and items >= 30,
         note="memory: all its processes together (Pss)",
+    )
+
+
+def judge(progress: Progress) -> Iterator[Row]:
+    """Judging many nodes without and with a baseline, and both results as JSON; and how the time grows."""
+    what = f"judge {NODES} nodes, without and with a baseline, and JSON"
+    tick = progress(what, 2 * JUDGE_RUNS)
+    taken: dict[int, list[dict[str, float]]] = {NODES // 10: [], NODES: []}
+    for _ in range(JUDGE_RUNS):
+        for nodes, runs in taken.items():
+            command = [sys.executable, "-m", "tests.bench.judge_job", str(nodes)]
+            done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=600)
+            runs.append(json.loads(done.stdout))
+            if runs[-1]["wrong"] != nodes // 100:
+                raise RuntimeError(f"{runs[-1]['wrong']} of {nodes // 100} planted faults were found")
+            tick()
+    small, large = (Spread.of([run["seconds"] for run in runs]) for runs in taken.values())
+    memory = max(run["memory"] for run in taken[NODES])
+    items = int(taken[NODES][0]["items"])
+    growth = large.median / small.median
+    yield Row(
+        what,
+        f"{large} s, {memory / 1e6:.0f} MB, {items} items, {large.count} runs",
+        "< 20 s, < 2 GB, 150 items; no faster than the nodes",
+        large.median < 20 and memory < 2e9 and items >= 150 and growth <= 11,
+        note=f"{growth:.1f} times the time of {NODES // 10} nodes",
     )
 
 
