@@ -171,8 +171,11 @@ def parse(data: bytes, name: str) -> JournalFile:
     return JournalFile(header, records, isinstance(records[-1], NodeEnd), notes)
 
 
-def merge(files: Iterable[JournalFile], *, missing: Iterable[str] = (), finished: float | None = None) -> Run:
-    """All journals of one run as one :class:`Run`. ``missing``: nodes of the run whose journal never came.
+def merge(
+    files: Iterable[JournalFile], *, missing: Iterable[str] = (), finished: float | None = None, stopped: int = 0
+) -> Run:
+    """All journals of one run as one :class:`Run`. ``missing``: nodes of the run whose journal never came. ``stopped``:
+    the signal by which a person stopped the whole run, whatever the ranks were told by.
 
     Raises UsageError when there is no journal at all.
     """
@@ -202,7 +205,7 @@ def merge(files: Iterable[JournalFile], *, missing: Iterable[str] = (), finished
         + [m.started + m.duration for m in measurements]
         + [f.taken for f in facts]
     )
-    interrupted = max((e.interrupted for e in ends), default=0)
+    interrupted = stopped or max((e.interrupted for e in ends), default=0)
     gone = any(e.state in ("died", "stalled", "lost", "failed", "overdue") for e in events)
     status: RunStatus = "complete"
     if gone or lost or not all(f.closed for f in parts):
@@ -210,7 +213,9 @@ def merge(files: Iterable[JournalFile], *, missing: Iterable[str] = (), finished
     elif interrupted:
         status = "terminated"
     settings = dict(head.settings)
-    if interrupted and not gone:  # after a death the launcher interrupts the others: that is no interruption
+    if stopped or (
+        interrupted and not gone
+    ):  # after a death the launcher interrupts the others: that is no interruption
         settings["interrupted"] = interrupted
     return Run(
         run_id=head.run_id,

@@ -598,7 +598,14 @@ def _probe_verdicts(run: Run, spec: ProbeSpec, criteria: Criteria | None) -> lis
     for m in run.measurements:
         if m.spec == spec.id:
             by_subject.setdefault(ALL if m.subject.kind == "rank" else m.subject, []).append(m)
-    verdicts = [_measured(spec, subject, ms, criteria) for subject, ms in by_subject.items()]
+    criterion = None if criteria is None else criteria.get(spec.info.id)
+    kin = {s.id for s in run.plan.probes if s.info.id == spec.info.id}
+    # What a criterion is not about is left alone by it, if there is something in the run that it is about.
+    if criterion is not None and _meant(criterion, [m for m in run.measurements if m.spec in kin]):
+        about = {subject: criterion if _meant(criterion, ms) else None for subject, ms in by_subject.items()}
+    else:
+        about = dict.fromkeys(by_subject, criterion)
+    verdicts = [_measured(spec, subject, ms, about[subject]) for subject, ms in by_subject.items()]
     if verdicts and not _unfinished(run, spec):
         return verdicts
     end = _unmeasured(run, spec)
@@ -648,7 +655,7 @@ def _unmeasured(run: Run, spec: ProbeSpec) -> Verdict:
     )
 
 
-def _measured(spec: ProbeSpec, subject: Subject, ms: list[Measurement], criteria: Criteria | None) -> Verdict:
+def _measured(spec: ProbeSpec, subject: Subject, ms: list[Measurement], criterion: Criterion | None) -> Verdict:
     info = spec.info
     node = ms[0].node if len({m.node for m in ms}) == 1 and subject.kind != "group" else ""
 
@@ -696,7 +703,6 @@ def _measured(spec: ProbeSpec, subject: Subject, ms: list[Measurement], criteria
         reason = Text("no result of rank {r}", "缺少 rank {r} 的结果").fill(r=", ".join(map(str, silent[:20])))
         return verdict(Status.UNKNOWN, _summary(good), reason, "rank_lost")
     detail = skipped[0].reason if skipped else None
-    criterion = None if criteria is None else criteria.get(info.id)
     if criterion is None:
         return verdict(Status.PASS, _summary(good), detail)
     return _held_against(criterion, good, verdict, detail)
@@ -713,18 +719,23 @@ def _silent_ranks(ms: list[Measurement]) -> list[int]:
     return sorted(set().union(*(set(range(expected)) - ranks for ranks in by_size.values())))
 
 
-def _held_against(
-    criterion: Criterion, ms: list[Measurement], verdict: Callable[..., Verdict], detail: Text | None
-) -> Verdict:
-    """Each measurement that the criterion selects must hold by its median."""
-    words = criterion.words()
-    meant = [
+def _meant(criterion: Criterion, ms: Iterable[Measurement]) -> list[tuple[Measurement, str, float]]:
+    """The measurements that a criterion is about, each with a unit that it is written in and the median in that."""
+    return [
         (m, unit, value)
         for m in ms
         if criterion.selects(m.parameters)
         for unit, value in _medians(m).items()
         if criterion.fits(unit)
     ]
+
+
+def _held_against(
+    criterion: Criterion, ms: list[Measurement], verdict: Callable[..., Verdict], detail: Text | None
+) -> Verdict:
+    """Each measurement that the criterion selects must hold by its median."""
+    words = criterion.words()
+    meant = _meant(criterion, ms)
     if not meant:
         reason = Text("no measurement is what the criterion is about", "没有与判据相符的测量")
         return verdict(Status.UNKNOWN, _summary(ms), reason, "not_comparable", words)

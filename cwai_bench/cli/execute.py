@@ -10,9 +10,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+import msgspec
+
 from cwai_bench.cli import options as shared
 from cwai_bench.cli import progress as views
-from cwai_bench.errors import CwaiError, UsageError
+from cwai_bench.cli.output import put
+from cwai_bench.errors import CwaiError, NoVerdictError, UsageError
 from cwai_bench.model import Plan, Scalar
 from cwai_bench.plan import Choice, RunType, make_plan
 from cwai_bench.probes import Options, World
@@ -76,18 +79,23 @@ def execute(
         make_plan(choice, World(ranks, hosts or ("node",), ranks > 1))
     task = rank.Task(choice, order_of(args, run_type, command, argv, lang), _node(args), getattr(args, "root", None))
     _check_judging(task.order)
+    if told.alone and not starts_mpirun and args.baseline and not task.order.baseline:
+        _check_baseline_node(args.baseline, task.node)
     out = sys.stderr if quiet_stdout else sys.stdout
     if starts_mpirun or (told.rank == 0 and not front_there):
         _check_store(task.order)
     if starts_mpirun:
-        return _front(args, task, ranks, hosts, [command, *argv], lang, out)
-    view = _view(args, told.rank, front_there, lang)
-    try:
-        outcome = rank.run(task, view)
-    finally:
-        view.close()
-    if told.rank == 0 and not front_there:
-        show(outcome, args, lang, out)
+        outcome = _front(args, task, ranks, hosts, [command, *argv], lang, out)
+    else:
+        view = _view(args, told.rank, front_there, lang)
+        try:
+            outcome = rank.run(task, view)
+        finally:
+            view.close()
+        if told.rank == 0 and not front_there:
+            show(outcome, args, lang, out)
+    if getattr(args, "output_lost", False) and outcome.exit_code == 0:
+        return msgspec.structs.replace(outcome, exit_code=NoVerdictError.exit_code)
     return outcome
 
 
@@ -178,6 +186,21 @@ def _check_judging(order: Order) -> None:
         baseline.parse(order.baseline.encode(), order.baseline_node)
 
 
+def _check_baseline_node(wanted: str, only: str) -> None:
+    """With one node there is nobody else to be the baseline. With several, their names are known when they meet."""
+    if wanted != only:
+        raise UsageError(
+            Text(
+                "the baseline {b!r} is no node of this run, whose only node is {n}",
+                "基线 {b!r} 不在本次运行中，其唯一节点为 {n}",
+            ).fill(b=wanted, n=only),
+            Text(
+                "run over the nodes (--hosts, mpirun), or give a saved baseline: cwai-bench baseline record FILE",
+                "请在多个节点上运行（--hosts 或 mpirun），或使用保存的基线：cwai-bench baseline record FILE",
+            ),
+        )
+
+
 def _node(args: argparse.Namespace) -> str:
     root: Path | None = getattr(args, "root", None)
     if root is not None:
@@ -247,13 +270,15 @@ def _front(
 
 def show(outcome: Outcome, args: argparse.Namespace, lang: Lang, out: TextIO) -> None:
     """The result: JSON and nothing else, or the summary and where the report is. Troubles always go to stderr."""
-    if args.json:
-        out.write(outcome.report)
-    else:
-        out.write(_summary(outcome, lang, out).rstrip("\n") + "\n")
+    text = outcome.report
+    if not args.json:
+        text = _summary(outcome, lang, out).rstrip("\n") + "\n"
         if outcome.html:
-            out.write(Text("report: {p}", "报告：{p}").fill(p=outcome.html).to(lang) + "\n")
-    out.flush()
+            text += Text("report: {p}", "报告：{p}").fill(p=outcome.html).to(lang) + "\n"
+    lost = put(out, text)
+    if lost is not None:
+        args.output_lost = out is sys.stdout
+        put(sys.stderr, f"cwai-bench: {lost.show(lang)}\n")
     if outcome.trouble:
         ends = Text("the exit code is {c}", "退出码为 {c}").fill(c=outcome.exit_code).to(lang)
         sys.stderr.write(f"cwai-bench: {outcome.trouble}\n  → {ends}\n")
@@ -274,8 +299,6 @@ def _summary(outcome: Outcome, lang: Lang, out: TextIO) -> str:
 def show_plan(plan: Plan, args: argparse.Namespace, lang: Lang) -> None:
     """The plan on stdout, as JSON or as lines."""
     if args.json:
-        import msgspec
-
         sys.stdout.write(msgspec.json.format(msgspec.json.encode(plan), indent=1).decode() + "\n")
         return
     from cwai_bench.launch.rank import label

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
-import os
+import io
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
 
 from cwai_bench import __version__
+from cwai_bench.cli.output import silence, unwritten
 from cwai_bench.cli.parser import Parser
 from cwai_bench.errors import CwaiError, Interrupted, UsageError
 from cwai_bench.text import LANGS, Lang, Text, default_lang
@@ -44,22 +47,32 @@ DESCRIPTION = Text(
 def entry(argv: Sequence[str] | None = None) -> int:
     """The console script. Returns the exit code; never lets a traceback of an expected error through."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):  # a terminal that lacks a character gets a question mark, not a traceback
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="replace")
     try:
         lang = chosen_lang(arguments)
     except UsageError as e:
         return _complain(e, default_lang())
+    code = 0
     try:
-        return _dispatch(arguments, lang)
+        code = _dispatch(arguments, lang)
+        sys.stdout.flush()
+        return code
     except CwaiError as e:
         return _complain(e, lang)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        silence(sys.stdout)
+        return code or 128 + signal.SIGPIPE  # as the shell says of a program that a closed pipe ended
     except KeyboardInterrupt:
         return 130
     except Interrupted as e:
         return 128 + e.number
-    except Exception:
+    except Exception as e:
+        if isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EIO) and e.filename is None:
+            silence(sys.stdout)
+            _complain(unwritten(e), lang)
+            return code or unwritten(e).exit_code
         traceback.print_exc()
         bug = Text(
             "cwai-bench {v}: this is a bug of ours; please report it with the lines above",

@@ -61,8 +61,8 @@ def common(parser: Parser, *, root: bool = True) -> None:
         metavar="FILE",
         type=Path,
         help=Text(
-            'defaults for options, as TOML (store = "/shared/cwai")',
-            '选项默认值文件（TOML，如 store = "/shared/cwai"）',
+            "defaults for options, as TOML: [options], and below it store = '/shared/cwai' and the like",
+            "选项默认值文件（TOML）：[options] 一节，如 store = '/shared/cwai'",
         ),
     )
     group.add("-v", "--verbose", action="store_true", help=Text("say more", "输出更多信息"))

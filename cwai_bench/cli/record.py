@@ -22,7 +22,14 @@ def main(parser: Parser, argv: Sequence[str], lang: Lang) -> int:
     args = options.parse(parser, argv)
     lang = options.lang_of(args, lang)
     directory: Path = args.directory
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+    try:
+        taken = directory.exists() and (not directory.is_dir() or any(directory.iterdir()))
+    except OSError as e:
+        raise UsageError(
+            Text("cannot write into {p}: {e}", "无法写入 {p}：{e}").fill(p=directory, e=e.strerror),
+            Text("choose a folder that you can write", "请选择可写的目录"),
+        ) from e
+    if taken:
         raise UsageError(
             Text("{p} is there already", "{p} 已存在").fill(p=directory),
             Text("give a folder that does not exist yet", "请给出一个尚不存在的目录"),

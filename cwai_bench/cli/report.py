@@ -37,13 +37,17 @@ def main(parser: Parser, argv: Sequence[str], lang: Lang) -> int:
         folder = None
     else:
         from cwai_bench import history, journal
-        from cwai_bench.launch import finish
+        from cwai_bench.launch import finish, keeper
 
         found = history.find(args.run, options.store_of(args))
         folder = found.folder
+        holder = keeper.holder_of_node()
+        still_running = holder is not None and holder.run_id == found.run_id
         files = journal.read_folder(folder)
         order = _order(args, folder, files[0].header.run_type, lang)
         report = finish.judge_run(journal.merge(files), order)
+        if still_running:  # its keeper will write the report; one of ours would lie beside its journal for good
+            folder = None
     _write(report, folder, args, lang)
     return 0 if args.no_gate else report.gate.exit_code
 

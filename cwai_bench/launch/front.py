@@ -28,6 +28,9 @@ from cwai_bench.launch.order import Front, Outcome, Peer
 from cwai_bench.launch.rank import FRONT_VARIABLE
 from cwai_bench.text import Text
 
+SIGINT_GRACE = 1.0
+"""Seconds that mpirun may take to end by itself after an interrupt that it got as well."""
+
 
 @dataclass(frozen=True)
 class Ranks:
@@ -126,8 +129,15 @@ async def _launch(
 
     def stop(number: int) -> None:
         stopped.append(number)
-        if number != signal.SIGINT:  # a terminal sends SIGINT to mpirun as well
-            process.send_signal(number)
+        merger.stopped = merger.stopped or number
+        if number != signal.SIGINT:
+            end()
+        else:  # a terminal sends SIGINT to mpirun as well; kill(1) does not
+            loop.call_later(SIGINT_GRACE, end)
+
+    def end() -> None:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

@@ -20,16 +20,19 @@ import signal
 import socket
 import struct
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
 from cwai_bench import __version__, journal
-from cwai_bench.launch import finish, wire
+from cwai_bench.launch import finish, parcel, wire
 from cwai_bench.launch.order import Opening, Outcome, Peer
 from cwai_bench.model import NodeEnd, RankEvent, RankState, Scalar
 from cwai_bench.text import Text, plain
+
+_Part = TypeVar("_Part", bytes, str)
 
 LOCK = "\0cwai-bench-node"
 BEAT_SECONDS = 0.5
@@ -111,15 +114,32 @@ to_rank: msgspec.json.Decoder[ToRank] = msgspec.json.Decoder(ToRank)
 
 
 class Chunk(msgspec.Struct, tag="chunk"):
+    """Lines of the journal, packed (see parcel.py)."""
+
     lines: list[msgspec.Raw]
 
 
+class Offered(msgspec.Struct, tag="offered"):
+    """All lines are sent: which texts are wanted?"""
+
+
+class Wanted(msgspec.Struct, tag="wanted"):
+    """The answer: digests of the texts that nobody has sent yet, and whether the opening of the run is not known."""
+
+    texts: list[str]
+    opening: bool
+
+
+class Texts(msgspec.Struct, tag="texts"):
+    texts: list[str]
+
+
 class Delivered(msgspec.Struct, tag="delivered"):
-    """All chunks are sent. ``name``: of the journal file; ``closed``: nothing more will come."""
+    """Everything is sent. ``name``: of the journal file."""
 
     peer: Peer
     name: str
-    opening: Opening
+    opening: Opening | None
 
 
 class Abort(msgspec.Struct, tag="abort"):
@@ -136,7 +156,7 @@ class Failure(msgspec.Struct, tag="failure"):
     trouble: Text
 
 
-BetweenKeepers = Chunk | Delivered | Abort | Result | Failure
+BetweenKeepers = Chunk | Offered | Wanted | Texts | Delivered | Abort | Result | Failure
 between_keepers: msgspec.json.Decoder[BetweenKeepers] = msgspec.json.Decoder(BetweenKeepers)
 
 
@@ -189,6 +209,8 @@ class Merger:
 
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
+        self.texts: dict[str, str] = {}
+        """Long texts of all journals, by digest."""
         self.arrived: dict[str, Peer] = {}
         self.gone: set[str] = set()
         """Keepers that do not answer: nobody waits for them, and their journals count as missing."""
@@ -196,6 +218,8 @@ class Merger:
         self.changed = asyncio.Event()
         self.outcome: Outcome | None = None
         self.trouble: Text | None = None
+        self.stopped = 0
+        """The signal by which a person stopped the run here, at the front. Ranks may have been told by another."""
         self.settled = asyncio.Event()
         self.answering = 0
 
@@ -226,7 +250,7 @@ class Merger:
         else:
             missing = [p.node for p in self.expected() if p.id not in self.arrived]
             try:
-                self.outcome = finish.conclude(self.files, missing, self.opening.order)
+                self.outcome = finish.conclude(self.files, missing, self.opening.order, self.stopped)
             except Exception as e:  # the run is in the journals; a bug or a bad file here must not lose it
                 show = getattr(e, "show", None)
                 en, zh = (show("en"), show("zh")) if show else (f"{type(e).__name__}: {e}",) * 2
@@ -246,13 +270,18 @@ class Merger:
                 return
             if isinstance(message, Chunk):
                 lines += [bytes(raw) for raw in message.lines]
+            elif isinstance(message, Offered):
+                unseen = [name for name in parcel.digests(lines) if name not in self.texts]
+                await line.send(Wanted(unseen, self.opening is None))
+            elif isinstance(message, Texts):
+                self.texts.update((parcel.digest(text), text) for text in message.texts)
             elif isinstance(message, Abort):
                 on_abort()
                 return
             elif isinstance(message, Delivered):
                 self.answering += 1
                 try:
-                    self.take(message, lines)
+                    self.take(message, parcel.unpack(lines, self.texts))
                     await self.settled.wait()
                     await line.send(Result(self.outcome) if self.outcome else Failure(self.trouble or plain("?")))
                 finally:
@@ -517,11 +546,10 @@ class Keeper:
         assert self.writer is not None
         self.writer.write(NodeEnd(self.node, time.time(), self.interrupted))
         self.writer.close()
-        delivered = Delivered(self.peer, self.writer.path.name, opening)
         for peer in opening.roster:
             if peer.id == self.id:
                 break
-            result = await self._deliver(peer, delivered, opening.secret)
+            result = await self._deliver(peer, opening)
             if isinstance(result, Result):
                 self.merger.outcome = result.outcome
                 self._drop_spool()
@@ -530,7 +558,7 @@ class Keeper:
                 self.merger.trouble = result.trouble
                 return
             self.merger.gone.add(peer.id)
-        self.merger.take(delivered, self.writer.lines)
+        self.merger.take(Delivered(self.peer, self.writer.path.name, opening), self.writer.lines)
         patience = ABNORMAL_WAIT if self.aborting else NORMAL_WAIT
         end = time.monotonic() + patience
         await self.merger.wait(lambda: end if not self.aborting else min(end, self.abort_started + ABNORMAL_WAIT + 1))
@@ -538,29 +566,30 @@ class Keeper:
         if self.merger.outcome is not None and self.merger.outcome.folder:
             self._drop_spool()
 
-    async def _deliver(self, peer: Peer, delivered: Delivered, secret: str) -> Result | Failure | None:
+    async def _deliver(self, peer: Peer, opening: Opening) -> Result | Failure | None:
         """The journal to another keeper; its answer, or None when it is not there (any more)."""
         assert self.writer is not None
         line = None
         for pause in (0.2, 0.5, 0.0):  # its ranks may be a moment behind ours in handing it the secret
             try:
-                line = await wire.connect(peer.addresses, peer.port, secret, CONNECT_PATIENCE, peer.id)
+                line = await wire.connect(peer.addresses, peer.port, opening.secret, CONNECT_PATIENCE, peer.id)
                 break
             except (OSError, wire.WireError, asyncio.TimeoutError):
                 await asyncio.sleep(pause)
         if line is None:
             return None
+        lines, texts = parcel.pack(self.writer.lines)
         try:
-            batch: list[msgspec.Raw] = []
-            size = 0
-            for raw in self.writer.lines:
-                batch.append(msgspec.Raw(raw))
-                size += len(raw)
-                if size > wire.MAX_FRAME // 4:
-                    await line.send(Chunk(batch))
-                    batch, size = [], 0
-            await line.send(Chunk(batch))
-            await line.send(delivered)
+            for batch in _batches(lines):
+                await line.send(Chunk([msgspec.Raw(raw) for raw in batch]))
+            await line.send(Offered())
+            asked = line.receive(between_keepers)
+            wanted = await asyncio.wait_for(asked, NORMAL_WAIT)
+            if not isinstance(wanted, Wanted):
+                return None
+            for some in _batches([texts[name] for name in wanted.texts if name in texts]):
+                await line.send(Texts(some))
+            await line.send(Delivered(self.peer, self.writer.path.name, opening if wanted.opening else None))
             waiting = line.receive(between_keepers)
             answer = await asyncio.wait_for(waiting, NORMAL_WAIT * 2)
         except (OSError, wire.WireError, asyncio.TimeoutError):
@@ -588,6 +617,20 @@ class Keeper:
                     await asyncio.wait_for(rank.writer.drain(), 2.0)
             rank.writer.close()
         await self.merger.answered()
+
+
+def _batches(parts: list[_Part]) -> Iterator[list[_Part]]:
+    """``parts`` in lists that fit into a frame, whatever JSON makes of them."""
+    batch: list[_Part] = []
+    size = 0
+    for part in parts:
+        batch.append(part)
+        size += len(part)
+        if size > wire.MAX_FRAME // 16:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
 
 
 def _send(writer: asyncio.StreamWriter, message: ToRank) -> None:

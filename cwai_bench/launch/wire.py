@@ -3,7 +3,7 @@
 ::
 
     frame   := length (4 bytes, big endian) payload
-    sealed  := length payload tag, tag = HMAC-SHA256(key, direction | sequence | payload)
+    sealed  := length payload tag, tag = HMAC-SHA256(key, direction | sequence | payload), payload is deflated
 
 Keepers prove to each other that they know the secret of the run before anything else is read. A stranger gets
 a nonce, five seconds and 64 bytes; then the line is closed.
@@ -17,6 +17,7 @@ import hmac
 import os
 import socket
 import struct
+import zlib
 from typing import Any, TypeVar
 
 import msgspec
@@ -24,7 +25,7 @@ import msgspec
 MAX_FRAME = 64 << 20
 MAX_TOTAL = 1 << 30
 HANDSHAKE_SECONDS = 5.0
-MAGIC = b"CWAIB1\0\0"
+MAGIC = b"CWAIB2\0\0"
 _LENGTH = struct.Struct("!I")
 _TAG = 32
 _NONCE = 32
@@ -89,9 +90,10 @@ class Sealed:
         self._sent = self._received = self._bytes = 0
 
     async def send(self, message: Any) -> None:
-        payload = msgspec.json.encode(message)
-        if len(payload) > MAX_FRAME:
-            raise WireError(f"a message of {len(payload)} bytes does not fit in a frame")
+        plain = msgspec.json.encode(message)
+        if len(plain) > MAX_FRAME:
+            raise WireError(f"a message of {len(plain)} bytes does not fit in a frame")
+        payload = zlib.compress(plain, 6)
         tag = _seal(self._send_key, self._sent, payload)
         self._sent += 1
         self._writer.write(frame(payload) + tag)
@@ -101,9 +103,6 @@ class Sealed:
         payload = await receive(self._reader)
         if payload is None:
             return None
-        self._bytes += len(payload)
-        if self._bytes > MAX_TOTAL:
-            raise WireError("more than 1 GiB on one line")
         try:
             tag = await self._reader.readexactly(_TAG)
         except (asyncio.IncompleteReadError, ConnectionError):
@@ -111,10 +110,25 @@ class Sealed:
         if not hmac.compare_digest(tag, _seal(self._receive_key, self._received, payload)):
             raise WireError("a frame whose seal is wrong")
         self._received += 1
-        return decoder.decode(payload)
+        plain = _inflated(payload)
+        self._bytes += len(plain)
+        if self._bytes > MAX_TOTAL:
+            raise WireError("more than 1 GiB on one line")
+        return decoder.decode(plain)
 
     def close(self) -> None:
         self._writer.close()
+
+
+def _inflated(payload: bytes) -> bytes:
+    inflate = zlib.decompressobj()
+    try:
+        plain = inflate.decompress(payload, MAX_FRAME + 1)
+    except zlib.error as e:
+        raise WireError(f"a frame that is not deflated: {e}") from e
+    if len(plain) > MAX_FRAME or not inflate.eof:
+        raise WireError("a frame that is larger than it may be, or cut short")
+    return plain
 
 
 def _seal(key: bytes, sequence: int, payload: bytes) -> bytes:

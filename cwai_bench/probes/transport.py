@@ -74,6 +74,10 @@ def refuse_impossible(options: Options) -> None:
                 n=options.streams, m=MOST_STREAMS
             )
         )
+    if not 1 <= options.port <= 65535:
+        raise UsageError(
+            Text("--port: {p} is not between 1 and 65535", "--port：{p} 不在 1 到 65535 之间").fill(p=options.port)
+        )
     if options.duration is not None and options.duration <= 0:
         raise UsageError(Text("--duration must be more than 0", "--duration 必须大于 0"))
 

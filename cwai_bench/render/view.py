@@ -240,9 +240,11 @@ def _nodes_done(nodes: list[NodeRecord]) -> Text:
 
 
 def _notices(report: Report) -> list[Text]:
+    # A network check that measured TCP instead of RDMA says so at the top.
+    instead = [x.reason for x in report.plan.left_out if x.what == "verbs"] if report.run_type == "rdma" else []
     if report.status == "complete":
-        return report.notes
-    return [labels.RUN_IS.fill(status=labels.RUN_STATUS[report.status]), *report.notes]
+        return [*instead, *report.notes]
+    return [labels.RUN_IS.fill(status=labels.RUN_STATUS[report.status]), *instead, *report.notes]
 
 
 def _bar(tallies: list[Tally]) -> list[Piece]:

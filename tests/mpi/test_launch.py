@@ -176,14 +176,16 @@ def test_our_own_launch_tells_the_verdict_after_a_death(lab: Lab) -> None:
     assert [e["rank"] for e in lab.report()["events"] if e["state"] == "died"] == [0]
 
 
-def test_an_interrupted_run_says_so(lab: Lab) -> None:
+@pytest.mark.parametrize("to_all", [True, False], ids=["as a terminal does", "to the front alone"])
+def test_an_interrupted_run_says_so(lab: Lab, to_all: bool) -> None:
     process = lab.start(*TOOL, *LONG_SWEEP, "-np", "2", "--store", str(lab.store))
     in_the_middle(lab)
-    os.killpg(process.pid, signal.SIGINT)
-    process.communicate(timeout=30)
+    (os.killpg if to_all else os.kill)(process.pid, signal.SIGINT)
+    process.communicate(timeout=10)
     assert process.returncode == 130
     report = lab.report()
     assert report["status"] == "terminated"
+    assert report["gate"]["exit_code"] == 130, "what the person did, not what mpirun told the ranks"
     assert report["measurements"]
 
 

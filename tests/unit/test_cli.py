@@ -257,3 +257,83 @@ def test_the_store_of_someone_else_is_one_clear_message(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert str(store) in done.stderr
     assert "Traceback" not in done.stderr
+
+
+# ------------------------------------------------------------------------------------------ output that goes nowhere
+
+
+def to(stdout: str, recorded: Path, tmp_path: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    """A check whose standard output is a closed pipe, or a device that is full."""
+    store = ["--store", str(tmp_path / "store"), "--root", str(recorded)]
+    words = [sys.executable, "-m", "cwai_bench", "check", *store, *more]
+    env = {**os.environ, "CWAI_BENCH_SPOOL": str(tmp_path / "spool"), "LC_ALL": "C.UTF-8"}
+    if stdout == "closed":
+        reading, writing = os.pipe()
+        os.close(reading)
+    else:
+        writing = os.open(stdout, os.O_WRONLY)
+    try:
+        return subprocess.run(words, env=env, stdout=writing, stderr=subprocess.PIPE, text=True, timeout=60)
+    finally:
+        os.close(writing)
+
+
+@pytest.mark.parametrize("stdout", ["closed", "/dev/full"])
+@pytest.mark.parametrize("form", [(), ("--json",)])
+def test_a_verdict_stands_whoever_reads_it(stdout: str, form: tuple[str, ...], recorded: Path, tmp_path: Path) -> None:
+    strict = tmp_path / "strict.toml"
+    strict.write_text('[criteria]\nmemory.total.min = "64000 TiB"\n')
+    done = to(stdout, recorded, tmp_path, "--items", "memory.total", "--criteria", str(strict), *form)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert ("standard output" in done.stderr) == (stdout == "/dev/full")
+
+
+def test_a_result_that_nobody_was_told_is_no_pass(recorded: Path, tmp_path: Path) -> None:
+    lax = tmp_path / "lax.toml"
+    lax.write_text('[criteria]\nmemory.total.min = "1 MiB"\n')
+    chosen = ("--items", "memory.total", "--criteria", str(lax))
+    assert to("closed", recorded, tmp_path, *chosen).returncode == 0
+    assert to("/dev/full", recorded, tmp_path, *chosen).returncode == 3
+
+
+def test_a_listing_that_cannot_be_written_says_so() -> None:
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "cwai_bench", "check", "--list"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert "Traceback" not in done.stderr
+    assert "standard output" in done.stderr
+    assert done.returncode == 3
+
+
+def test_a_terminal_that_lacks_a_character_gets_another(recorded: Path, tmp_path: Path) -> None:
+    env = {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    store = ["--store", str(tmp_path / "store"), "--root", str(recorded)]
+    done = cwai("check", *store, "--lang", "zh", spool=tmp_path / "spool", env=env)
+    assert "Traceback" not in done.stderr
+    assert done.returncode in (0, 1, 3)
+    assert "?" in done.stdout
+
+
+def test_a_folder_out_of_reach_is_one_clear_message(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(_path: Path) -> bool:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "exists", refused)
+    assert entry(["record", str(tmp_path / "node")]) == 2
+    assert "Permission denied" in capsys.readouterr().err
+
+
+def test_a_lone_node_has_no_other_for_a_baseline(recorded: Path, tmp_path: Path) -> None:
+    done = checked(recorded, tmp_path, "--baseline", "node99")
+    assert done.returncode == 2
+    assert "node99" in done.stderr
+    assert not (tmp_path / "store").exists() or not list((tmp_path / "store").iterdir())
+
+
+def test_tcp_in_place_of_rdma_is_told(tmp_path: Path) -> None:
+    words = ["rdma", "--sizes", "64K", "--duration", "0.1", "--kind", "bandwidth", "--store", str(tmp_path / "store")]
+    done = cwai(*words, spool=tmp_path / "spool")
+    assert "TCP is measured instead" in done.stdout, done.stderr

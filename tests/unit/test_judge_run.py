@@ -274,6 +274,16 @@ def test_a_collective_is_judged_by_time_or_bus_bandwidth(demand: str, status: St
     assert verdict_of(report, "mpi.all_reduce").status is status
 
 
+def test_a_criterion_leaves_alone_what_it_is_not_about() -> None:
+    large = msgspec.structs.replace(SWEEP, id="mpi.all_reduce#9")
+    elsewhere = [msgspec.structs.replace(m, spec=large.id) for m in SWEPT[2:]]
+    both = run(plan=Plan([], [SWEEP, large], [], 1.0), measurements=[*SWEPT[:2], *elsewhere])
+    found = judge(both, criteria=criteria("mpi.all_reduce = { min = '6 GB/s', where.bytes = '1 MiB' }"))
+    assert [v.status for v in found.verdicts if v.check == "mpi.all_reduce"] == [Status.PASS, Status.FAIL]
+    nobody = judge(both, criteria=criteria("mpi.all_reduce = { min = '6 GB/s', where.bytes = '2 MiB' }"))
+    assert [v.status for v in nobody.verdicts if v.check == "mpi.all_reduce"] == [Status.UNKNOWN] * 2
+
+
 def begun(rank: int, of: ProbeSpec) -> RankEvent:
     return event(rank, "item_begin", item=of.id)
 

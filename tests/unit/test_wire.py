@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import zlib
 from collections.abc import Awaitable, Callable
 
 import msgspec
@@ -112,3 +113,13 @@ def test_a_huge_length_is_refused_unread() -> None:
         left.sendall(b"\xff\xff\xff\xff")
         with pytest.raises(wire.WireError, match="frame of"):
             wire.receive_sync(right, decoder)
+
+
+def test_a_frame_that_grows_without_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wire, "MAX_FRAME", 1000)
+    small = zlib.compress(b" " * 10_000)
+    assert len(small) < 1000
+    for payload in (small, small[:-4], b"not deflated"):
+        with pytest.raises(wire.WireError):
+            wire._inflated(payload)
+    assert wire._inflated(zlib.compress(b" " * 1000)) == b" " * 1000
