@@ -1,0 +1,132 @@
+"""What the transceivers and cables of RDMA ports say of themselves."""
+
+from __future__ import annotations
+
+from cwai_bench.checks import DoesNotApply, FactView, NotKnown, Outcome, configurable_check, failed, node_check, passed, warned
+from cwai_bench.checks.rdma import READS, Port, in_use, named
+from cwai_bench.checks.roce import NICS, interface, ran_well
+from cwai_bench.checks import parsed
+from cwai_bench.model import Action, Severity
+from cwai_bench.readers import nic
+from cwai_bench.sources import Each
+from cwai_bench.text import Text
+
+MODULES = Each("ethtool", "-m", "{}", over=NICS, timeout=10.0)
+
+
+def modules(facts: FactView) -> dict[str, nic.Module]:
+    """The modules of the ports that are up, by port. Raises DoesNotApply where none has optics."""
+    found = in_use(facts)
+    said = facts.each(*MODULES.argv)
+    result: dict[str, nic.Module] = {}
+    shown: list[str] = []
+    for p in found:
+        name = _interface(p)
+        command = MODULES.command(name).key.removeprefix("$ ")
+        if name not in said:
+            raise NotKnown("missing_source", Text("{c} was not run", "未执行 {c}").fill(c=command))
+        ran_well(said[name], command)
+        result[p.name] = module = parsed(nic.module, said[name].text, command)
+        shown.append(f"[{p.name}] {module.identifier} {module.part or '-'} {_figures(module)}")
+        facts.cite(MODULES, "\n".join(shown))
+    if all(m.copper for m in result.values()):
+        raise DoesNotApply(Text("copper cables have no optics", "铜缆没有光模块"))
+    return result
+
+
+def _interface(port: Port) -> str:
+    if port.device.virtual_function:
+        raise DoesNotApply(Text("a virtual function has no module of its own", "虚拟功能没有自己的光模块"))
+    return interface(port)
+
+
+def _figures(module: nic.Module) -> str:
+    if module.copper:
+        return "copper"
+    powers = " ".join(f"{p:g}" for p in module.receive.values())
+    return f"rx {powers} dBm, {module.temperature} °C; {'; '.join(module.flags) or 'no flag'}"
+
+
+def _beyond(values: dict[str, float], limits: nic.Limits | None, what: str) -> tuple[list[str], list[str]]:
+    """What lies beyond a module's own thresholds of alarm, and of warning only."""
+    alarms: list[str] = []
+    warnings: list[str] = []
+    for channel, value in values.items():
+        text = f"{what}{channel} {value:g}"
+        # A module that was not told a threshold holds zeros there: high is not above low then.
+        if limits is None or limits.high_alarm <= limits.low_alarm:
+            continue
+        if not limits.low_alarm <= value <= limits.high_alarm:
+            alarms.append(text)
+        elif limits.high_warning > limits.low_warning and not limits.low_warning <= value <= limits.high_warning:
+            warnings.append(text)
+    return alarms, warnings
+
+
+@node_check(
+    "rdma.optics",
+    title=Text("Transceivers are within their own limits", "光模块各项指标在自身门限内"),
+    method=Text(
+        "ethtool -m DEV: power received and sent, bias, temperature, alarms",
+        "ethtool -m DEV：收发光功率、偏置电流、温度与告警",
+    ),
+    criterion=Text(
+        "nothing beyond the module's own alarm thresholds, light received; beyond those of warning is a warning",
+        "不超出模块自身的告警门限且无失光；超出预警门限则告警",
+    ),
+    suggestion=Text(
+        "low power received: clean the connectors, then replace the fibre, then the module at the far end; low power sent"
+        " or odd bias: replace this module; hot: look at the air flow",
+        "收光偏低：清洁端面，依次更换光纤、对端光模块；发光偏低或偏置异常：更换本端光模块；过热：检查风道",
+    ),
+    reads=(*READS, MODULES),
+    severity=Severity.MAJOR,
+    action=Action.CONTACT_VENDOR,
+    needs=("ethtool", "root"),
+    scope="rdma",
+)
+def optics(facts: FactView) -> Outcome:
+    found = modules(facts)
+    bad: list[str] = []
+    mild: list[str] = []
+    for name, m in found.items():
+        if m.copper:
+            continue
+        if m.receive_limits is None:
+            raise NotKnown("unsupported", Text("{p} has no thresholds of its own", "{p} 的光模块没有门限").fill(p=name))
+        temperature = {} if m.temperature is None else {"": m.temperature}
+        for values, limits, what in (
+            (m.receive, m.receive_limits, "rx"),
+            (m.send, m.send_limits, "tx"),
+            (m.bias, m.bias_limits, "bias"),
+            (temperature, m.temperature_limits, "temperature"),
+        ):
+            alarms, warnings = _beyond(values, limits, what)
+            bad += [f"{name} {text}" for text in alarms]
+            mild += [f"{name} {text}" for text in warnings]
+        for flag in m.flags:
+            (mild if " warning" in flag else bad).append(f"{name} {flag}")
+    if bad or mild:
+        return failed(named(bad)) if bad else warned(named(mild))
+    lowest = min(p for m in found.values() for p in m.receive.values())
+    return passed(f"{sum(not m.copper for m in found.values())} / {len(found)}, rx ≥ {lowest:g} dBm")
+
+
+@configurable_check(
+    "optics.receive_power",
+    title=Text("Optical power received", "接收光功率"),
+    method=Text(
+        "ethtool -m DEV: the lowest channel of each RDMA port, in dBm (where.name picks ports)",
+        "ethtool -m DEV：各 RDMA 端口最低通道的值，单位 dBm（where.name 可限定）",
+    ),
+    suggestion=Text(
+        "clean the connectors, then replace the fibre, then the module at the far end",
+        "清洁端面，依次更换光纤与对端光模块",
+    ),
+    reads=(*READS, MODULES),
+    unit="1",
+    needs=("ethtool", "root"),
+    scope="rdma",
+)
+def receive_power(facts: FactView) -> dict[str, float]:
+    return {name: min(m.receive.values()) for name, m in modules(facts).items() if m.receive}
