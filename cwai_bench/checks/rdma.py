@@ -1,7 +1,7 @@
 """RDMA devices: all there, all up, at full rate, alike, near the cards, and usable.
 
-A *rail* is a port of those boards that reach the highest rate on the node: what training uses. Slower RDMA ports (a pair
-for storage and management) are looked at as well, where nothing else is said.
+A *rail* is what training uses: an InfiniBand port; where there is none, a port of the boards that reach the node's
+highest rate. Slower RDMA ports (a pair for storage and management) are looked at as well, where nothing else is said.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ MELLANOX = "15b3"
 VIRTUAL_FUNCTIONS = ("1014", "1016", "1018", "101a", "101c", "101e")
 """Mellanox's device ids of virtual functions (pci.ids): they have an RDMA device only where somebody made one."""
 INFINIBAND, ETHERNET = "InfiniBand", "Ethernet"
+NONE_UP = Text("no rail is up: see items rdma.link and rdma.state", "轨道均不可用，见 rdma.link 与 rdma.state")
 
 
 class Port(NamedTuple):
@@ -129,21 +130,39 @@ def in_use(facts: FactView, link_layer: str = "") -> list[Port]:
         raise DoesNotApply(Text("no {l} port here", "没有 {l} 端口").fill(l=link_layer))
     up = [p for p in found if p.up]
     if not up:
-        raise NotKnown(
-            "cause", Text("no port is up: see items rdma.link and rdma.state", "无可用端口，见 rdma.link 与 rdma.state")
-        )
+        raise NotKnown("cause", NONE_UP)
     return up
 
 
+def hardware(found: list[Port]) -> list[Port]:
+    """Those of NICs: not soft-RoCE, nor soft-iWARP. Raises DoesNotApply when there is none."""
+    real = [p for p in found if p.device.address]
+    if not real:
+        raise DoesNotApply(Text("all RDMA here is made by software", "仅有软件 RDMA 设备"))
+    return real
+
+
 def rails(facts: FactView) -> list[Port]:
-    """The ports of those boards that reach the highest rate on this node, up or not."""
+    """The InfiniBand ports where there are any; else those of the boards that reach the highest rate, up or not.
 
-    def best(group: list[Port]) -> float:
-        return max((p.rate.bits for p in group if p.up), default=0.0)
-
-    groups = alike(ports(facts))
-    top = max(best(g) for g in groups)
-    return [p for g in groups if best(g) == top for p in g]
+    Raises DoesNotApply where all RDMA is made by software, NotKnown when the ports that are up are too few to be the
+    rails.
+    """
+    found = hardware(ports(facts))
+    if infiniband := [p for p in found if p.said.link_layer == INFINIBAND]:
+        return infiniband
+    dark: list[list[Port]] = []
+    best: dict[float, list[Port]] = defaultdict(list)
+    for group in alike(found):
+        up = [p.rate.bits for p in group if p.up]
+        if up:
+            best[max(up)] += group
+        else:
+            dark.append(group)
+    top = best[max(best)] if best else []
+    if any(len(group) > len(top) for group in dark):
+        raise NotKnown("cause", NONE_UP)
+    return top
 
 
 def uneven(values: dict[str, str]) -> list[str]:
@@ -167,8 +186,8 @@ def uneven(values: dict[str, str]) -> list[str]:
     ),
     criterion=Text("each has one", "一一对应"),
     suggestion=Text(
-        "dmesg | grep mlx5; modprobe mlx5_ib (or reinstall the driver); a NIC whose firmware does not start: power cycle,"
-        " then replace it",
+        "dmesg | grep mlx5; modprobe mlx5_ib (or reinstall the driver); a NIC whose firmware does not start: power"
+        " cycle, then replace it",
         "执行 dmesg | grep mlx5；modprobe mlx5_ib（或重装驱动）；若固件无法启动，先断电重启，仍异常则更换网卡",
     ),
     reads=READS,
@@ -304,7 +323,10 @@ def full_rate(facts: FactView) -> Outcome:
 )
 def firmware(facts: FactView) -> Outcome:
     found = devices(facts)
-    if silent := [d.name for d in found if not d.firmware]:
+    silent = [d.name for d in found if not d.firmware]
+    if len(silent) == len(found):
+        raise DoesNotApply(Text("these devices have no firmware to tell", "设备不提供固件版本"), "unsupported")
+    if silent:
         raise NotKnown("unsupported", Text("{d} tells no version", "{d} 未给出版本").fill(d=named(silent)))
     odd: list[str] = []
     for model in {(d.hca_type, d.board) for d in found}:
@@ -460,7 +482,9 @@ def loaded_driver(facts: FactView) -> str:
 @node_check(
     "rdma.driver",
     title=Text("The NIC driver that runs is the one installed", "运行中的网卡驱动与已安装版本一致"),
-    method=Text(f"/sys/module/{MLX5}/version against {INSTALLED.key[2:]}", f"/sys/module/{MLX5}/version 与 {INSTALLED.key[2:]}"),
+    method=Text(
+        f"/sys/module/{MLX5}/version against {INSTALLED.key[2:]}", f"/sys/module/{MLX5}/version 与 {INSTALLED.key[2:]}"
+    ),
     criterion=Text("the same version", "版本相同"),
     suggestion=Text(
         "the driver was changed and not restarted: /etc/init.d/openibd restart, or reboot",
@@ -542,7 +566,9 @@ def affinity(facts: FactView) -> Outcome:
     nics = [by_address[p.device.address] for p in found if p.device.address in by_address]
     facts.cite(
         PCI,
-        "\n".join(f"{d.address} numa {d.numa_node} below {' '.join(above(d, by_address)) or '-'}" for d in cards + nics),
+        "\n".join(
+            f"{d.address} numa {d.numa_node} below {' '.join(above(d, by_address)) or '-'}" for d in cards + nics
+        ),
     )
     if not cards:
         raise DoesNotApply(Text("no accelerator here", "没有加速卡"))

@@ -68,7 +68,9 @@ def firmware(facts: FactView) -> str:
         "/sys/class/infiniband/*/ports/*/{link_layer,state,rate}",
         "/sys/class/infiniband/*/ports/*/{link_layer,state,rate}",
     ),
-    suggestion=Text("see rdma.link, rdma.state and rdma.rate of the odd node", "查看异常节点的 rdma.link、rdma.state、rdma.rate"),
+    suggestion=Text(
+        "see rdma.link, rdma.state and rdma.rate of the odd node", "查看异常节点的 rdma.link、rdma.state、rdma.rate"
+    ),
     reads=READS,
     severity=Severity.MAJOR,
     scope="rdma",
@@ -176,7 +178,10 @@ def trust(facts: FactView) -> str:
     "same.roce.dscp",
     title=Text("Map from DSCP to priority", "DSCP 到优先级的映射"),
     method=Text("mlnx_qos -i DEV: dscp2prio mapping", "mlnx_qos -i DEV：dscp2prio mapping"),
-    suggestion=Text("mlnx_qos -i DEV --dscp2prio set,DSCP,PRIO alike on all nodes", "统一执行 mlnx_qos -i DEV --dscp2prio set,DSCP,PRIO"),
+    suggestion=Text(
+        "mlnx_qos -i DEV --dscp2prio set,DSCP,PRIO alike on all nodes",
+        "统一执行 mlnx_qos -i DEV --dscp2prio set,DSCP,PRIO",
+    ),
     reads=(*READS, QOS),
     severity=Severity.MAJOR,
     needs=("mlnx_qos",),
@@ -239,9 +244,11 @@ def sysctl(facts: FactView) -> str:
 @consistency_check(
     "same.roce.wiring",
     title=Text("Which leaf each rail is plugged into", "各轨道所连的叶交换机"),
-    method=Text("lldpcli -f json show neighbors: chassis of each rail", "lldpcli -f json show neighbors：各轨道的 chassis"),
+    method=Text(
+        "lldpcli -f json show neighbors: chassis of each rail", "lldpcli -f json show neighbors：各轨道的 chassis"
+    ),
     suggestion=Text(
-        "in one pod rail i of every node belongs on the same leaf: two cables are swapped, or nodes of two pods compared",
+        "in one pod rail i of every node belongs on the same leaf: cables are swapped, or nodes of two pods compared",
         "同一 pod 内各节点的第 i 轨应接同一叶交换机：线缆接反，或比较了不同 pod 的节点",
     ),
     reads=(*READS, LLDP),
@@ -252,8 +259,12 @@ def sysctl(facts: FactView) -> str:
 def wiring(facts: FactView) -> str:
     found = neighbours(facts, roce_rails(facts))
     if not any(found.values()):
-        raise DoesNotApply(Text("no rail hears a switch: see roce.neighbours", "轨道均未发现交换机，见 roce.neighbours"))
-    return "; ".join(f"{name}: {' + '.join(sorted({n.chassis for n in there})) or '-'}" for name, there in found.items())
+        raise DoesNotApply(
+            Text("no rail hears a switch: see roce.neighbours", "轨道均未发现交换机，见 roce.neighbours")
+        )
+    return "; ".join(
+        f"{name}: {' + '.join(sorted({n.chassis for n in there})) or '-'}" for name, there in found.items()
+    )
 
 
 @configurable_check(
@@ -277,7 +288,8 @@ def port_rate(facts: FactView) -> dict[str, float]:
     "rdma.error_growth",
     title=Text("Growth of RDMA error counters", "RDMA 错误计数增长"),
     method=Text(
-        "errors of each port within a second: {c} (where.name picks ports)", "各端口每秒新增错误：{c}（where.name 可限定）"
+        "errors of each port within a second: {c} (where.name picks ports)",
+        "各端口每秒新增错误：{c}（where.name 可限定）",
     ).fill(c=", ".join(ERRORS)),
     suggestion=Text("see rdma.errors, rdma.drops, rdma.retries", "见 rdma.errors、rdma.drops、rdma.retries"),
     reads=READS,
@@ -296,7 +308,10 @@ def error_growth(facts: FactView) -> dict[str, float]:
 @configurable_check(
     "rdma.firmware_version",
     title=Text("Firmware of RDMA NICs", "RDMA 网卡固件版本"),
-    method=Text("/sys/class/infiniband/*/fw_ver (where.name picks devices)", "/sys/class/infiniband/*/fw_ver（where.name 可限定）"),
+    method=Text(
+        "/sys/class/infiniband/*/fw_ver (where.name picks devices)",
+        "/sys/class/infiniband/*/fw_ver（where.name 可限定）",
+    ),
     suggestion=Text("flash the version that was asked for: mlxfwmanager", "用 mlxfwmanager 刷写所要求的版本"),
     reads=READS,
     unit="text",

@@ -173,7 +173,7 @@ SORTS = (
         Severity.CRITICAL,
         Action.ISOLATE,
         Text(
-            "packets were changed on their way in spite of a right Ethernet checksum: find the switch or NIC that does so",
+            "packets were changed on their way in spite of a right Ethernet checksum: find the switch or NIC that does",
             "以太网校验正确但 ICRC 错误，说明报文在途中被改写：定位有问题的交换机或网卡",
         ),
     ),
@@ -254,7 +254,9 @@ def _cite(facts: FactView, found: list[Port], names: Iterable[str], looked: floa
         f"within {looked:.1f} s\n"
         + "\n".join(
             f"{p.name} "
-            + " ".join(f"{n} {p.said.before.get(n, '-')}→{p.said.after.get(n, '-')}" for n in listed if n in p.said.after)
+            + " ".join(
+                f"{n} {p.said.before.get(n, '-')}→{p.said.after.get(n, '-')}" for n in listed if n in p.said.after
+            )
             for p in found
         ),
     )
@@ -271,7 +273,9 @@ def window(facts: FactView) -> float:
 def _register(sort: Sort) -> None:
     names = ", ".join(sort.counters)
     if sort.limit:
-        criterion = Text("no counter grows by more than {n:g} a second", "任一计数器每秒增长不超过 {n:g}").fill(n=sort.limit)
+        criterion = Text("no counter grows by more than {n:g} a second", "任一计数器每秒增长不超过 {n:g}").fill(
+            n=sort.limit
+        )
     else:
         criterion = Text("no counter grows", "计数器无增长")
 
@@ -380,7 +384,7 @@ WAIT_TICKS = 1_000_000
         "等待周期少于发送的 4 字节字数（每秒少于 {n} 个周期不计）",
     ).fill(n=WAIT_TICKS),
     suggestion=Text(
-        "the fabric takes less than the node sends: compare the rails; look for a slow receiver or a degraded switch link",
+        "the fabric takes less than the node sends: compare the rails; look for a slow receiver or a slow switch link",
         "网络接收慢于本机发送：对比各轨道，查找慢接收端或降速的交换机链路",
     ),
     reads=READS,

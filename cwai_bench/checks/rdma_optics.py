@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
-from cwai_bench.checks import DoesNotApply, FactView, NotKnown, Outcome, configurable_check, failed, node_check, passed, warned
-from cwai_bench.checks.rdma import READS, Port, in_use, named
+from cwai_bench.checks import (
+    DoesNotApply,
+    FactView,
+    NotKnown,
+    Outcome,
+    configurable_check,
+    failed,
+    node_check,
+    parsed,
+    passed,
+    warned,
+)
+from cwai_bench.checks.rdma import READS, Port, hardware, in_use, named
 from cwai_bench.checks.roce import NICS, interface, ran_well
-from cwai_bench.checks import parsed
 from cwai_bench.model import Action, Severity
 from cwai_bench.readers import nic
 from cwai_bench.sources import Each
@@ -16,7 +26,7 @@ MODULES = Each("ethtool", "-m", "{}", over=NICS, timeout=10.0)
 
 def modules(facts: FactView) -> dict[str, nic.Module]:
     """The modules of the ports that are up, by port. Raises DoesNotApply where none has optics."""
-    found = in_use(facts)
+    found = hardware(in_use(facts))
     said = facts.each(*MODULES.argv)
     result: dict[str, nic.Module] = {}
     shown: list[str] = []
@@ -75,8 +85,8 @@ def _beyond(values: dict[str, float], limits: nic.Limits | None, what: str) -> t
         "不超出模块自身的告警门限且无失光；超出预警门限则告警",
     ),
     suggestion=Text(
-        "low power received: clean the connectors, then replace the fibre, then the module at the far end; low power sent"
-        " or odd bias: replace this module; hot: look at the air flow",
+        "low power received: clean the connectors, then replace the fibre, then the module at the far end; low power"
+        " sent or odd bias: replace this module; hot: look at the air flow",
         "收光偏低：清洁端面，依次更换光纤、对端光模块；发光偏低或偏置异常：更换本端光模块；过热：检查风道",
     ),
     reads=(*READS, MODULES),

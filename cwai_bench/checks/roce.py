@@ -10,8 +10,19 @@ from collections import Counter
 from collections.abc import Callable
 from typing import TypeVar
 
-from cwai_bench.checks import DoesNotApply, FactView, NotKnown, Outcome, failed, node_check, parsed, passed, warned, whole
-from cwai_bench.checks.rdma import ETHERNET, NETDEV_MTU_FULL, RDMA, READS, Port, named, rails, uneven
+from cwai_bench.checks import (
+    DoesNotApply,
+    FactView,
+    NotKnown,
+    Outcome,
+    failed,
+    node_check,
+    parsed,
+    passed,
+    warned,
+    whole,
+)
+from cwai_bench.checks.rdma import ETHERNET, NETDEV_MTU_FULL, NONE_UP, RDMA, READS, Port, named, rails, uneven
 from cwai_bench.model import Action, Reading, ReasonCode, Severity
 from cwai_bench.readers import nic
 from cwai_bench.sources import Call, Command, Each, File, Gid, Host, Network
@@ -28,15 +39,13 @@ ECN = {side: File(f"sys/class/net/*/ecn/roce_{side}/enable/*") for side in ("np"
 
 
 def roce_rails(facts: FactView) -> list[Port]:
-    """The rails that are Ethernet and up. Raises DoesNotApply where they are InfiniBand, NotKnown where all are down."""
+    """The rails that are Ethernet and up. Raises DoesNotApply where they are InfiniBand, NotKnown where none is up."""
     found = [p for p in rails(facts) if p.said.link_layer == ETHERNET]
     if not found:
         raise DoesNotApply(Text("the rails here are no RoCE", "本机轨道不是 RoCE"))
     up = [p for p in found if p.up]
     if not up:
-        raise NotKnown(
-            "cause", Text("no rail is up: see items rdma.link and rdma.state", "轨道均不可用，见 rdma.link 与 rdma.state")
-        )
+        raise NotKnown("cause", NONE_UP)
     return up
 
 
@@ -80,7 +89,9 @@ def ran_well(said: Reading, command: str) -> None:
         why = " ".join(said.detail.split())[:120] or "?"
         raise NotKnown(
             code,
-            Text("{c} failed with exit code {x}: {w}", "{c} 执行失败，退出码 {x}：{w}").fill(c=command, x=said.exit_code, w=why),
+            Text("{c} failed with exit code {x}: {w}", "{c} 执行失败，退出码 {x}：{w}").fill(
+                c=command, x=said.exit_code, w=why
+            ),
         )
 
 
@@ -110,7 +121,7 @@ V2 = "RoCE v2"
 def usable_gid(port: Port) -> Gid | None:
     """The first GID of RoCE v2 with an address that can be routed, IPv4 first, as NCCL and UCX choose."""
     good = [g for g in port.said.gids if g.type == V2 and _address(g)]
-    return min(good, key=lambda g: (":" in _address(g), g.index), default=None)
+    return min(good, key=lambda g: (":" in _address(g), g.index)) if good else None
 
 
 def _cite_gids(facts: FactView, found: list[Port]) -> None:
@@ -130,7 +141,9 @@ def _cite_gids(facts: FactView, found: list[Port]) -> None:
         "/sys/class/infiniband/*/ports/*/gids 中由 IP 地址生成的 GID",
     ),
     criterion=Text("each active rail has one", "每条 ACTIVE 轨道均有"),
-    suggestion=Text("ip address add …, and make it last (netplan, NetworkManager)", "配置 IP 并持久化（netplan、NetworkManager）"),
+    suggestion=Text(
+        "ip address add …, and make it last (netplan, NetworkManager)", "配置 IP 并持久化（netplan、NetworkManager）"
+    ),
     reads=READS,
     severity=Severity.CRITICAL,
     scope="roce",
@@ -184,7 +197,9 @@ def gid(facts: FactView) -> Outcome:
         "at least {m}, so that RDMA may send 4096 bytes at once, and the same on all rails",
         "不低于 {m}（RDMA 可用 4096 字节 MTU），且各轨道一致",
     ).fill(m=NETDEV_MTU_FULL),
-    suggestion=Text("ip link set DEV mtu 9000, and the same on the switch", "ip link set DEV mtu 9000，并与交换机保持一致"),
+    suggestion=Text(
+        "ip link set DEV mtu 9000, and the same on the switch", "ip link set DEV mtu 9000，并与交换机保持一致"
+    ),
     reads=(*READS, Call("network")),
     severity=Severity.MINOR,
     scope="roce",
@@ -303,7 +318,8 @@ def lossless(facts: FactView) -> dict[str, str]:
     title=Text("Priority flow control is on, alike on all rails", "各轨道 PFC 已启用且一致"),
     method=Text("mlnx_qos -i DEV: PFC configuration", "mlnx_qos -i DEV：PFC configuration"),
     criterion=Text(
-        "the same priorities on all rails; none, or all eight, is a warning", "各轨道优先级一致；全部关闭或全部启用则告警"
+        "the same priorities on all rails; none, or all eight, is a warning",
+        "各轨道优先级一致；全部关闭或全部启用则告警",
     ),
     suggestion=Text(
         "mlnx_qos -i DEV --pfc 0,0,0,1,0,0,0,0 with the priority that the fabric treats as lossless, and make it last",
@@ -347,11 +363,11 @@ def trust(facts: FactView) -> Outcome:
 def traffic_classes(found: list[Port]) -> dict[str, int]:
     """Raises DoesNotApply where none is set."""
     if not any(p.said.traffic_class.strip() for p in found):
-        raise DoesNotApply(
-            Text("none is set: programs say theirs (NCCL_IB_TC)", "未设置，由程序指定（NCCL_IB_TC）")
-        )
+        raise DoesNotApply(Text("none is set: programs say theirs (NCCL_IB_TC)", "未设置，由程序指定（NCCL_IB_TC）"))
     return {
-        p.name: parsed(nic.traffic_class, p.said.traffic_class, f"{p.name} traffic_class") if p.said.traffic_class else 0
+        p.name: parsed(nic.traffic_class, p.said.traffic_class, f"{p.name} traffic_class")
+        if p.said.traffic_class
+        else 0
         for p in found
     }
 
@@ -413,7 +429,10 @@ def dscp(facts: FactView) -> Outcome:
     for name, value in classes.items():
         priority_of = told[name].priority_of
         if told[name].trust != "dscp" or priority_of is None:
-            raise NotKnown("cause", Text("{p} does not sort by DSCP: see roce.trust", "{p} 未按 DSCP 分类，见 roce.trust").fill(p=name))
+            raise NotKnown(
+                "cause",
+                Text("{p} does not sort by DSCP: see roce.trust", "{p} 未按 DSCP 分类，见 roce.trust").fill(p=name),
+            )
         if not told[name].lossless:
             raise NotKnown("cause", Text("PFC is off: see roce.pfc", "PFC 未启用，见 roce.pfc"))
         priority = priority_of[value >> DSCP_SHIFT]
@@ -438,7 +457,9 @@ def ecn_priorities(facts: FactView, found: list[Port]) -> dict[str, str]:
             if not files:
                 raise DoesNotApply(Text("this driver has no switch for it", "该驱动不提供此开关"), "unsupported")
             if sorted(said) != [str(i) for i in range(8)] or not set(said.values()) <= {"0", "1"}:
-                raise NotKnown("parse", Text("{p} does not tell of 8 priorities", "{p} 未给出 8 个优先级").fill(p=p.name))
+                raise NotKnown(
+                    "parse", Text("{p} does not tell of 8 priorities", "{p} 未给出 8 个优先级").fill(p=p.name)
+                )
             result[p.name].append(f"{side} {_priorities(tuple(i for i in range(8) if said[str(i)] == '1'))}")
     return {name: " ".join(sides) for name, sides in result.items()}
 
@@ -446,9 +467,7 @@ def ecn_priorities(facts: FactView, found: list[Port]) -> dict[str, str]:
 @node_check(
     "roce.ecn",
     title=Text("Congestion control (ECN) is on, alike on all rails", "各轨道拥塞控制（ECN）已启用且一致"),
-    method=Text(
-        "/sys/class/net/*/ecn/{roce_np,roce_rp}/enable/*", "/sys/class/net/*/ecn/{roce_np,roce_rp}/enable/*"
-    ),
+    method=Text("/sys/class/net/*/ecn/{roce_np,roce_rp}/enable/*", "/sys/class/net/*/ecn/{roce_np,roce_rp}/enable/*"),
     criterion=Text(
         "the same priorities on all rails; on for none, or at one of both points only, is a warning",
         "各轨道优先级一致；全部关闭，或 np 与 rp 不一致则告警",
@@ -503,7 +522,9 @@ def statistics(facts: FactView, needed: tuple[str, ...]) -> dict[str, dict[str, 
         if lost := sorted(name for name in like - set(told[p.name]) if not name.startswith(("rx_prio", "tx_prio"))):
             raise NotKnown(
                 "parse",
-                Text("ethtool -S of {p} does not tell {c}", "{p} 的 ethtool -S 未给出 {c}").fill(p=p.name, c=lost[0][:60]),
+                Text("ethtool -S of {p} does not tell {c}", "{p} 的 ethtool -S 未给出 {c}").fill(
+                    p=p.name, c=lost[0][:60]
+                ),
             )
     facts.cite(
         STATISTICS,
@@ -567,10 +588,12 @@ DISCARD_SHARE, DISCARDS_FEW = 1e-6, 1000
 @node_check(
     "roce.discards",
     title=Text("Rails discard few packets", "轨道丢弃报文很少"),
-    method=Text(f"ethtool -S DEV: {DISCARDS} as a share of {PACKETS}", f"ethtool -S DEV：{DISCARDS} 占 {PACKETS} 的比例"),
-    criterion=Text(
-        "below {s:g}; fewer than {n} do not count", "低于 {s:g}；少于 {n} 个不计"
-    ).fill(s=DISCARD_SHARE, n=DISCARDS_FEW),
+    method=Text(
+        f"ethtool -S DEV: {DISCARDS} as a share of {PACKETS}", f"ethtool -S DEV：{DISCARDS} 占 {PACKETS} 的比例"
+    ),
+    criterion=Text("below {s:g}; fewer than {n} do not count", "低于 {s:g}；少于 {n} 个不计").fill(
+        s=DISCARD_SHARE, n=DISCARDS_FEW
+    ),
     suggestion=Text(
         "the NIC had no buffer left: is PFC on for this traffic (roce.dscp), does PCIe keep up (roce.pcie_stalls)?",
         "网卡缓冲不足：检查该流量是否启用 PFC（roce.dscp）、PCIe 是否跟得上（roce.pcie_stalls）",
@@ -630,7 +653,9 @@ def neighbours(facts: FactView, found: list[Port]) -> dict[str, list[nic.Neighbo
     result = {p.name: told.get(interface(p), []) for p in found}
     facts.cite(
         LLDP,
-        "\n".join(f"{name} {', '.join(f'{n.chassis} {n.port}' for n in there) or '-'}" for name, there in result.items()),
+        "\n".join(
+            f"{name} {', '.join(f'{n.chassis} {n.port}' for n in there) or '-'}" for name, there in result.items()
+        ),
     )
     return result
 
@@ -639,9 +664,11 @@ def neighbours(facts: FactView, found: list[Port]) -> dict[str, list[nic.Neighbo
     "roce.neighbours",
     title=Text("Every rail hears its switch", "每条轨道均可发现所连交换机"),
     method=Text("lldpcli -f json show neighbors", "lldpcli -f json show neighbors"),
-    criterion=Text("each rail has a neighbour, and no two rails the same port of one", "每条轨道均有邻居，且不共用同一交换机端口"),
+    criterion=Text(
+        "each rail has a neighbour, and no two rails the same port of one", "每条轨道均有邻居，且不共用同一交换机端口"
+    ),
     suggestion=Text(
-        "LLDP is off at the switch port, or the NIC's firmware keeps it (mlxconfig LLDP_NB_RX_MODE); then check the cable",
+        "LLDP is off at the switch port, or the NIC's firmware keeps it (mlxconfig LLDP_NB_RX_MODE); or a bad cable",
         "交换机端口未开启 LLDP，或被网卡固件截获（mlxconfig LLDP_NB_RX_MODE）；再检查线缆",
     ),
     reads=(*READS, LLDP),

@@ -124,7 +124,10 @@ _UNITS = {
     "temperature": re.compile(rf"{_NUMBER} degrees C / {_NUMBER} degrees F"),
 }
 _MEASURED = {
-    "receive": (re.compile(r"Rcvr signal avg optical power ?\(Channel (\d+)\)|Receiver signal .*optical power"), "power"),
+    "receive": (
+        re.compile(r"Rcvr signal avg optical power ?\(Channel (\d+)\)|Receiver signal .*optical power"),
+        "power",
+    ),
     "send": (re.compile(r"Transmit avg optical power ?\(Channel (\d+)\)|Laser output power"), "power"),
     "bias": (re.compile(r"Laser tx bias current ?\(Channel (\d+)\)|Laser bias current"), "bias"),
 }
@@ -219,7 +222,9 @@ def qos(text: str) -> Qos:
             mapped |= {int(dscp): int(m[1]) for dscp in m[2].split(",") if dscp}
     if mapped and set(mapped) != set(range(64)):
         raise Unreadable("its map from DSCP to priority is not whole")
-    enabled = next((m[1].split() for line in lines if (m := re.fullmatch(r"\s*enabled((?:\s+[01]){8})\s*", line))), None)
+    enabled = next(
+        (m[1].split() for line in lines if (m := re.fullmatch(r"\s*enabled((?:\s+[01]){8})\s*", line))), None
+    )
     if enabled is None:
         raise Unreadable("it does not say of 8 priorities whether PFC is on")
     served = {int(m[1]) for line in lines if (m := re.fullmatch(r"\s*priority:\s+([0-7])\s*", line))}
