@@ -62,7 +62,7 @@ def interface(port: Port) -> str:
     names = port.device.netdevs
     if not names:
         raise NotKnown("parse", Text("{p} names no interface", "{p} 没有对应的网络接口").fill(p=port.name))
-    return names[min(port.said.port, len(names)) - 1]
+    return names[min(max(port.said.port, 1), len(names)) - 1]
 
 
 def answers(facts: FactView, each: Each, found: list[Port], reader: Callable[[str], T]) -> dict[str, T]:

@@ -390,7 +390,7 @@ def test_a_fault_is_found_by_the_items_that_should_and_by_no_other(fault: str, t
 
 # --------------------------------------------------------------------------------------------------- across nodes
 
-DIFFERENCES: dict[str, Plant] = {
+CHANGES: dict[str, Plant] = {
     "same.rdma.firmware": device("mlx5_3", firmware="28.36.1010"),
     "same.rdma.ports": port("mlx5_3", rate="200 Gb/sec (2X NDR)"),
     "same.rdma.pkeys": port("mlx5_3", pkeys={"0": 0x8123}),
@@ -410,7 +410,7 @@ DIFFERENCES: dict[str, Plant] = {
 
 
 def test_every_consistency_item_has_a_difference() -> None:
-    assert set(DIFFERENCES) == set(SAME)
+    assert set(CHANGES) == set(SAME)
 
 
 @pytest.mark.parametrize("check", SAME)
@@ -418,7 +418,7 @@ def test_a_difference_between_nodes_is_found(check: str, tmp_path: Path, at_home
     first = at_home(check)
     third = msgspec.structs.replace(first, node="node3")
     odd = Planted(tmp_path / "odd", home(check)).rename("node2")
-    DIFFERENCES[check](odd)
+    CHANGES[check](odd)
     found = {v.node: v for v in check_facts([first, odd.facts(), third], [check], baseline=first.node)}
     assert [found[n].status for n in (first.node, "node2", "node3")] == [PASS, FAIL, PASS], found["node2"]
     (verdict,) = check_facts([first, odd.facts()], [check])
@@ -427,6 +427,15 @@ def test_a_difference_between_nodes_is_found(check: str, tmp_path: Path, at_home
 
 
 # ------------------------------------------------------------------------------------------------- a person's rule
+
+
+DEMANDS = {
+    "rdma.port_rate": ("{ min = '400 Gb/s', where.name = 'mlx5_[0-7]' }", "{ min = '400 Gb/s' }"),
+    "rdma.error_growth": ("{ max = 0 }", "{ min = 1 }"),
+    "rdma.firmware_version": ("{ pattern = '2[68]\\.39\\..*' }", "{ one_of = ['28.39.3004'] }"),
+    "optics.receive_power": ("{ min = -3 }", "{ min = 2 }"),
+}
+"""On the good node: what holds, and what does not."""
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -63,7 +64,7 @@ def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def look(monkeypatch: pytest.MonkeyPatch, meanwhile: dict[str, str], root: Path) -> Rdma:
     """Ask, while ``meanwhile`` is written between both looks."""
-    monkeypatch.setattr(rdma.time, "sleep", lambda _: put(root, meanwhile))
+    monkeypatch.setattr(time, "sleep", lambda _: put(root, meanwhile))
     return rdma.rdma()
 
 
@@ -91,7 +92,7 @@ def test_a_made_up_node(system: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_node_without_rdma_is_not_waited_for(system: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rdma.time, "sleep", lambda _: pytest.fail("there is nothing to look at"))
+    monkeypatch.setattr(time, "sleep", lambda _: pytest.fail("there is nothing to look at"))
     found = rdma.rdma()
     assert (found.devices, found.connection_manager) == ([], "missing")
 
