@@ -1,4 +1,4 @@
-"""What the transceivers and cables of RDMA ports say of themselves."""
+"""Transceivers, cables, and how many bits they get wrong."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ from cwai_bench.checks import (
     configurable_check,
     failed,
     node_check,
-    parsed,
     passed,
     warned,
 )
 from cwai_bench.checks.rdma import READS, Port, hardware, in_use, named
-from cwai_bench.checks.roce import NICS, interface, ran_well
+from cwai_bench.checks.roce import NICS, answers, interface
 from cwai_bench.model import Action, Severity
 from cwai_bench.readers import nic
 from cwai_bench.sources import Each
@@ -26,19 +25,11 @@ MODULES = Each("ethtool", "-m", "{}", over=NICS, timeout=10.0)
 
 def modules(facts: FactView) -> dict[str, nic.Module]:
     """The modules of the ports that are up, by port. Raises DoesNotApply where none has optics."""
-    found = hardware(in_use(facts))
-    said = facts.each(*MODULES.argv)
-    result: dict[str, nic.Module] = {}
-    shown: list[str] = []
-    for p in found:
-        name = _interface(p)
-        command = MODULES.command(name).key.removeprefix("$ ")
-        if name not in said:
-            raise NotKnown("missing_source", Text("{c} was not run", "未执行 {c}").fill(c=command))
-        ran_well(said[name], command)
-        result[p.name] = module = parsed(nic.module, said[name].text, command)
-        shown.append(f"[{p.name}] {module.identifier} {module.part or '-'} {_figures(module)}")
-        facts.cite(MODULES, "\n".join(shown))
+    result = answers(facts, MODULES, hardware(in_use(facts)), nic.module, of=_interface)
+    facts.cite(
+        MODULES,
+        "\n".join(f"[{name}] {m.identifier} {m.part or '-'} {_figures(m)}" for name, m in result.items()),
+    )
     if all(m.copper for m in result.values()):
         raise DoesNotApply(Text("copper cables have no optics", "铜缆没有光模块"))
     return result
@@ -120,6 +111,54 @@ def optics(facts: FactView) -> Outcome:
         return failed(named(bad)) if bad else warned(named(mild))
     lowest = min(p for m in found.values() for p in m.receive.values())
     return passed(f"{sum(not m.copper for m in found.values())} / {len(found)}, rx ≥ {lowest:g} dBm")
+
+
+# The IBTA and IEEE 802.3 want 1e-12 of what leaves error correction; ibdiagnet's threshold is the same.
+BER_EFFECTIVE = 1e-12
+# Oracle's health check of RoCE NICs: raw BER from here on calls for a look at the cable.
+BER_RAW = 1e-7
+LINK = Each("mlxlink", "-d", "{}", "-c", over="sys/class/infiniband/*", timeout=15.0)
+
+
+@node_check(
+    "rdma.bit_errors",
+    title=Text("Bit error rate of RDMA links", "RDMA 链路误码率"),
+    method=Text(
+        "mlxlink -d DEV -c: Effective, Symbol and Raw Physical BER, Recommendation",
+        "mlxlink -d DEV -c：Effective、Symbol、Raw Physical BER 与 Recommendation",
+    ),
+    criterion=Text(
+        "after error correction at most {e:g}; raw above {r:g}, or a recommendation, is a warning",
+        "纠错后不超过 {e:g}；原始误码率高于 {r:g} 或给出建议则告警",
+    ).fill(e=BER_EFFECTIVE, r=BER_RAW),
+    suggestion=Text(
+        "clean or replace the cable or transceiver; mlxlink -d DEV -m -e tells of the module and the eye",
+        "清洁或更换线缆与光模块；用 mlxlink -d DEV -m -e 查看模块与眼图",
+    ),
+    reads=(*READS, LINK),
+    severity=Severity.MAJOR,
+    action=Action.CONTACT_VENDOR,
+    needs=("mlxlink", "root"),
+    scope="rdma",
+)
+def bit_error_rate(facts: FactView) -> Outcome:
+    found = [p for p in hardware(in_use(facts)) if p.device.hca_type.startswith("MT") and not p.device.virtual_function]
+    if not found:
+        raise DoesNotApply(Text("only of ConnectX and BlueField NICs", "仅适用于 ConnectX 与 BlueField 网卡"))
+    told = answers(facts, LINK, found, nic.bit_errors, of=lambda p: p.device.name)
+    facts.cite(
+        LINK, "\n".join(f"{name} {' '.join(f'{k} {v}' for k, v in b._asdict().items())}" for name, b in told.items())
+    )
+    bad = [
+        f"{name} {worst:g}" for name, b in told.items() if (worst := max(b.effective, b.symbol or 0.0)) > BER_EFFECTIVE
+    ]
+    if bad:
+        return failed(named(bad))
+    mild = [f"{name} raw {b.raw:g}" for name, b in told.items() if b.raw > BER_RAW]
+    mild += [f"{name}: {b.recommendation[:60]}" for name, b in told.items() if b.recommendation != nic.CLEAN]
+    if mild:
+        return warned(named(mild))
+    return passed(f"{len(told)} ports, raw ≤ {max(b.raw for b in told.values()):.1e}")
 
 
 @configurable_check(

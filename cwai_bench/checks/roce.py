@@ -65,13 +65,15 @@ def interface(port: Port) -> str:
     return names[min(max(port.said.port, 1), len(names)) - 1]
 
 
-def answers(facts: FactView, each: Each, found: list[Port], reader: Callable[[str], T]) -> dict[str, T]:
+def answers(
+    facts: FactView, each: Each, found: list[Port], reader: Callable[[str], T], of: Callable[[Port], str] = interface
+) -> dict[str, T]:
     """What a command said of each port, by the port's name; only that becomes evidence."""
     said = facts.each(*each.argv)
     result: dict[str, T] = {}
     shown: list[str] = []
     for p in found:
-        name = interface(p)
+        name = of(p)
         command = each.command(name).key.removeprefix("$ ")
         if name not in said:
             raise NotKnown("missing_source", Text("{c} was not run", "未执行 {c}").fill(c=command))

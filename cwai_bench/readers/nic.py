@@ -1,8 +1,8 @@
-"""What the tools of NICs print: ethtool, mlnx_qos, ibv_devinfo, lldpcli, ofed_info, and the kernel's word for a rate.
+"""What the tools of NICs print: ethtool, mlxlink, mlnx_qos, ibv_devinfo, lldpcli, ofed_info, and sysfs.
 
 Formats: ethtool 5 and 6 (sff-common.c, qsfp.c, cmis.c, sfpdiag.c), mlnx_qos of MLNX_OFED 5 and 24 (NVIDIA's manual,
-"Quality of Service"), ibv_devinfo of rdma-core (ibv_devinfo.c), lldpd 1.0 (lldpcli(8), -f json), Linux
-Documentation/ABI/stable/sysfs-class-infiniband (rate, traffic class of MLNX_OFED).
+"Quality of Service"), mlxlink of MFT 4 (its manual), ibv_devinfo of rdma-core (devinfo.c), lldpd 1.0 (lldpcli(8), -f
+json), Linux Documentation/ABI/stable/sysfs-class-infiniband (rate; the traffic class is MLNX_OFED's).
 """
 
 from __future__ import annotations
@@ -194,6 +194,41 @@ def module(text: str) -> Module:
         temperature_limits=limits["temperature"],
         flags=[re.sub(r"\s+", " ", n) for n in raised + lost],
     )
+
+
+# ---------------------------------------------------------------------------------------------------- mlxlink
+
+
+class BitErrors(NamedTuple):
+    """Shares of bits that are wrong: ``raw`` before, ``effective`` after error correction; ``symbol`` where told."""
+
+    recommendation: str
+    raw: float
+    effective: float
+    symbol: float | None
+
+
+_COLOUR = re.compile(r"\x1b\[[0-9;]{0,8}m")
+_SHARE = re.compile(r"\d{1,3}(?:\.\d{1,6})?(?:[eE]-\d{1,3})?")
+CLEAN = "No issue was observed"
+
+
+def bit_errors(text: str) -> BitErrors:
+    """``mlxlink -d DEV -c``. No error at all is ``15E-255``."""
+    said: dict[str, str] = {}
+    for line in _whole_lines(_COLOUR.sub("", text)):
+        name, colon, value = line.partition(":")
+        if colon:
+            said[name.strip()] = value.strip()
+
+    def share(name: str) -> float | None:
+        value = said.get(name, "")
+        return float(value) if _SHARE.fullmatch(value) else None
+
+    raw, effective = share("Raw Physical BER"), share("Effective Physical BER")
+    if raw is None or effective is None or not said.get("Recommendation"):
+        raise Unreadable("it does not tell Recommendation, Effective Physical BER and Raw Physical BER")
+    return BitErrors(said["Recommendation"].rstrip("."), raw, effective, share("Symbol BER"))
 
 
 # --------------------------------------------------------------------------------------------------- mlnx_qos

@@ -12,7 +12,7 @@ import pytest
 from cwai_bench.checks import CHECKS, ConsistencyCheck, NodeCheck
 from cwai_bench.checks.rdma import DEVINFO, INSTALLED, OFED, RDMA
 from cwai_bench.checks.rdma_counters import growth
-from cwai_bench.checks.rdma_optics import MODULES
+from cwai_bench.checks.rdma_optics import LINK, MODULES
 from cwai_bench.checks.roce import LLDP, PAUSE, QOS, STATISTICS
 from cwai_bench.config import Criteria, Criterion, Quantity
 from cwai_bench.discover.recorded import slug
@@ -262,6 +262,16 @@ CASES = [
     Case(
         IB, "rdma.optics", fails(MODULES.command(IBN), "netlink error: Invalid argument"), UNKNOWN, "Invalid argument"
     ),
+    Case(IB, "rdma.bit_errors", said(LINK.command("mlx5_3"), "15E-255", "2E-10"), FAIL, "mlx5_3 2e-10"),
+    Case(IB, "rdma.bit_errors", said(LINK.command("mlx5_3"), "4E-10", "4E-6"), WARN, "mlx5_3 raw 4e-06"),
+    Case(
+        IB,
+        "rdma.bit_errors",
+        said(LINK.command("mlx5_3"), "No issue was observed", "Bad signal integrity"),
+        WARN,
+        "Bad signal integrity",
+    ),
+    Case(IB, "rdma.bit_errors", refuse(LINK.command("mlx5_3"), "missing", "No such file"), UNKNOWN, "missing_tool"),
     # RoCE
     Case(ROCE, "roce.address", gids("mlx5_3", [0, LL[0], "IB/RoCE v1", RAIL], [1, *LL]), FAIL, "7 / 8; mlx5_3"),
     Case(ROCE, "roce.address", gids("mlx5_3", [0, "?", "RoCE v2", RAIL]), UNKNOWN, "parse"),
@@ -346,7 +356,8 @@ def test_a_source_that_was_refused_is_unknown(
     facts = at_home(check)
     keys = [source.key]
     if isinstance(source, Each):
-        keys.append(source.command(RAIL if home(check) == ROCE else IBN).key)
+        name = "mlx5_3" if source == LINK else RAIL if home(check) == ROCE else IBN
+        keys.append(source.command(name).key)
     for key in keys:
         refused = msgspec.structs.replace(facts.readings[key], status=status, text="", detail="why")
         verdict = judged(msgspec.structs.replace(facts, readings=facts.readings | {key: refused}), check)
@@ -501,7 +512,14 @@ def test_growth(name: str, before: int, after: int, grew: int | None) -> None:
 # --------------------------------------------------------------------------------------- text that is not whole
 
 
-COMMANDS = [DEVINFO, INSTALLED, OFED, LLDP, *(e.command(RAIL) for e in (QOS, PAUSE, STATISTICS, MODULES))]
+COMMANDS = [
+    DEVINFO,
+    INSTALLED,
+    OFED,
+    LLDP,
+    LINK.command("mlx5_3"),
+    *(e.command(RAIL) for e in (QOS, PAUSE, STATISTICS, MODULES)),
+]
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda c: c.key[:30])

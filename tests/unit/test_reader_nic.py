@@ -28,6 +28,7 @@ GOOD: dict[str, tuple[Reader, str]] = {
     "pause": (nic.pause, recorded("a800_roce", "ethtool", "-a", "ens11np0")),
     "module": (nic.module, recorded("good", "ethtool", "-m", "ibp26s0")),
     "copper": (nic.module, recorded("good", "ethtool", "-m", "ens1f0np0")),
+    "mlxlink": (nic.bit_errors, recorded("good", "mlxlink", "-d", "mlx5_0", "-c")),
     "qos": (nic.qos, recorded("a800_roce", "mlnx_qos", "-i", "ens11np0")),
     "devinfo": (nic.active_mtus, recorded("good", "ibv_devinfo")),
     "lldp": (nic.neighbours, recorded("a800_roce", "lldpcli", "-f", "json", "show", "neighbors")),
@@ -125,6 +126,16 @@ def test_qos() -> None:
     for text in ("", "Priority trust state: dscp\n", GOOD["qos"][1].replace("prio:7", "prio:x")):
         with pytest.raises(Unreadable):
             nic.qos(text)
+
+
+def test_bit_errors() -> None:
+    text = GOOD["mlxlink"][1]
+    assert nic.bit_errors(text) == ("No issue was observed", 4e-10, 1.5e-254, 1.5e-254)
+    coloured = text.replace(": Active", ": \x1b[32mActive\x1b[0m").replace("Symbol BER ", "Symbol BERs")
+    assert nic.bit_errors(coloured).symbol is None
+    for bad in ("", text.replace("4E-10", "N/A"), text.replace("Recommendation", "R"), text[:-4]):
+        with pytest.raises(Unreadable):
+            nic.bit_errors(bad)
 
 
 def test_active_mtus() -> None:
