@@ -215,13 +215,19 @@ def every_nic(facts: FactView) -> Outcome:
     return failed(f"{observed}; {named(lost)}")
 
 
+def _place(p: Port) -> tuple[object, ...]:
+    """Ports in one place on boards of one kind: of cards with two ports the second is often left without a cable."""
+    return (*p.like, p.device.address.rpartition(".")[2], p.said.port)
+
+
 @node_check(
     "rdma.link",
     title=Text("RDMA ports have a physical link", "RDMA 端口物理链路正常"),
     method=Text("/sys/class/infiniband/*/ports/*/phys_state", "/sys/class/infiniband/*/ports/*/phys_state"),
     criterion=Text(
-        "LinkUp; a port whose like are all without a link too, or that was switched off, is a warning",
-        "LinkUp；若同型号端口均无链路，或端口被人为关闭，则告警",
+        "LinkUp; a warning for a port that was switched off, or that has no link on any board of its kind (a second"
+        " port without a cable)",
+        "LinkUp；端口被人为关闭，或同型号网卡的该端口均无链路（第二端口未接线）则告警",
     ),
     suggestion=Text(
         "check cable and transceiver at both ends, then the switch port; Polling: nothing answers at the other end",
@@ -241,8 +247,8 @@ def link(facts: FactView) -> Outcome:
     unsaid = [p.name for p in dark if not p.said.phys_state]
     if unsaid:
         raise NotKnown("parse", Text("{p} does not say its state", "{p} 未给出状态").fill(p=named(unsaid)))
-    lit = {p.like for p in found if p.said.phys_state == "LinkUp"}
-    lost = [p for p in dark if p.said.phys_state != "Disabled" and (p.like in lit or len(dark) == len(found))]
+    lit = {_place(p) for p in found if p.said.phys_state == "LinkUp"}
+    lost = [p for p in dark if p.said.phys_state != "Disabled" and (_place(p) in lit or len(dark) == len(found))]
     text = f"{observed}; {named(f'{p.name} {p.said.phys_state}' for p in lost or dark)}"
     return failed(text) if lost else warned(text)
 

@@ -367,8 +367,8 @@ def flaps(facts: FactView) -> Outcome:
     return passed(f"{max(rates.values()):.1f}/d")
 
 
-# port_xmit_wait counts ticks in which a port had something to send and could not (IBTA vol. 1, 16.1.3.5), port_xmit_data
-# words of 4 bytes: a port that waits more than it sends is held up. A few ticks mean nothing.
+# port_xmit_wait counts ticks in which a port had something to send and could not (IBTA vol. 1, 16.1.3.5), and
+# port_xmit_data words of 4 bytes: a port that waits more than it sends is held up. A few ticks mean nothing.
 WAIT_TICKS = 1_000_000
 
 

@@ -22,7 +22,8 @@ DEVICES_LIMIT, PORTS_LIMIT, COUNTERS_LIMIT = 64, 4, 128
 GIDS_LIMIT, PKEYS_LIMIT = 256, 128
 COUNTERS = ("counters", "hw_counters")
 NO_COUNTERS = ("lifespan",)
-EMPTY_GID = re.compile(r"[0:]*")
+EMPTY_GID = re.compile(r"(fe80:)?[0:]*")
+"""InfiniBand fills its table with the prefix of the subnet alone."""
 
 
 def _names(path: Path) -> list[str]:

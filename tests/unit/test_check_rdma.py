@@ -27,7 +27,7 @@ OURS = [c.info.id for c in CHECKS.values() if c.info.scope in SCOPES]
 NODE_ITEMS = [id for id in OURS if isinstance(CHECKS[id], NodeCheck)]
 SAME = [id for id in OURS if isinstance(CHECKS[id], ConsistencyCheck)]
 IB, ROCE = "good", "a800_roce"
-Plant = Callable[[Planted], object]
+Plant = Callable[[Planted], Planted]
 
 
 class Case(NamedTuple):
@@ -172,6 +172,7 @@ CASES = [
     Case(IB, "rdma.devices", lambda n: no_rails(n).call("container", kind="docker"), SKIP, "container"),
     Case(IB, "rdma.link", port("mlx5_3", state="DOWN", phys_state="Polling"), FAIL, "9 / 10; mlx5_3 Polling"),
     Case(IB, "rdma.link", port("mlx5_8", "mlx5_9", state="DOWN", phys_state="Polling"), WARN, "mlx5_8 Polling"),
+    Case(IB, "rdma.link", port("mlx5_9", state="DOWN", phys_state="Polling"), WARN, "9 / 10; mlx5_9 Polling"),
     Case(IB, "rdma.link", port("mlx5_3", state="DOWN", phys_state="Disabled"), WARN, "mlx5_3 Disabled"),
     Case(IB, "rdma.link", port(*EVERY, state="DOWN", phys_state="Polling"), FAIL, "0 / 10"),
     Case(IB, "rdma.link", port("mlx5_3", phys_state=""), UNKNOWN, "parse"),
@@ -567,6 +568,12 @@ def test_rdma_made_by_software_has_no_rails(tmp_path: Path) -> None:
     }
     rewrite(node, "rdma", found | {"devices": [rxe]})
     assert {v.status for v in check_facts([node.facts()], NODE_ITEMS)} == {PASS, SKIP}
+
+
+def test_two_ports_in_a_bond_are_one_rdma_device(tmp_path: Path) -> None:
+    node = Planted(tmp_path / "node")
+    without("mlx5_9")(device("mlx5_8", name="mlx5_bond_0")(node))
+    assert judged(node.facts(), "rdma.devices").status is PASS
 
 
 def test_virtual_functions_do_not_count_beside_their_nic(tmp_path: Path) -> None:

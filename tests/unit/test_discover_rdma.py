@@ -45,6 +45,7 @@ PORT = {
     "pkeys/1": "0x0000\n",
     "gids/0": f"{GID}\n",
     "gids/1": f"{NONE}\n",
+    "gids/2": "fe80:0000:0000:0000:0000:0000:0000:0000\n",
     "gids/10": f"{V4}\n",
     "gid_attrs/types/10": "RoCE v2\n",
     "gid_attrs/ndevs/10": "eth0\n",
