@@ -272,12 +272,15 @@ def window(facts: FactView) -> float:
 
 def _register(sort: Sort) -> None:
     names = ", ".join(sort.counters)
-    if sort.limit:
-        criterion = Text("no counter grows by more than {n:g} a second", "任一计数器每秒增长不超过 {n:g}").fill(
-            n=sort.limit
-        )
-    else:
-        criterion = Text("no counter grows", "计数器无增长")
+    warns = sort.verdict is warned
+    criterion = Text(
+        "no counter grows{m}{w}; one that sticks at its maximum is a warning", "计数器{m}{w}；计数达上限则告警"
+    ).fill(
+        m=Text(" by more than {n:g} a second", "每秒增长不超过 {n:g}").fill(n=sort.limit)
+        if sort.limit
+        else Text("", "无增长"),
+        w=Text(", else a warning", "，否则告警") if warns else Text("", ""),
+    )
 
     @node_check(
         sort.id,
