@@ -388,3 +388,69 @@ class Modules(msgspec.Struct, frozen=True):
     """Versions of the loaded kernel modules that state one."""
 
     versions: dict[str, str]
+
+
+# ----------------------------------------------------------------------------------------------- answers: RDMA devices
+
+
+class Gid(msgspec.Struct, frozen=True, array_like=True):
+    """An entry of a port's GID table that holds something. ``type``: ``IB/RoCE v1``, ``RoCE v2``, or empty."""
+
+    index: int
+    gid: str
+    type: str = ""
+    netdev: str = ""
+
+
+class RdmaPort(msgspec.Struct, frozen=True):
+    """A port of an RDMA device. What its driver does not say is empty.
+
+    ``before`` and ``after``: the counters (of ``counters`` and ``hw_counters``) at both ends of the look.
+    ``pkeys``: those that are set, by index. ``traffic_class``: as mlx5 prints it, ``Global tclass=106``.
+    """
+
+    port: int
+    link_layer: str
+    """``InfiniBand`` or ``Ethernet``."""
+    state: str
+    """``ACTIVE``, ``INIT``, ``DOWN`` …"""
+    phys_state: str
+    """``LinkUp``, ``Polling``, ``Disabled`` …"""
+    rate: str
+    """As the kernel prints it: ``400 Gb/sec (4X NDR)``."""
+    lid: int
+    sm_lid: int
+    pkeys: dict[int, int] = {}
+    gids: list[Gid] = []
+    traffic_class: str = ""
+    before: dict[str, int] = {}
+    after: dict[str, int] = {}
+
+
+class RdmaDevice(msgspec.Struct, frozen=True):
+    """An RDMA device. ``address``: of its PCI function, empty when it has none. ``netdevs``: its interfaces.
+
+    ``verbs``: whether this user may open its device in /dev/infiniband: ``ok``, ``denied`` or ``missing``.
+    """
+
+    name: str
+    ports: list[RdmaPort]
+    firmware: str = ""
+    board: str = ""
+    hca_type: str = ""
+    address: str = ""
+    numa_node: int = -1
+    netdevs: list[str] = []
+    virtual_function: bool = False
+    verbs: str = "ok"
+
+
+class Rdma(msgspec.Struct, frozen=True):
+    """All RDMA devices. ``looked``: seconds between both readings of the counters.
+
+    ``connection_manager``: /dev/infiniband/rdma_cm, as ``RdmaDevice.verbs``.
+    """
+
+    devices: list[RdmaDevice]
+    looked: float
+    connection_manager: str = "ok"

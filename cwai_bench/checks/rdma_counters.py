@@ -1,0 +1,414 @@
+"""Counters of RDMA ports: what grows while one looks, not what has gathered since boot (a reboot of a switch stays in
+them for ever). One item for each sort of counter, all of one shape; flaps and waiting have their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from cwai_bench.checks import DoesNotApply, FactView, NotKnown, Outcome, failed, node_check, passed, warned
+from cwai_bench.checks.rdma import NAMED, RDMA, READS, Port, in_use, named
+from cwai_bench.model import Action, Severity
+from cwai_bench.sources import Call, Host, Rdma
+from cwai_bench.text import Text
+
+# --------------------------------------------------------------------------------------------- how a counter grows
+
+# Linux drivers/infiniband/core/sysfs.c (PORT_PMA_ATTR): bits of the counters of PortCounters. They stick at their
+# maximum (IBTA vol. 1, 16.1.3.5) until somebody resets them.
+STICKY_BITS = {
+    "symbol_error": 16,
+    "link_error_recovery": 8,
+    "link_downed": 8,
+    "port_rcv_errors": 16,
+    "port_rcv_remote_physical_errors": 16,
+    "port_rcv_switch_relay_errors": 16,
+    "port_xmit_discards": 16,
+    "port_xmit_constraint_errors": 8,
+    "port_rcv_constraint_errors": 8,
+    "local_link_integrity_errors": 4,
+    "excessive_buffer_overrun_errors": 4,
+    "VL15_dropped": 16,
+    "port_xmit_wait": 32,
+}
+# drivers/infiniband/hw/mlx5/counters.c: the counters of a queue set are 32 bits wide and start again at zero.
+WRAPPING = frozenset(
+    (
+        "duplicate_request",
+        "implied_nak_seq_err",
+        "local_ack_timeout_err",
+        "out_of_buffer",
+        "out_of_sequence",
+        "packet_seq_err",
+        "req_cqe_error",
+        "resp_cqe_error",
+        "rnr_nak_retry_err",
+        "req_rnr_retries_exceeded",
+        "req_transport_retries_exceeded",
+        "roce_adp_retrans",
+        "roce_adp_retrans_to",
+        "roce_slow_restart",
+        "roce_slow_restart_cnps",
+        "roce_slow_restart_trans",
+    )
+)
+
+
+def growth(name: str, before: int, after: int) -> int | None:
+    """By how much a counter grew; None when it sticks at its maximum and can tell no more.
+
+    Some drivers show wider counters under the same names: then a value lies above the maximum, and nothing sticks.
+    """
+    if name in STICKY_BITS and after == before == (1 << STICKY_BITS[name]) - 1:
+        return None
+    if after >= before:
+        return after - before
+    if name in WRAPPING and before < 1 << 32:
+        return (after - before) % (1 << 32)
+    return after  # somebody set it to zero in between
+
+
+class Grown(NamedTuple):
+    """``grew``: port and counter to its growth, where it is not 0. ``stuck``: port and counter that can tell no more.
+
+    ``told``: how many ports have any of the counters.
+    """
+
+    grew: dict[tuple[str, str], int]
+    stuck: list[tuple[str, str]]
+    told: int
+
+
+def grown(found: Iterable[Port], names: Iterable[str]) -> Grown:
+    """Raises NotKnown when a port lacks what its like have, at either end of the look."""
+    grew: dict[tuple[str, str], int] = {}
+    stuck: list[tuple[str, str]] = []
+    told: set[str] = set()
+    listed = list(found)
+    for name in names:
+        have = {p.like for p in listed if name in p.said.before or name in p.said.after}
+        for p in listed:
+            if p.like not in have:
+                continue
+            if name not in p.said.before or name not in p.said.after:
+                raise NotKnown("parse", Text("{p} does not tell its {c}", "{p} 未给出 {c}").fill(p=p.name, c=name))
+            told.add(p.name)
+            more = growth(name, p.said.before[name], p.said.after[name])
+            if more is None:
+                stuck.append((p.name, name))
+            elif more:
+                grew[p.name, name] = more
+    return Grown(grew, stuck, len(told))
+
+
+# ----------------------------------------------------------------------------------------------- one item, one sort
+
+
+class Sort(NamedTuple):
+    """Counters that mean one thing. ``limit``: growth of one counter in a second from which on it is said."""
+
+    id: str
+    title: Text
+    counters: tuple[str, ...]
+    limit: float
+    verdict: Callable[..., Outcome]
+    severity: Severity
+    action: Action
+    suggestion: Text
+
+
+LINK_ERRORS = (
+    "symbol_error",
+    "link_error_recovery",
+    "port_rcv_errors",
+    "port_rcv_remote_physical_errors",
+    "local_link_integrity_errors",
+    "excessive_buffer_overrun_errors",
+)
+CORRUPT = ("rx_icrc_encapsulated",)
+DROPS = ("port_xmit_discards", "port_rcv_constraint_errors", "port_xmit_constraint_errors", "VL15_dropped")
+RETRIES = (
+    "local_ack_timeout_err",
+    "req_transport_retries_exceeded",
+    "roce_adp_retrans",
+    "roce_adp_retrans_to",
+    "to_retransmits",
+    "max_retry_exceeded",
+    "retry_exceeded_err",
+)
+ORDER = ("packet_seq_err", "out_of_sequence", "implied_nak_seq_err", "duplicate_request", "seq_err_naks_rcvd")
+RECEIVER = ("rnr_nak_retry_err", "req_rnr_retries_exceeded", "out_of_buffer", "retry_rnr_exceeded_err")
+CONGESTION = (
+    "np_ecn_marked_roce_packets",
+    "np_cnp_sent",
+    "rp_cnp_handled",
+    "rp_cnp_ignored",
+    "roce_slow_restart_cnps",
+)
+ERRORS = (*LINK_ERRORS, *CORRUPT, *DROPS, *RETRIES, *RECEIVER)
+"""All that are errors, whatever the load: not those of order, which adaptive routing makes, nor of congestion."""
+
+SORTS = (
+    Sort(
+        "rdma.errors",
+        Text("No errors on the RDMA link", "RDMA 链路无误码"),
+        LINK_ERRORS,
+        0.0,
+        failed,
+        Severity.MAJOR,
+        Action.ISOLATE,
+        Text(
+            "clean or replace the cable or transceiver, then try another switch port; mlxlink -d DEV -m -c -e tells the"
+            " bit error rate",
+            "清洁或更换线缆与光模块，再换交换机端口；用 mlxlink -d DEV -m -c -e 查看误码率",
+        ),
+    ),
+    Sort(
+        "rdma.corruption",
+        Text("No corrupted RoCE packets", "无损坏的 RoCE 报文"),
+        CORRUPT,
+        0.0,
+        failed,
+        Severity.CRITICAL,
+        Action.ISOLATE,
+        Text(
+            "packets were changed on their way in spite of a right Ethernet checksum: find the switch or NIC that does",
+            "以太网校验正确但 ICRC 错误，说明报文在途中被改写：定位有问题的交换机或网卡",
+        ),
+    ),
+    Sort(
+        "rdma.drops",
+        Text("RDMA ports drop no packets", "RDMA 端口无丢包"),
+        DROPS,
+        0.0,
+        warned,
+        Severity.MAJOR,
+        Action.MONITOR,
+        Text(
+            "the other end takes no packets for too long: look for a congested or failed switch port",
+            "对端长时间不接收：查找拥塞或故障的交换机端口",
+        ),
+    ),
+    Sort(
+        "rdma.retries",
+        Text("RDMA does not have to send again", "RDMA 无超时重传"),
+        RETRIES,
+        0.0,
+        warned,
+        Severity.MAJOR,
+        Action.MONITOR,
+        Text(
+            "packets or answers are lost on the way: check link errors and drops of switches, PFC and ECN (roce.*); a"
+            " peer that has just ended looks the same",
+            "报文或应答在途中丢失：检查链路误码、交换机丢包、PFC 与 ECN（roce.*）；对端刚退出也会如此",
+        ),
+    ),
+    Sort(
+        "rdma.order",
+        Text("RDMA packets arrive in order", "RDMA 报文按序到达"),
+        ORDER,
+        1000.0,
+        warned,
+        Severity.MINOR,
+        Action.MONITOR,
+        Text(
+            "with adaptive routing or packet spraying this is as it should be; without, packets are lost",
+            "启用自适应路由或逐包喷洒时属正常；否则说明有丢包",
+        ),
+    ),
+    Sort(
+        "rdma.receiver",
+        Text("Receivers are ready", "接收端就绪"),
+        RECEIVER,
+        100.0,
+        warned,
+        Severity.MINOR,
+        Action.MONITOR,
+        Text(
+            "a program posts its receives too late, or too few of them: a slow process, a full CPU",
+            "程序投递接收请求过晚或过少：进程过慢或 CPU 繁忙",
+        ),
+    ),
+    Sort(
+        "rdma.congestion",
+        Text("Little congestion", "拥塞较少"),
+        CONGESTION,
+        # AMD's Cluster Validation Suite warns from 1000 CNPs or ECN marks over a test.
+        1000.0,
+        warned,
+        Severity.MINOR,
+        Action.MONITOR,
+        Text(
+            "expected while jobs run; on an idle node another one floods it: compare nodes and switch ports",
+            "运行作业时属正常；空闲节点出现则说明有其他节点在大量发送：对比各节点与交换机端口",
+        ),
+    ),
+)
+
+
+def _cite(facts: FactView, found: list[Port], names: Iterable[str], looked: float) -> None:
+    listed = list(names)
+    facts.cite(
+        RDMA,
+        f"within {looked:.1f} s\n"
+        + "\n".join(
+            f"{p.name} "
+            + " ".join(
+                f"{n} {p.said.before.get(n, '-')}→{p.said.after.get(n, '-')}" for n in listed if n in p.said.after
+            )
+            for p in found
+        ),
+    )
+
+
+def window(facts: FactView) -> float:
+    """Seconds that the counters were watched. Raises NotKnown when they were not."""
+    looked = facts.call("rdma", Rdma).looked
+    if looked <= 0:
+        raise NotKnown("parse", Text("the counters were not read twice", "计数器未读取两次"))
+    return looked
+
+
+def _register(sort: Sort) -> None:
+    names = ", ".join(sort.counters)
+    warns = sort.verdict is warned
+    criterion = Text(
+        "no counter grows{m}{w}; one that sticks at its maximum is a warning", "计数器{m}{w}；计数达上限则告警"
+    ).fill(
+        m=Text(" by more than {n:g} a second", "每秒增长不超过 {n:g}").fill(n=sort.limit)
+        if sort.limit
+        else Text("", "无增长"),
+        w=Text(", else a warning", "，否则告警") if warns else Text("", ""),
+    )
+
+    @node_check(
+        sort.id,
+        title=sort.title,
+        method=Text(
+            "growth within a second of {c} in /sys/class/infiniband/*/ports/*/{{counters,hw_counters}}",
+            "/sys/class/infiniband/*/ports/*/{{counters,hw_counters}} 中 {c} 在一秒内的增长",
+        ).fill(c=names),
+        criterion=criterion,
+        suggestion=sort.suggestion,
+        reads=READS,
+        severity=sort.severity,
+        action=sort.action,
+        scope="rdma",
+    )
+    def judge(facts: FactView) -> Outcome:
+        found = in_use(facts)
+        looked = window(facts)
+        _cite(facts, found, sort.counters, looked)
+        seen = grown(found, sort.counters)
+        if not seen.told:
+            raise DoesNotApply(Text("the drivers here count none of these", "驱动不提供这些计数器"), "unsupported")
+        many = {key: more for key, more in seen.grew.items() if more / looked > sort.limit}
+        if many:
+            worst = sorted(many.items(), key=lambda item: -item[1])
+            return sort.verdict(named(f"{port} {name} +{more}" for (port, name), more in worst[:NAMED]))
+        if seen.stuck:
+            return warned(
+                named(f"{port} {name}" for port, name in seen.stuck),
+                Text(
+                    "at their maximum, they can tell no more: perfquery -R sets them to zero",
+                    "计数已达上限，无法反映增长：可用 perfquery -R 清零",
+                ),
+            )
+        most = max(seen.grew.values(), default=0)
+        return passed(f"{seen.told} ports, +{most} in {looked:.1f} s")
+
+
+for _sort in SORTS:
+    _register(_sort)
+
+
+# -------------------------------------------------------------------------------------------------- flaps, waiting
+
+# As network.flaps: azurehpc-health-checks fails above 5 in 24 h; what the boot itself makes is forgiven.
+FLAPS_PER_DAY, FLAPS_AT_BOOT = 5.0, 3
+
+
+@node_check(
+    "rdma.flaps",
+    title=Text("RDMA links do not flap", "RDMA 链路无抖动"),
+    method=Text(
+        "/sys/class/infiniband/*/ports/*/counters/link_downed: its growth within a second, and since boot",
+        "/sys/class/infiniband/*/ports/*/counters/link_downed 在一秒内及启动以来的增长",
+    ),
+    criterion=Text(
+        "it does not grow; since boot at most {f:g} a day, {b} forgiven, else a warning",
+        "当前无增长；启动以来每天不超过 {f:g} 次（{b} 次不计），否则告警",
+    ).fill(f=FLAPS_PER_DAY, b=FLAPS_AT_BOOT),
+    suggestion=Text(
+        "clean or replace cable and transceiver; look at the switch port's log",
+        "清洁或更换线缆与光模块；查看交换机端口日志",
+    ),
+    reads=(*READS, Call("host")),
+    severity=Severity.MAJOR,
+    action=Action.ISOLATE,
+    scope="rdma",
+)
+def flaps(facts: FactView) -> Outcome:
+    found = in_use(facts)
+    looked = window(facts)
+    names = ("link_downed",)
+    _cite(facts, found, names, looked)
+    seen = grown(found, names)
+    if not seen.told:
+        raise DoesNotApply(Text("the drivers here do not count it", "驱动不提供此计数"), "unsupported")
+    if seen.grew:
+        return failed(named(f"{port} +{more}" for (port, _), more in seen.grew.items()))
+    host = facts.call("host", Host)
+    days = max((host.taken - host.boot) / 86400, 1.0)
+    facts.cite(Call("host"), f"up {days:.1f} d")
+    rates = {p.name: max(p.said.after.get("link_downed", 0) - FLAPS_AT_BOOT, 0) / days for p in found}
+    bad = {name: rate for name, rate in rates.items() if rate > FLAPS_PER_DAY}
+    stuck = [port for port, _ in seen.stuck]
+    if bad or stuck:
+        return warned(named([f"{name} {rate:.1f}/d" for name, rate in bad.items()] or stuck))
+    return passed(f"{max(rates.values()):.1f}/d")
+
+
+# port_xmit_wait counts ticks in which a port had something to send and could not (IBTA vol. 1, 16.1.3.5), and
+# port_xmit_data words of 4 bytes: a port that waits more than it sends is held up. A few ticks mean nothing.
+WAIT_TICKS = 1_000_000
+
+
+@node_check(
+    "rdma.wait",
+    title=Text("RDMA ports wait less than they send", "RDMA 端口等待少于发送"),
+    method=Text(
+        "/sys/class/infiniband/*/ports/*/counters: growth of port_xmit_wait against port_xmit_data",
+        "/sys/class/infiniband/*/ports/*/counters：port_xmit_wait 与 port_xmit_data 的增长之比",
+    ),
+    criterion=Text(
+        "fewer ticks waited than words of 4 bytes sent ({n} ticks a second do not count)",
+        "等待周期少于发送的 4 字节字数（每秒少于 {n} 个周期不计）",
+    ).fill(n=WAIT_TICKS),
+    suggestion=Text(
+        "the fabric takes less than the node sends: compare the rails; look for a slow receiver or a slow switch link",
+        "网络接收慢于本机发送：对比各轨道，查找慢接收端或降速的交换机链路",
+    ),
+    reads=READS,
+    severity=Severity.MINOR,
+    action=Action.MONITOR,
+    scope="rdma",
+)
+def wait(facts: FactView) -> Outcome:
+    found = in_use(facts)
+    looked = window(facts)
+    names = ("port_xmit_wait", "port_xmit_data")
+    _cite(facts, found, names, looked)
+    seen = grown(found, names)
+    if not any("port_xmit_wait" in p.said.after for p in found):
+        raise DoesNotApply(Text("the drivers here do not count it", "驱动不提供此计数"), "unsupported")
+    worst = [
+        f"{p.name} {ticks}/{sent}"
+        for p in found
+        if (ticks := seen.grew.get((p.name, names[0]), 0)) / looked > WAIT_TICKS
+        and ticks > (sent := seen.grew.get((p.name, names[1]), 0))
+    ]
+    if worst or seen.stuck:
+        return warned(named(worst or [f"{port} {name}" for port, name in seen.stuck]))
+    return passed(f"{seen.told} ports, +{max(seen.grew.values(), default=0)} in {looked:.1f} s")
