@@ -953,7 +953,7 @@ def _gate(
     allow_unknown: bool,
 ) -> Gate:
     """0 every required item passed · 1 something failed · 3 no verdict · 128 + n ended by signal n."""
-    required = [v for v in verdicts if _is_required(v, has_baseline)]
+    required = [v for v in verdicts if _is_required(v, infos, has_baseline)]
     failed = [v for v in required if v.status is Status.FAIL]
     unknown = [v for v in required if v.status is Status.UNKNOWN]
     judged = [
@@ -993,10 +993,15 @@ def _gate(
     return Gate(status, code, because, sorted(named, key=natural))
 
 
-def _is_required(verdict: Verdict, has_baseline: bool) -> bool:
-    """Node items, probes that started; consistency items with a baseline; configurable items with a criterion."""
+def _is_required(verdict: Verdict, infos: Mapping[str, CheckInfo], has_baseline: bool) -> bool:
+    """Node items, probes that started; consistency items with a baseline; configurable items with a criterion.
+
+    A node item whose tool is optional is not required where that tool is missing.
+    """
     if verdict.kind is ItemKind.CONSISTENCY:
         return has_baseline
+    if verdict.kind is ItemKind.NODE and verdict.reason_code == "missing_tool" and not infos[verdict.check].required:
+        return False
     return verdict.reason_code != "no_criterion"
 
 

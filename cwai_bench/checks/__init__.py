@@ -369,10 +369,25 @@ def node_check(
     needs: tuple[str, ...] = (),
     seen: Seen = "host",
     scope: str = "host",
+    tool_optional: bool = False,
 ) -> Callable[[Callable[[FactView], Outcome]], Callable[[FactView], Outcome]]:
-    """Register a function that judges one node by our own rule."""
+    """Register a function that judges one node by our own rule.
+
+    ``tool_optional``: many fit nodes lack the tool that it needs. Without it the item is UNKNOWN all the same, but that
+    does not spoil the verdict of the run; whatever else it says counts.
+    """
     info = CheckInfo(
-        id, ItemKind.NODE, scope, title, method, criterion, suggestion, severity, action, list(needs), required=True
+        id,
+        ItemKind.NODE,
+        scope,
+        title,
+        method,
+        criterion,
+        suggestion,
+        severity,
+        action,
+        list(needs),
+        required=not tool_optional,
     )
 
     def register(judge: Callable[[FactView], Outcome]) -> Callable[[FactView], Outcome]:

@@ -445,6 +445,7 @@ DEVINFO = Command("ibv_devinfo", timeout=10.0)
     severity=Severity.MINOR,
     needs=("ibv_devinfo",),
     scope="rdma",
+    tool_optional=True,
 )
 def mtu(facts: FactView) -> Outcome:
     small = {i.name for i in facts.call("network", Network).interfaces if i.mtu < NETDEV_MTU_FULL}
@@ -521,6 +522,7 @@ def driver(facts: FactView) -> Outcome:
     severity=Severity.MINOR,
     needs=("ofed_info",),
     scope="rdma",
+    tool_optional=True,
 )
 def ofed(facts: FactView) -> Outcome:
     loaded = loaded_driver(facts)

@@ -140,6 +140,7 @@ LINK = Each("mlxlink", "-d", "{}", "-c", over="sys/class/infiniband/*", timeout=
     action=Action.CONTACT_VENDOR,
     needs=("mlxlink", "root"),
     scope="rdma",
+    tool_optional=True,
 )
 def bit_error_rate(facts: FactView) -> Outcome:
     found = [p for p in hardware(in_use(facts)) if p.device.hca_type.startswith("MT") and not p.device.virtual_function]

@@ -331,6 +331,7 @@ def lossless(facts: FactView) -> dict[str, str]:
     severity=Severity.MAJOR,
     needs=("mlnx_qos",),
     scope="roce",
+    tool_optional=True,
 )
 def pfc(facts: FactView) -> Outcome:
     values = lossless(facts)
@@ -353,6 +354,7 @@ def pfc(facts: FactView) -> Outcome:
     severity=Severity.MAJOR,
     needs=("mlnx_qos",),
     scope="roce",
+    tool_optional=True,
 )
 def trust(facts: FactView) -> Outcome:
     values = {name: q.trust for name, q in all_qos(facts).items()}
@@ -420,6 +422,7 @@ DSCP_SHIFT = 2
     severity=Severity.MAJOR,
     needs=("mlnx_qos",),
     scope="roce",
+    tool_optional=True,
 )
 def dscp(facts: FactView) -> Outcome:
     found = mlx5_rails(facts)
@@ -677,6 +680,7 @@ def neighbours(facts: FactView, found: list[Port]) -> dict[str, list[nic.Neighbo
     severity=Severity.MINOR,
     needs=("lldpcli",),
     scope="roce",
+    tool_optional=True,
 )
 def heard(facts: FactView) -> Outcome:
     found = neighbours(facts, roce_rails(facts))
