@@ -80,8 +80,8 @@ def _in_domain(card: NvidiaCard) -> bool:
         f"{FABRIC_MANAGER.key.removeprefix('$ ')}, and nvidia-imex.service where NVLink spans nodes",
         f"{FABRIC_MANAGER.key.removeprefix('$ ')}；NVLink 跨节点时还包括 nvidia-imex.service",
     ),
-    # Fabric Manager User Guide: it runs on every node with NVSwitches of its own. IMEX Service Guide: IMEX runs on every
-    # node of a domain that spans nodes, where the switches are managed elsewhere.
+    # Fabric Manager User Guide: it runs on every node with NVSwitches of its own. IMEX Service Guide: IMEX runs on all
+    # nodes of a domain that spans several, where the switches are managed elsewhere.
     criterion=Text(
         "nvidia-fabricmanager is active on a node with NVSwitches, nvidia-imex on one of a multi-node NVLink domain",
         "带 NVSwitch 的节点上 nvidia-fabricmanager 为 active；多节点 NVLink 域的节点上 nvidia-imex 为 active",

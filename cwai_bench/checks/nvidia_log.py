@@ -17,19 +17,22 @@ NEEDS = ("permission to read the kernel log",)
 
 
 class Xid(NamedTuple):
-    """``kind``: ``fatal`` (FAIL), ``watch`` (WARN), ``program`` (the fault of a program, most often: told, not judged)."""
+    """``kind``: ``fatal`` (FAIL), ``watch`` (WARN), ``program`` (a program's fault, most often: told, not judged)."""
 
     kind: Literal["fatal", "watch", "program"]
     action: Action
     what: str
 
 
-# NVIDIA GPU Deployment and Management, "Xid Errors" and its Xid Catalog: the immediate action of each code. Where
-# awslabs/awsome-distributed-training gives a class (54 isolate; 79, 151, 168 reboot; 48, 64, 95, 109, 110, 119, 120
-# reset; 13, 31, 43, 63, 94 monitor) ours is the same or names the action of the catalogue.
+# NVIDIA GPU Deployment and Management, "Analyzing Xid Errors with the Xid Catalog" (2025-10), for Ampere and newer: its
+# immediate action, where RESTART_APP is a program's fault and IGNORE or CONTACT_SUPPORT is to be watched; 61 and 65
+# as of the older "Xid Errors". awslabs/awsome-distributed-training gives classes to some (54 isolate; 79, 151, 168
+# reboot; 48, 64, 95, 109, 110, 119, 120 reset; 13, 31, 43, 63, 94 monitor), and they agree.
 XIDS: dict[int, Xid] = {
     8: Xid("program", Action.MONITOR, "GPU stopped processing"),
+    11: Xid("program", Action.MONITOR, "invalid push buffer stream"),
     13: Xid("program", Action.MONITOR, "graphics engine exception"),
+    25: Xid("program", Action.MONITOR, "invalid push buffer stream"),
     31: Xid("program", Action.MONITOR, "GPU memory page fault"),
     32: Xid("program", Action.MONITOR, "invalid push buffer stream"),
     37: Xid("program", Action.MONITOR, "driver firmware error"),
@@ -37,37 +40,45 @@ XIDS: dict[int, Xid] = {
     39: Xid("program", Action.MONITOR, "copy engine exception"),
     40: Xid("program", Action.MONITOR, "copy engine exception"),
     41: Xid("program", Action.MONITOR, "copy engine exception"),
-    43: Xid("program", Action.MONITOR, "channel reset"),
+    43: Xid("program", Action.MONITOR, "GPU stopped processing"),
     44: Xid("watch", Action.MONITOR, "fault during context switch"),
-    45: Xid("program", Action.MONITOR, "preemptive removal"),
+    45: Xid("program", Action.MONITOR, "clean-up after another error"),
     46: Xid("fatal", Action.RESET, "GPU stopped processing"),
     48: Xid("fatal", Action.RESET, "double-bit ECC error"),
     54: Xid("fatal", Action.ISOLATE, "auxiliary power not connected"),
-    61: Xid("fatal", Action.RESET, "micro-controller warning"),
-    62: Xid("fatal", Action.RESET, "micro-controller halted"),
+    60: Xid("program", Action.MONITOR, "video processor exception"),
+    61: Xid("fatal", Action.RESET, "micro-controller breakpoint"),
+    62: Xid("fatal", Action.RESET, "micro-controller halt"),
     63: Xid("watch", Action.MONITOR, "row remapped or page retired"),
     64: Xid("fatal", Action.RESET, "row remapping failed"),
+    65: Xid("fatal", Action.RESET, "video encoder exception"),
+    66: Xid("watch", Action.MONITOR, "illegal access by driver"),
+    67: Xid("watch", Action.MONITOR, "illegal access by driver"),
     68: Xid("program", Action.MONITOR, "video decoder exception"),
     69: Xid("program", Action.MONITOR, "graphics engine class error"),
+    70: Xid("program", Action.MONITOR, "copy engine error"),
+    71: Xid("program", Action.MONITOR, "copy engine error"),
+    72: Xid("program", Action.MONITOR, "copy engine error"),
     74: Xid("fatal", Action.RESET, "NVLink error"),
+    75: Xid("program", Action.MONITOR, "copy engine error"),
+    76: Xid("program", Action.MONITOR, "copy engine error"),
+    77: Xid("program", Action.MONITOR, "copy engine error"),
+    78: Xid("watch", Action.FIX_CONFIG, "vGPU start error"),
+    80: Xid("program", Action.MONITOR, "corrupted data sent to GPU"),
     92: Xid("watch", Action.MONITOR, "many single-bit ECC errors"),
     93: Xid("watch", Action.MONITOR, "InfoROM wear"),
-    94: Xid("watch", Action.MONITOR, "contained ECC error"),
-    95: Xid("fatal", Action.RESET, "uncontained ECC error"),
-    96: Xid("program", Action.MONITOR, "video decoder exception"),
+    94: Xid("watch", Action.MONITOR, "contained memory error"),
+    95: Xid("fatal", Action.RESET, "uncontained memory error"),
     109: Xid("fatal", Action.RESET, "context switch timeout"),
     110: Xid("fatal", Action.RESET, "security fault"),
     119: Xid("fatal", Action.RESET, "GSP RPC timeout"),
     120: Xid("fatal", Action.RESET, "GSP error"),
-    121: Xid("watch", Action.MONITOR, "C2C link corrected error"),
-    122: Xid("watch", Action.MONITOR, "SPI read failure"),
-    123: Xid("watch", Action.MONITOR, "SPI write failure"),
-    124: Xid("watch", Action.MONITOR, "SPI erase failure"),
-    125: Xid("watch", Action.MONITOR, "InfoROM file system failure"),
-    136: Xid("fatal", Action.RESET, "NVLink training failed"),
-    137: Xid("program", Action.MONITOR, "NVLink fabric access error"),
+    121: Xid("watch", Action.MONITOR, "C2C error"),
+    136: Xid("fatal", Action.RESET, "link training failed"),
+    137: Xid("watch", Action.MONITOR, "NVLink privilege error"),
     140: Xid("fatal", Action.RESET, "unrecovered ECC error"),
-    143: Xid("fatal", Action.RESET, "GPU initialisation failed"),
+    141: Xid("watch", Action.MONITOR, "CUDA fast path error"),
+    143: Xid("fatal", Action.RESET, "GPU initialisation error"),
     144: Xid("fatal", Action.RESET, "NVLink SAW error"),
     145: Xid("fatal", Action.RESET, "NVLink RLW error"),
     146: Xid("fatal", Action.RESET, "NVLink TLW error"),
@@ -76,20 +87,23 @@ XIDS: dict[int, Xid] = {
     149: Xid("fatal", Action.RESET, "NVLink NETIR error"),
     150: Xid("fatal", Action.RESET, "NVLink MSE error"),
     151: Xid("fatal", Action.REBOOT, "key rotation error"),
-    154: Xid("watch", Action.MONITOR, "recovery action changed"),
-    155: Xid("fatal", Action.RESET, "NVLink error of the software"),
-    156: Xid("watch", Action.MONITOR, "resource retired"),
-    157: Xid("fatal", Action.RESET, "resource retirement failed"),
+    154: Xid("watch", Action.MONITOR, "recovery action changed: see nvidia.recovery"),
+    155: Xid("fatal", Action.RESET, "NVLink error defined by software"),
+    156: Xid("fatal", Action.RESET, "resource retired"),
+    157: Xid("watch", Action.CONTACT_VENDOR, "resource retirement failed"),
     158: Xid("fatal", Action.RESET, "GPU fatal timeout"),
+    159: Xid("watch", Action.MONITOR, "CHI non-data error"),
     160: Xid("watch", Action.MONITOR, "channel retired"),
-    161: Xid("fatal", Action.RESET, "channel retirement failed"),
-    167: Xid("fatal", Action.REBOOT, "PCIe fatal timeout"),
-    168: Xid("fatal", Action.REBOOT, "error in the protected region"),
-    169: Xid("fatal", Action.RESET, "micro-controller halted"),
+    161: Xid("watch", Action.MONITOR, "channel retirement failed"),
+    167: Xid("watch", Action.MONITOR, "PCIe fatal timeout"),
+    168: Xid("fatal", Action.REBOOT, "error in the write-protected region"),
+    169: Xid("watch", Action.MONITOR, "micro-controller halt"),
     171: Xid("watch", Action.MONITOR, "more about a DRAM error"),
     172: Xid("watch", Action.MONITOR, "more about an SRAM error"),
-    173: Xid("fatal", Action.REBOOT, "C2C link failed"),
-}
+} | dict.fromkeys(
+    (*range(82, 87), 88, 89, *range(96, 108), *range(126, 136), 139),
+    Xid("program", Action.MONITOR, "copy engine, video or test"),
+)
 GONE = 79
 """“GPU has fallen off the bus”: item nvidia.lost."""
 UNLISTED = Xid("watch", Action.MONITOR, "not in the table")
@@ -118,16 +132,16 @@ def _log(words: str) -> Text:
     title=Text("No Xid error", "无 Xid 错误"),
     method=_log("“NVRM: Xid (PCI:…): CODE”"),
     criterion=Text(
-        "none that asks for a reset ({reset}), a reboot ({boot}) or to be taken out ({out}); one to be watched ({watch},"
-        " or unknown) is a warning; those of programs ({program}) are told; 79 is nvidia.lost",
+        "none that asks for a reset ({reset}), a reboot ({boot}) or to be taken out ({out}); one to be watched"
+        " ({watch}, or unknown) is a warning; those that programs bring about (13, 31, 43 and the like) are told; 79 is"
+        " nvidia.lost",
         "无需要复位（{reset}）、重启（{boot}）或隔离（{out}）的错误；需观察的（{watch} 或未知）则告警；"
-        "由程序引起的（{program}）仅列出；79 见 nvidia.lost",
+        "由程序引起的（13、31、43 等）仅列出；79 见 nvidia.lost",
     ).fill(
         reset=_codes(lambda x: x.kind == "fatal", lambda x: x.action is Action.RESET),
         boot=_codes(lambda x: x.kind == "fatal", lambda x: x.action is Action.REBOOT),
         out=_codes(lambda x: x.kind == "fatal", lambda x: x.action is Action.ISOLATE),
         watch=_codes(lambda x: x.kind == "watch"),
-        program=_codes(lambda x: x.kind == "program"),
     ),
     suggestion=Text(
         "do what the code asks for, on the drained node; if the same card says it again, have it replaced",
