@@ -198,9 +198,13 @@ def alike(facts: FactView, value: Callable[[NvidiaCard], T | None], show: Callab
     return tally(sorted(show(v) for v in known_of(found, values).values()))
 
 
-def by_card(facts: FactView, value: Callable[[NvidiaCard], float | None]) -> dict[str, float]:
+def by_card(
+    facts: FactView,
+    value: Callable[[NvidiaCard], float | None],
+    ask: Callable[[FactView], list[NvidiaCard]] = cards,
+) -> dict[str, float]:
     """For a person's criterion: the value of each card by its address."""
-    found = cards(facts)
+    found = ask(facts)
     values = {c.address: value(c) for c in found}
     cited(facts, values)
     known = known_of(found, values)

@@ -19,6 +19,7 @@ from cwai_bench.checks.nvidia_driver import mig_mode, on_off
 from cwai_bench.checks.nvidia_fabric import LINKS, RDMA_PATH, nvlinks, rdma_path
 from cwai_bench.checks.nvidia_memory import ecc_mode
 from cwai_bench.model import Severity
+from cwai_bench.sources import NvidiaCard
 from cwai_bench.text import Text
 
 FLASH = Text("flash the same firmware on all cards with the vendor's package", "使用厂商固件包统一刷写")
@@ -259,10 +260,7 @@ def application_clock(facts: FactView) -> dict[str, float]:
     unit="1",
 )
 def nvlink_count(facts: FactView) -> dict[str, float]:
-    found = linked(facts)
-    if all(c.links is None for c in found):
-        raise DoesNotApply(Text("these cards have no NVLink", "这些卡没有 NVLink"))
-    return {c.address: float(sum(link.up for link in c.links or ())) for c in found}
+    return by_card(facts, lambda c: None if c.links is None else sum(link.up for link in c.links), linked)
 
 
 @nvidia_yours(
@@ -274,14 +272,10 @@ def nvlink_count(facts: FactView) -> dict[str, float]:
     unit="1",
 )
 def nvlink_crc_errors(facts: FactView) -> dict[str, float]:
-    found = {
-        c.address: float(sum(link.crc_errors or 0 for link in c.links or ()))
-        for c in linked(facts)
-        if any(link.crc_errors is not None for link in c.links or ())
-    }
-    if not found:
-        raise DoesNotApply(Text("these cards count no NVLink errors", "这些卡不提供 NVLink 错误计数"), "unsupported")
-    return found
+    def crc_errors(card: NvidiaCard) -> int | None:
+        return _sum(*(link.crc_errors for link in card.links or ()))
+
+    return by_card(facts, crc_errors, linked)
 
 
 @nvidia_yours(

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 import pytest
 
-from cwai_bench.checks import CHECKS, ConfigurableCheck, ConsistencyCheck, FactView, NodeCheck
+from cwai_bench import config
+from cwai_bench.checks import CHECKS, ConfigurableCheck, ConsistencyCheck, FactView, NodeCheck, criteria_items
 from cwai_bench.checks.nvidia import CARDS, NVLINK_ERRORS, NVLINK_STATUS, NVML, SCOPE, SMI
 from cwai_bench.checks.nvidia_driver import HEALTH, HOST_ENGINE, INSTALLED
 from cwai_bench.checks.nvidia_fabric import FABRIC_MANAGER, GDRCOPY, IMEX
@@ -516,13 +517,42 @@ def test_every_consistency_item_has_a_change() -> None:
     assert set(CHANGES) == set(SAME)
 
 
+# On the good node: what holds, and what does not.
+DEMANDS: dict[str, tuple[str, str]] = {
+    "nvidia.temperature": ("{ max = 60 }", "{ max = 34 }"),
+    "nvidia.memory_temperature": ("{ max = 60 }", "{ max = 45 }"),
+    "nvidia.power_limit": ("{ equals = 700 }", "{ max = 650 }"),
+    "nvidia.max_clock": ("{ min = 1980 }", "{ equals = 1755 }"),
+    "nvidia.application_clock": ("{ min = 1980 }", "{ equals = 1755 }"),
+    "nvidia.nvlinks": ("{ equals = 18 }", "{ equals = 12 }"),
+    "nvidia.nvlink_crc_errors": ("{ max = 100 }", "{ equals = 0 }"),
+    "nvidia.memory": ("{ min = '79 GiB' }", "{ min = '100 GiB' }"),
+    "nvidia.memory_used": ("{ max = '1 GiB' }", "{ max = '0 B' }"),
+    "nvidia.ecc_corrected_total": ("{ max = 100 }", "{ equals = 0 }"),
+    "nvidia.ecc_uncorrected_total": ("{ equals = 0 }", "{ min = 1 }"),
+    "nvidia.rows_remapped": ("{ max = 8 }", "{ min = 1 }"),
+    "nvidia.replay_count": ("{ max = 8 }", "{ min = 1 }"),
+    "nvidia.driver_version": ("{ pattern = '550\\..*' }", "{ pattern = '570\\..*' }"),
+}
+
+
 @pytest.mark.parametrize("check", YOURS, ids=lambda c: c.info.id)
-def test_a_criterion_can_be_put_to_each_card(check: ConfigurableCheck, planted: Planted, good_facts: Facts) -> None:
+def test_a_criterion_is_put_to_each_card(check: ConfigurableCheck, planted: Planted, good_facts: Facts) -> None:
     values = check.values(FactView(good_facts))
-    if check.unit == "text":
-        assert values == "550.127.08"
-    else:
-        assert isinstance(values, dict)
-        assert len(values) == 8
-        assert CARD in values
-    assert check.values(FactView(no_nvml(planted).facts())) == values
+    assert check.unit == "text" or (isinstance(values, dict) and len(values) == 8 and CARD in values)
+    through_smi = no_nvml(planted).facts()
+    assert check.values(FactView(through_smi)) == values
+    item = check.info.id
+    for demand, status in zip(DEMANDS[item], (PASS, FAIL), strict=True):
+        written = config.parse_criteria(f"[criteria]\n{item} = {demand}\n", "my.toml", criteria_items())
+        for facts in (good_facts, through_smi):
+            (verdict,) = check_facts([facts], [item], criteria=written)
+            assert verdict.status is status, verdict
+
+
+def test_a_demand_is_not_met_by_the_cards_that_are_left(planted: Planted) -> None:
+    facts = without(OTHER)(planted).facts()
+    for item in ("nvidia.temperature", "nvidia.nvlinks", "nvidia.nvlink_crc_errors"):
+        written = config.parse_criteria(f"[criteria]\n{item} = {DEMANDS[item][0]}\n", "my.toml", criteria_items())
+        (verdict,) = check_facts([facts], [item], criteria=written)
+        assert (verdict.status, verdict.reason_code) == (UNKNOWN, "cause")
