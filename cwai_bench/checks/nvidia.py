@@ -219,6 +219,10 @@ def linked(facts: FactView) -> list[NvidiaCard]:
         return found
     speeds = _nvlink(facts, NVLINK_STATUS, reader.nvlink_status)
     errors = _nvlink(facts, NVLINK_ERRORS, reader.nvlink_errors)
+    if any(set(counts) - {link.link for link in speeds.get(uuid, ())} for uuid, counts in errors.items()):
+        raise NotKnown(
+            "parse", Text("nvidia-smi names other links with -e than with -s", "nvidia-smi -e 与 -s 给出的链路不一致")
+        )
     return [
         msgspec.structs.replace(
             c,

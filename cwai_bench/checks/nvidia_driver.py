@@ -101,7 +101,7 @@ INSTALLED = Command("modinfo", "-F", "version", "nvidia")
     suggestion=Text(
         "an upgrade has not been finished: drain the node and reboot it", "驱动升级尚未完成：排空节点后重启"
     ),
-    reads=(*HERE, Call("container"), MODULE, INSTALLED),
+    reads=(*HERE, MODULE, INSTALLED),
     severity=Severity.MAJOR,
     action=Action.REBOOT,
 )
@@ -113,8 +113,13 @@ def upgrade(facts: FactView) -> Outcome:
     reading = facts.command(*INSTALLED.argv)
     on_disk = reading.text.strip()
     if reading.exit_code != 0:
-        if facts.call("container", Container).kind:
-            raise DoesNotApply(Text("a container: it does not hold the host's modules", "容器内没有宿主机的内核模块"))
+        if "not found" in reading.detail:
+            raise DoesNotApply(
+                Text(
+                    "the module is not on disk here: a driver container brought it",
+                    "本机磁盘上没有该模块：由驱动容器提供",
+                )
+            )
         raise NotKnown("error", Text("modinfo said: {e}", "modinfo 返回：{e}").fill(e=reading.detail[:200] or "-"))
     if not on_disk[:1].isdigit():
         raise NotKnown("parse", Text("modinfo gave no version", "modinfo 未给出版本"))
@@ -259,10 +264,8 @@ def vbios(facts: FactView) -> Outcome:
 
 # NVIDIA CUDA C++ Programming Guide, environment variables; DCGM refuses to diagnose under the injection, profiling and
 # core-dump ones; NCCL User Guide, environment variables.
-_HIDING = ("", "-1", "NoDevFiles", "none", "void")
 _HARMFUL: dict[str, Callable[[str], bool]] = {
-    "CUDA_VISIBLE_DEVICES": lambda value: value.strip() in _HIDING,
-    "NVIDIA_VISIBLE_DEVICES": lambda value: value.strip() in _HIDING,
+    "CUDA_VISIBLE_DEVICES": lambda value: value.strip() in ("", "-1", "NoDevFiles"),
     "NVIDIA_TF32_OVERRIDE": lambda value: value == "0",
 } | dict.fromkeys(
     (

@@ -66,10 +66,12 @@ def fabric(facts: FactView) -> Outcome:
 FABRIC_MANAGER = unit("nvidia-fabricmanager.service")
 IMEX = unit("nvidia-imex.service")
 _NO_CLUSTER = re.compile(r"[0-]*")
+_AMPERE_BOARD = re.compile(r"A[18]00-SXM")
+"""Cards behind NVSwitches that do not speak of a fabric: eight on a board have them, four are linked directly."""
 
 
 def _in_domain(card: NvidiaCard) -> bool:
-    """True of a card whose NVLink domain spans nodes: then the domain has an identity."""
+    """True of a card whose NVLink domain spans nodes: then the domain has an identity (as NCCL decides, too)."""
     return card.fabric is not None and not _NO_CLUSTER.fullmatch(card.fabric.cluster)
 
 
@@ -95,16 +97,17 @@ def _in_domain(card: NvidiaCard) -> bool:
     seen="container",
 )
 def fabric_services(facts: FactView) -> Outcome:
-    switched = [c for c in cards(facts) if c.fabric is not None]
-    if not switched:
+    found = cards(facts)
+    switched = [c for c in found if c.fabric is not None]
+    if not switched and not (len(found) >= 8 and all(_AMPERE_BOARD.search(c.name) for c in found)):
         raise DoesNotApply(Text("these cards are in no switched fabric", "这些卡不在交换式 fabric 中"))
-    cited(facts, {c.address: c.fabric for c in switched})
+    cited(facts, {c.address: "-" if c.fabric is None else fabric_shown(c.fabric) for c in found})
     # In a domain of several nodes the switches stand elsewhere, and so does their manager.
     source, name = (IMEX, "nvidia-imex") if any(map(_in_domain, switched)) else (FABRIC_MANAGER, "nvidia-fabricmanager")
     loaded, active = unit_state(facts, source)
     if active == "active":
         return passed(f"{name} {active}")
-    if loaded == "not-found" and all(c.fabric is not None and c.fabric.state == JOINED for c in switched):
+    if loaded == "not-found" and switched and all(c.fabric and c.fabric.state == JOINED for c in switched):
         raise DoesNotApply(
             Text(
                 "the fabric is up and {n} is no service of this node: it is managed elsewhere",
@@ -226,7 +229,7 @@ def nvlink(facts: FactView) -> Outcome:
 )
 def nvlink_errors(facts: FactView) -> Outcome:
     found = linked(facts)
-    counted = {c.address: [link for link in c.links or () if link.replays is not None] for c in found}
+    counted = {c.address: [link for link in c.links or () if link.up] for c in found}
     cited(
         facts,
         {
@@ -242,8 +245,13 @@ def nvlink_errors(facts: FactView) -> Outcome:
     ]
     if wrong:
         return warned(", ".join(wrong[:8]))
-    known_of(found, {name: links or None for name, links in counted.items()})
     every = [link for links in counted.values() for link in links]
+    with_crc = any(link.crc_errors is not None for link in every)
+
+    def whole(link: NvLink) -> bool:
+        return None not in (link.replays, link.recoveries) and (not with_crc or link.crc_errors is not None)
+
+    known_of(found, {name: True if links and all(map(whole, links)) else None for name, links in counted.items()})
     all_seen(facts, len(found))
     return passed(f"0 / {len(every)}, CRC {sum(link.crc_errors or 0 for link in every)}")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from ctypes import byref
 from typing import Any
 
 from cwai_bench.discover import call
@@ -182,7 +183,7 @@ def _ecc(ask: _Asker, counter: int) -> EccCounts:
 def _sram_threshold_exceeded(ask: _Asker) -> bool | None:
     def question() -> bool:
         status = ask.nvml.c_nvmlEccSramErrorStatus_v1_t()
-        ask.nvml.nvmlDeviceGetSramEccErrorStatus(ask.handle, status)
+        ask.nvml.nvmlDeviceGetSramEccErrorStatus(ask.handle, byref(status))
         return bool(status.bThresholdExceeded)
 
     told: bool | None = ask.ask(question)
@@ -274,12 +275,12 @@ FABRIC_TROUBLE = {
 def _fabric(ask: _Asker) -> NvidiaFabric | None:
     def with_health() -> Any:
         info = ask.nvml.c_nvmlGpuFabricInfo_v2_t()
-        ask.nvml.nvmlDeviceGetGpuFabricInfoV(ask.handle, info)
+        ask.nvml.nvmlDeviceGetGpuFabricInfoV(ask.handle, byref(info))
         return info
 
     def without() -> Any:
         info = ask.nvml.c_nvmlGpuFabricInfo_t()
-        ask.nvml.nvmlDeviceGetGpuFabricInfo(ask.handle, info)
+        ask.nvml.nvmlDeviceGetGpuFabricInfo(ask.handle, byref(info))
         return info
 
     info = ask.ask(with_health) or ask.ask(without)
@@ -335,7 +336,6 @@ def _processes(ask: _Asker) -> list[NvidiaProcess] | None:
 CUDA_VARIABLES = (
     "CUDA_LAUNCH_BLOCKING",
     "CUDA_VISIBLE_DEVICES",
-    "NVIDIA_VISIBLE_DEVICES",
     "CUDA_INJECTION32_PATH",
     "CUDA_INJECTION64_PATH",
     "CUDA_ENABLE_COREDUMP_ON_EXCEPTION",

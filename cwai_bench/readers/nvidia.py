@@ -331,7 +331,7 @@ def nvlink_errors(text: str) -> dict[str, dict[int, dict[str, int]]]:
 # --------------------------------------------------------------------------------------------------- kernel module
 
 _MODULE = re.compile(
-    r"NVRM version: NVIDIA UNIX (?:(Open) )?\S* ?Kernel Module(?: for \S+)? +(\d{2,4}(?:\.\d{1,4}){1,3})\b"
+    r"NVRM version: NVIDIA UNIX (?:(Open) )?\S* ?Kernel Module(?: for \S+)? +(\d{2,4}(?:\.\d{1,4}){1,3})\s"
 )
 
 
@@ -352,7 +352,8 @@ def dcgm_health(text: str) -> tuple[str, list[str]]:
     """``dcgmi health -c``: the overall health (``Healthy``, ``Warning``, ``Failure``) and what it complains of."""
     rows = [(m[1].strip(), m[2].strip()) for m in map(_ROW.fullmatch, map(str.strip, text.splitlines())) if m]
     overall = next((value for name, value in rows if name == "Overall Health"), None)
-    if overall not in ("Healthy", "Warning", "Failure") or not text.rstrip().endswith("+"):
+    lines = text.split()
+    if overall not in ("Healthy", "Warning", "Failure") or not lines[-1].startswith("+") or lines[-1] != lines[0]:
         raise Unreadable("no row “Overall Health” in a table that is whole")
     complaints = [f"{name.lstrip('-> ')} {value}".strip() for name, value in rows if value and name != "Overall Health"]
     return overall, complaints

@@ -54,7 +54,8 @@ class Nvml(ModuleType):
         return asked
 
 
-def joined(_handle: Any, info: Any) -> None:
+def joined(_handle: Any, pointer: Any) -> None:
+    info = pointer._obj  # what byref() points to: the library hands it on to C as it is
     info.state, info.status, info.cliqueId = 3, 0, 7
     info.clusterUuid[:] = range(16)
     info.healthMask = 0b01_00_01  # degraded bandwidth, route unhealthy
@@ -104,6 +105,7 @@ def test_a_card_that_says_all(monkeypatch: pytest.MonkeyPatch) -> None:
         nvmlDeviceGetCurrentClocksEventReasons=0x48,
         nvmlDeviceValidateInforom=refused(CORRUPT),
         nvmlDeviceGetGpuFabricInfoV=joined,
+        nvmlDeviceGetSramEccErrorStatus=lambda _h, pointer: setattr(pointer._obj, "bThresholdExceeded", 1),
         nvmlDeviceGetNvLinkState=lambda _h, link: 1 if link < 2 else refused(NOT_SUPPORTED),
         nvmlDeviceGetNvLinkErrorCounter=lambda _h, link, kind: link * 10 + kind,
         nvmlDeviceGetFieldValues=fields({230: 1, 82: 44, 164: 26562, 270: 2_500_000_000}),
@@ -115,7 +117,7 @@ def test_a_card_that_says_all(monkeypatch: pytest.MonkeyPatch) -> None:
     assert card.ecc_aggregate == EccCounts(17, 117, 12, 112)
     assert (card.power_limit, card.memory_used, card.memory_temperature, card.recovery) == (700.0, 1 << 20, 44, "Reset")
     assert (card.slowed_by, card.slowed_for) == (["hw_slowdown", "hw_thermal_slowdown"], {"hw_thermal_slowdown": 2.5})
-    assert card.inforom_corrupt is True
+    assert (card.inforom_corrupt, card.sram_threshold_exceeded) == (True, True)
     assert card.fabric == NvidiaFabric(
         "Completed",
         "Success",
