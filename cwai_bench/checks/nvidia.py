@@ -97,15 +97,28 @@ def installed(facts: FactView) -> list[PciDevice]:
     return found
 
 
+def _nvml(facts: FactView) -> Nvidia | None:
+    """What NVML says; None where it cannot be asked: its library is not here, or breaks."""
+    if facts.absent(NVML.key):
+        return None
+    try:
+        told = facts.call(NVML.name, Nvidia)
+    except NotKnown as e:
+        if e.reason_code == "error":
+            return None
+        raise
+    facts.cite(NVML, told.error)
+    return None if told.code in (NO_PYTHON_LIBRARY, NO_DRIVER_LIBRARY) else told
+
+
 def answer(facts: FactView) -> Nvidia:
     """What the driver says; raises DriverDown when it says nothing."""
-    if not facts.absent(NVML.key):
-        told = facts.call(NVML.name, Nvidia)
-        facts.cite(NVML, told.error or f"driver {told.driver}, CUDA {told.cuda}, {len(told.cards)} cards")
-        if not told.error:
-            return told
-        if told.code not in (NO_PYTHON_LIBRARY, NO_DRIVER_LIBRARY):
-            raise DriverDown(told.error)
+    told = _nvml(facts)
+    if told is not None and told.error:
+        raise DriverDown(told.error)
+    if told is not None:
+        facts.cite(NVML, f"driver {told.driver}, CUDA {told.cuda}, {len(told.cards)} cards")
+        return told
     reading = facts.command(*SMI.argv)
     if reading.exit_code not in (0, CORRUPT_INFOROM):
         last = (reading.text.strip() or reading.detail).splitlines()[-1:]
@@ -130,7 +143,7 @@ def cards(facts: FactView) -> list[NvidiaCard]:
 
 def cited(facts: FactView, values: Mapping[str, object]) -> None:
     """Show what was judged of each card, as the evidence from whoever said it."""
-    source: Source = SMI if facts.absent(NVML.key) or facts.call(NVML.name, Nvidia).error else NVML
+    source: Source = SMI if _nvml(facts) is None else NVML
     facts.cite(source, "\n".join(f"{name} {value}" for name, value in values.items()))
 
 

@@ -40,7 +40,8 @@ class _Asker:
             if e.value in (self.nvml.NVML_ERROR_GPU_IS_LOST, self.nvml.NVML_ERROR_RESET_REQUIRED):
                 raise _Lost(str(e)) from e
             return None
-        except AttributeError:  # an older nvidia-ml-py
+        # An older nvidia-ml-py has no such function, or an older driver not this version of it.
+        except (AttributeError, self.nvml.NVMLLibraryMismatchError):
             return None
 
     def text(self, name: str) -> str | None:
@@ -321,10 +322,16 @@ def _links(ask: _Asker) -> list[NvLink]:
 
 
 def _processes(ask: _Asker) -> list[NvidiaProcess] | None:
-    compute, graphics = ask("ComputeRunningProcesses"), ask("GraphicsRunningProcesses")
-    if compute is None and graphics is None:
+    told: list[Any] = []
+    for kind in ("ComputeRunningProcesses", "GraphicsRunningProcesses"):
+        running = ask(kind)
+        if running is None:  # drivers before 510
+            running = ask(f"{kind}_v2")
+        if running is not None:
+            told.append(running)
+    if not told:
         return None
-    by_pid = {int(p.pid): p for p in [*(compute or ()), *(graphics or ())]}
+    by_pid = {int(process.pid): process for running in told for process in running}
     found: list[NvidiaProcess] = []
     for pid, process in list(by_pid.items())[:PROCESSES_KEPT]:
         words = ask.process_name(pid).split() or ["?"]

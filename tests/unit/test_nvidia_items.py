@@ -434,11 +434,22 @@ def statuses(facts: Facts) -> dict[str, tuple[Status, str]]:
     return {v.check: (v.status, v.reason_code) for v in check_facts([facts], ITEMS)}
 
 
-def test_nvidia_smi_gives_the_verdicts_that_nvml_gives(planted: Planted, good_facts: Facts) -> None:
+NO_NVML: dict[str, Callable[[Planted], object]] = {
+    "no nvidia-ml-py": no_nvml,
+    "no libnvidia-ml": lambda n: n.call("nvml", cards=[], error="NVML Shared Library Not Found", code=12),
+    "not recorded": lambda n: n.remove("calls/nvml.json"),
+    "it breaks": lambda n: n.refuse(NVML, "error", "the reading process died"),
+}
+
+
+@pytest.mark.parametrize("plant", NO_NVML.values(), ids=NO_NVML)
+def test_nvidia_smi_gives_the_verdicts_that_nvml_gives(
+    plant: Callable[[Planted], object], planted: Planted, good_facts: Facts
+) -> None:
     wanted = statuses(good_facts)
     assert set(wanted.values()) == {(PASS, "")}
-    assert statuses(no_nvml(planted).facts()) == wanted, "without the library"
-    assert statuses(planted.remove("calls/nvml.json").facts()) == wanted, "not recorded"
+    plant(planted)
+    assert statuses(planted.facts()) == wanted
 
 
 def test_nvidia_smi_gives_the_values_that_nvml_gives(planted: Planted, good_facts: Facts) -> None:
