@@ -258,7 +258,14 @@ def linked(facts: FactView) -> list[NvidiaCard]:
 def _nvlink(facts: FactView, source: Command, read: Callable[[str], dict[str, T]]) -> dict[str, T]:
     reading = facts.command(*source.argv)
     if reading.exit_code != 0:
-        raise DriverDown(f"{source.key}: {reading.exit_code}")
+        raise NotKnown(
+            "error",
+            Text("{c} ended with {n}: {e}", "{c} 退出码为 {n}：{e}").fill(
+                c=source.key.removeprefix("$ "),
+                n=reading.exit_code,
+                e=(reading.detail or reading.text.strip())[:200] or "-",
+            ),
+        )
     return parsed(read, reading.text, source.key.removeprefix("$ "))
 
 

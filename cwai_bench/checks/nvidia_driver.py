@@ -25,7 +25,7 @@ from cwai_bench.checks.nvidia import (
 from cwai_bench.checks.processes import NO_SYSTEMD
 from cwai_bench.model import Action, Severity
 from cwai_bench.readers import nvidia as reader
-from cwai_bench.sources import Call, Container, CudaEnvironment, NvidiaCard, NvidiaProcess
+from cwai_bench.sources import Call, Container, CudaEnvironment, NvidiaCard
 from cwai_bench.text import Text
 
 
@@ -127,10 +127,6 @@ def upgrade(facts: FactView) -> Outcome:
     return passed(observed) if loaded[0] == on_disk else failed(observed)
 
 
-def _processes(card: NvidiaCard) -> list[NvidiaProcess] | None:
-    return card.processes
-
-
 @nvidia_node_check(
     "nvidia.processes",
     title=Text("Nobody uses the cards", "GPU 上无残留进程"),
@@ -146,7 +142,7 @@ def _processes(card: NvidiaCard) -> list[NvidiaProcess] | None:
 def processes(facts: FactView) -> Outcome:
     return judge_cards(
         facts,
-        _processes,
+        lambda c: c.processes,
         mild=bool,
         show=lambda found: " ".join(f"{p.name[:24]}({p.pid})" for p in found[:4]) or "0",
     )
@@ -256,7 +252,8 @@ def vbios(facts: FactView) -> Outcome:
         cited(facts, known)
         usual = {name: max(set(v), key=v.count) for name, v in versions.items()}
         odd = [f"{c.address} {c.vbios}" for c in found if c.vbios is not None and c.vbios != usual[c.name]]
-        return warned(", ".join(odd[:8]), expected=Text("{v}", "{v}").fill(v=tally(list(usual.values()))))
+        most = tally(list(usual.values()))
+        return warned(", ".join(odd[:8]), expected=Text(most, most))
     return judge_cards(facts, lambda c: c.vbios)
 
 
@@ -394,4 +391,5 @@ def dcgm_health(facts: FactView) -> Outcome:
     if overall == "Healthy":
         return passed(overall)
     verdict = failed if overall == "Failure" else warned
-    return verdict(overall, Text("{c}", "{c}").fill(c="; ".join(complaints)[:600]))
+    said = "; ".join(complaints)[:600]
+    return verdict(overall, Text(said, said))

@@ -141,14 +141,13 @@ class _Links(NamedTuple):
         return [link for link in self.links if link.up]
 
     @property
-    def speed(self) -> float:
-        """Of the slowest."""
-        return min((link.speed or 0.0 for link in self.up), default=0.0)
+    def slowest(self) -> float | None:
+        """Bytes per second; None where no link says its speed."""
+        return min((link.speed for link in self.up if link.speed is not None), default=None)
 
     def __str__(self) -> str:
-        speeds = {link.speed for link in self.up if link.speed is not None}
-        slow = min(speeds, default=None)
-        shown = f"{len(self.up)}/{len(self.links)}" + ("" if slow is None else f" × {slow / 1e9:g} GB/s")
+        speed = "" if self.slowest is None else f" × {self.slowest / 1e9:g} GB/s"
+        shown = f"{len(self.up)}/{len(self.links)}{speed}"
         down = [str(link.link) for link in self.links if not link.up]
         return f"{shown}, down: {' '.join(down[:8])}" if down else shown
 
@@ -198,13 +197,19 @@ def nvlink(facts: FactView) -> Outcome:
         if not v.up and required[v.name] is None:
             return False
         count, speed = required[v.name] or (most[v.name], 0.0)
-        return len(v.up) < count or v.speed < speed
+        return len(v.up) < count or (v.slowest is not None and v.slowest < speed)
 
     wrong = [f"{name} {v}" for name, v in links.items() if bad(v)]
     if wrong:
         return failed(", ".join(wrong[:8]))
     if not any(v.up for v in links.values()):
         raise DoesNotApply(Text("no card is connected by NVLink here", "此处没有通过 NVLink 互联的卡"))
+    mute = [name for name, v in links.items() if any(link.speed is None for link in v.up)]
+    if mute:
+        raise NotKnown(
+            "missing_source",
+            Text("no speed of the links of {c}", "未给出以下卡的链路速率：{c}").fill(c=", ".join(mute[:8])),
+        )
     all_seen(facts, len(found))
     return passed(tally([str(v) for v in links.values()]))
 

@@ -165,7 +165,8 @@ def xid(facts: FactView) -> Outcome:
         if known.kind != "program":
             actions.append(f"{code}: {known.action.value}")
     observed = ", ".join((by_kind["fatal"] + by_kind["watch"] + by_kind["program"])[:8])
-    detail = Text("{a}", "{a}").fill(a=", ".join(dict.fromkeys(actions))) if actions else None
+    todo = ", ".join(dict.fromkeys(actions))
+    detail = Text(todo, todo) if todo else None
     if by_kind["fatal"]:
         return failed(observed, detail)
     if by_kind["watch"]:

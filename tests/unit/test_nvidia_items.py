@@ -403,6 +403,8 @@ CASES = [
         f"{CARD} link 3: 8 replays",
     ),
     Case("nvidia.nvlink", lambda n: no_nvml(n).command(NVLINK_STATUS, "GPU 0: NV"), UNKNOWN, "parse"),
+    Case("nvidia.nvlink", lambda n: no_nvml(n).command(NVLINK_STATUS, "", 1, "went wrong"), UNKNOWN, "1: went wrong"),
+    Case("nvidia.nvlink", links(CARD, lambda found: found[3].update(speed=None)), UNKNOWN, "missing_source"),
     Case("nvidia.ecc_mode", smi(("</nvidia_smi_log>", "")), UNKNOWN, "parse"),
     Case("nvidia.ecc_mode", smi(("<attached_gpus>8<", "<attached_gpus>9<")), UNKNOWN, "9 GPUs are attached"),
 ]
