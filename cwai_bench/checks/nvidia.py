@@ -37,6 +37,7 @@ from cwai_bench.text import Text
 T = TypeVar("T")
 SCOPE = "nvidia"
 VENDOR = "10de"
+PASSED_THROUGH = "vfio-pci"
 PCI = Call("pci")
 # Without persistence mode the driver initialises every card anew for each of these: seconds for eight.
 NVML = Call("nvml", timeout=15.0)
@@ -89,8 +90,12 @@ class DriverDown(NotKnown):
 
 
 def installed(facts: FactView) -> list[PciDevice]:
-    """The NVIDIA cards on PCI; raises DoesNotApply when there is none."""
-    found = [d for d in accelerators(facts.call("pci", Pci)) if d.model.split(":")[0] == VENDOR]
+    """The NVIDIA cards on PCI that are not given away to virtual machines; raises DoesNotApply when there is none."""
+    found = [
+        d
+        for d in accelerators(facts.call("pci", Pci))
+        if d.model.split(":")[0] == VENDOR and d.driver != PASSED_THROUGH
+    ]
     facts.cite(PCI, "\n".join(f"{d.address} {d.model} {d.driver or '-'}" for d in found) or "(no NVIDIA card)")
     if not found:
         raise DoesNotApply(Text("no NVIDIA GPU here", "没有 NVIDIA GPU"))

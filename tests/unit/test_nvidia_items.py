@@ -513,6 +513,12 @@ def test_no_nvidia_card_no_item(planted: Planted) -> None:
     assert {(v.status, v.reason_code) for v in found} == {(SKIP, "absent")}
 
 
+def test_cards_given_to_virtual_machines_are_not_this_hosts(planted: Planted) -> None:
+    planted.rows("pci", "devices", {"model": "10de:2330"}, driver="vfio-pci")
+    found = check_facts([planted.facts()], ITEMS)
+    assert {(v.status, v.reason_code) for v in found} == {(SKIP, "absent")}
+
+
 def test_the_table_of_xids_holds_what_it_must() -> None:
     actions = {code: (xid.kind, xid.action) for code, xid in XIDS.items()}
     assert actions[54] == ("fatal", Action.ISOLATE)
