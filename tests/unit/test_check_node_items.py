@@ -400,7 +400,6 @@ def test_a_planted_fault_is_found(case: Case, planted: Planted) -> None:
 
 
 def test_every_item_has_a_planted_fault() -> None:
-    """Those of the host; each other scope has its cases, and the same test, in a file of its own."""
     found = {c.check for c in CASES if c.status in (FAIL, WARN)}
     assert {c for c in NODE_CHECKS if CHECKS[c].info.scope == "host"} - found == set()
 

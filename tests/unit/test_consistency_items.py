@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from tests.unit.conftest import Planted
 
 SAME = [c.info.id for c in CHECKS.values() if isinstance(c, ConsistencyCheck) and c.info.scope == "host"]
-"""Those of the host; each other scope has its changes, and the same tests, in a file of its own."""
 THP = "sys/kernel/mm/transparent_hugepage/enabled"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -20,8 +21,7 @@ if TYPE_CHECKING:
     from tests.unit.conftest import Planted
 
 KNOWN = criteria_items() | {"tcp.bandwidth": "", "tcp.latency": ""}
-CONFIGURABLE = [c.info.id for c in CHECKS.values() if isinstance(c, ConfigurableCheck) and c.info.scope == "host"]
-"""Those of the host; each other scope has its demands in a file of its own."""
+CONFIGURABLE = [c.info.id for c in CHECKS.values() if isinstance(c, ConfigurableCheck)]
 
 
 def criteria(text: str) -> config.Criteria:
@@ -83,6 +83,8 @@ DEMANDS: dict[str, tuple[str, str]] = {
     "os.name": ("{ equals = 'Ubuntu 22.04.5 LTS' }", "{ equals = 'Ubuntu 24.04' }"),
     "clock.offset": ("{ max = '1 ms' }", "{ max = '10 us' }"),
 }
+for family in Path(__file__).parent.glob("test_check_*.py"):
+    DEMANDS |= getattr(importlib.import_module(family.stem), "DEMANDS", {})
 
 
 @pytest.mark.parametrize("item", CONFIGURABLE)
