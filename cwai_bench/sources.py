@@ -454,3 +454,114 @@ class Rdma(msgspec.Struct, frozen=True):
     devices: list[RdmaDevice]
     looked: float
     connection_manager: str = "ok"
+
+
+# ------------------------------------------------------------------------------------------------ answers: NVIDIA
+
+
+class EccCounts(msgspec.Struct, frozen=True):
+    """ECC errors of one card, by kind of memory. None: the card does not count them."""
+
+    sram_corrected: int | None = None
+    sram_uncorrected: int | None = None
+    dram_corrected: int | None = None
+    dram_uncorrected: int | None = None
+
+
+class NvLink(msgspec.Struct, frozen=True):
+    """One NVLink of one card. ``speed``: bytes per second and direction; errors since the driver was loaded."""
+
+    link: int
+    up: bool
+    speed: float | None = None
+    replays: int | None = None
+    recoveries: int | None = None
+    crc_errors: int | None = None
+
+
+class NvidiaFabric(msgspec.Struct, frozen=True):
+    """How a card joined the NVLink fabric. ``cluster`` and ``clique`` name the NVLink domain; ``trouble``: what the
+    fabric's own health says is wrong."""
+
+    state: str
+    status: str
+    cluster: str = ""
+    clique: int | None = None
+    trouble: list[str] = []
+
+
+class NvidiaProcess(msgspec.Struct, frozen=True):
+    pid: int
+    name: str
+    memory: int | None = None
+
+
+class NvidiaCard(msgspec.Struct, frozen=True):
+    """One NVIDIA GPU. None: not said, or not supported. Bytes, seconds, watts, MHz, degrees Celsius.
+
+    ``address`` is that of /sys/bus/pci (``0000:19:00.0``). ``links`` is None when NVLink was not asked about here.
+    """
+
+    address: str
+    name: str
+    uuid: str = ""
+    serial: str | None = None
+    vbios: str | None = None
+    gsp: str | None = None
+    inforom: str | None = None
+    inforom_corrupt: bool | None = None
+    persistence: bool | None = None
+    mig: bool | None = None
+    mig_pending: bool | None = None
+    ecc: bool | None = None
+    ecc_pending: bool | None = None
+    ecc_volatile: EccCounts = EccCounts()
+    ecc_aggregate: EccCounts = EccCounts()
+    sram_threshold_exceeded: bool | None = None
+    remapped_corrected: int | None = None
+    remapped_uncorrected: int | None = None
+    remap_pending: bool | None = None
+    remap_failed: bool | None = None
+    retired_pages: int | None = None
+    retirement_pending: bool | None = None
+    recovery: str | None = None
+    """What the driver wants done: ``None``, ``Reset``, ``Reboot``, ``Drain P2P``, ``Drain and Reset`` …"""
+    memory_total: int | None = None
+    memory_used: int | None = None
+    temperature: float | None = None
+    margin: float | None = None
+    """Degrees left until the card slows itself down."""
+    memory_temperature: float | None = None
+    power: float | None = None
+    power_limit: float | None = None
+    power_default: float | None = None
+    max_sm_clock: float | None = None
+    max_memory_clock: float | None = None
+    application_clock: float | None = None
+    default_application_clock: float | None = None
+    slowed_by: list[str] | None = None
+    """Reasons, in force now, why clocks are lower than they could be (``hw_slowdown``, ``sw_thermal_slowdown`` …)."""
+    slowed_for: dict[str, float] = {}
+    """Seconds since the driver was loaded, by reason; empty where the driver does not count."""
+    pcie_replays: int | None = None
+    fabric: NvidiaFabric | None = None
+    links: list[NvLink] | None = None
+    processes: list[NvidiaProcess] | None = None
+
+
+class Nvidia(msgspec.Struct, frozen=True):
+    """What the NVIDIA driver says. ``code``: the error of NVML when it could not be asked (then ``error`` names it); -1
+    when there is no nvidia-ml-py. ``lost``: cards that the driver lists and cannot reach."""
+
+    driver: str
+    cuda: str
+    cards: list[NvidiaCard]
+    lost: list[str] = []
+    error: str = ""
+    code: int = 0
+
+
+class CudaEnvironment(msgspec.Struct, frozen=True):
+    """Variables, of a short list, that change how CUDA works and are set for this process."""
+
+    values: dict[str, str]

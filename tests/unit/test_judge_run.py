@@ -583,11 +583,15 @@ def test_when_a_node_is_lost_a_death_elsewhere_blames_nobody() -> None:
 
 
 def test_a_missing_tool_that_fit_nodes_lack_spoils_no_verdict(planted: Planted) -> None:
-    tool = "rdma.bit_errors"
+    tool, needed = "rdma.bit_errors", "rdma.driver"
     assert not CHECKS[tool].info.required
-    shutil.rmtree(planted.root / "commands")
-    report = judge(check_run([planted.facts()], [tool, "memory.swap"]))
+    for check in (tool, needed):
+        for source in CHECKS[check].reads:
+            if isinstance(source, Command | Each):
+                for folder in (planted.root / "commands").glob(f"{source.argv[0]}_*"):
+                    shutil.rmtree(folder)
+    report = judge(check_run([gone(planted.facts(), "mlxlink", "modinfo")], [tool, "memory.swap"]))
     assert verdict_of(report, tool).reason_code == "missing_tool"
     assert (report.gate.status, report.gate.exit_code) == (Status.PASS, 0)
-    required = judge(check_run([planted.facts()], ["rdma.driver", "memory.swap"]))
-    assert (verdict_of(required, "rdma.driver").reason_code, required.gate.exit_code) == ("missing_tool", 3)
+    required = judge(check_run([gone(planted.facts(), "mlxlink", "modinfo")], [needed, "memory.swap"]))
+    assert (verdict_of(required, needed).reason_code, required.gate.exit_code) == ("missing_tool", 3)
