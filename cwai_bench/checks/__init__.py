@@ -261,12 +261,17 @@ def _named(key: str) -> str:
 
 
 def _device(template: tuple[str, ...], words: tuple[str, ...]) -> str:
-    """What stands in ``words`` where ``{}`` stands in ``template``."""
-    for ours, theirs in zip(template, words, strict=True):
+    """What stands in ``words`` where ``{}`` stands in ``template``; raises NotKnown for a list of other commands."""
+    for ours, theirs in zip(template, words, strict=False):
         before, hole, after = ours.partition("{}")
         if hole:
             return theirs[len(before) : len(theirs) - len(after)]
-    raise ValueError(f"{template!r} has no {{}}")
+    raise NotKnown(
+        "parse",
+        Text("{c} is not one of the commands {t}", "{c} 不属于命令 {t}").fill(
+            c=" ".join(words)[:80], t=" ".join(template)
+        ),
+    )
 
 
 def parsed(reader: Callable[[str], T], text: str, where: str) -> T:
