@@ -387,6 +387,16 @@ def test_a_node_that_lists_only_itself_lists_nothing(planted: Planted) -> None:
 
 # --------------------------------------------------------------------------------------------- configurable items
 
+DEMANDS: dict[str, tuple[str, str]] = {
+    "services.state": ("{ equals = 'active', where.name = 'slurmd' }", "{ equals = 'active' }"),
+    "cpu.frequency": ("{ min = 4000 }", "{ min = 4200 }"),
+    "memory.modules": ("{ equals = 16 }", "{ equals = 32 }"),
+    "nvme.count": ("{ equals = 3 }", "{ min = 4 }"),
+    "storage.mounted": ("{ equals = 'nfs4 rw', where.name = '/home' }", "{ equals = 'ext4 rw' }"),
+    "nic.read_request": ("{ min = '4096 B' }", "{ max = '512 B' }"),
+}
+"""On the good node: what holds, and what does not. test_criteria.py tries each."""
+
 CRITERIA = """
 [criteria]
 services.state = { equals = "active", where.name = "slurmd" }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -82,6 +83,8 @@ DEMANDS: dict[str, tuple[str, str]] = {
     "os.name": ("{ equals = 'Ubuntu 22.04.5 LTS' }", "{ equals = 'Ubuntu 24.04' }"),
     "clock.offset": ("{ max = '1 ms' }", "{ max = '10 us' }"),
 }
+for family in Path(__file__).parent.glob("test_check_*.py"):
+    DEMANDS |= getattr(importlib.import_module(family.stem), "DEMANDS", {})
 
 
 @pytest.mark.parametrize("item", CONFIGURABLE)
