@@ -116,6 +116,11 @@ class Sealed:
     def close(self) -> None:
         self._writer.close()
 
+    async def finish(self) -> None:
+        """Close when all that was sent has left this process, which may be about to end."""
+        self._writer.close()
+        await self._writer.wait_closed()
+
 
 def _seal(key: bytes, sequence: int, payload: bytes) -> bytes:
     return hmac.new(key, struct.pack("!Q", sequence) + payload, hashlib.sha256).digest()
