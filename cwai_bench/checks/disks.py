@@ -20,7 +20,7 @@ from cwai_bench.checks import (
 from cwai_bench.checks.pci import NVME
 from cwai_bench.model import Action, Reading, Severity
 from cwai_bench.readers.nvme import DriveHealth, drive_health
-from cwai_bench.sources import Call, Each, File, Filesystems, Pci
+from cwai_bench.sources import Call, Container, Each, File, Filesystems, Pci
 from cwai_bench.text import Text
 
 NVME_STATE = File("sys/class/nvme/nvme[0-9]*/state")
@@ -112,7 +112,7 @@ def _troubles(health: DriveHealth) -> tuple[list[str], list[str]]:
         "copy off what is needed and replace the drive; for a temperature warning look at fans and filters first",
         "备份数据并更换该盘；若为温度告警，先检查风扇与滤网",
     ),
-    reads=(SMART_LOG, SMARTCTL, NVME_STATE),
+    reads=(SMART_LOG, SMARTCTL, NVME_STATE, Call("container")),
     severity=Severity.MAJOR,
     action=Action.ISOLATE,
     needs=("root", "nvme-cli or smartmontools"),
@@ -123,11 +123,20 @@ def nvme_health(facts: FactView) -> Outcome:
     drives = _drives(facts)
     if not drives:
         raise NotKnown("parse", Text("no drive was asked", "未查询到任何盘"))
+    virtual = facts.call("container", Container).vm
+    facts.cite(Call("container"), f"vm: {virtual or '-'}")
     bad, mild = [], []
     for number, reading in sorted(drives.items()):
         if "ermission denied" in reading.text + reading.detail:
             raise NotKnown("permission", Text("only root may ask a drive", "查询 NVMe 盘需要 root"))
-        health = parsed(drive_health, reading.text, f"the health log of nvme{number}")
+        try:
+            health = parsed(drive_health, reading.text, f"the health log of nvme{number}")
+        except NotKnown:
+            if not virtual:
+                raise
+            raise DoesNotApply(
+                Text("a VM: its virtual drives keep no health log", "虚拟机的虚拟盘不提供健康日志")
+            ) from None
         worse, better = _troubles(health)
         bad += [f"nvme{number} {' + '.join(worse)}"] if worse else []
         mild += [f"nvme{number} {' + '.join(better)}"] if better else []

@@ -84,7 +84,12 @@ def _installed(facts: FactView) -> dict[str, Unit]:
     seen="container",
 )
 def enabled(facts: FactView) -> Outcome:
-    wanted = {name: u.active for name, u in _installed(facts).items() if u.file == "enabled"}
+    # One whose conditions do not hold here (no configuration file, no such device) is not meant to run.
+    wanted = {
+        name: u.active
+        for name, u in _installed(facts).items()
+        if u.file == "enabled" and (u.condition or u.active in (*RUNNING, "failed"))
+    }
     if not wanted:
         raise DoesNotApply(Text("none of these services is enabled here", "这些服务均未启用"))
     bad = {name: state for name, state in wanted.items() if state not in RUNNING}

@@ -9,7 +9,7 @@ import msgspec
 
 from cwai_bench.readers import Unreadable
 
-UNIT_PROPERTIES = ("Id", "LoadState", "ActiveState", "UnitFileState")
+UNIT_PROPERTIES = ("Id", "LoadState", "ActiveState", "UnitFileState", "ConditionResult")
 
 
 def _whole_lines(text: str) -> list[str]:
@@ -20,12 +20,17 @@ def _whole_lines(text: str) -> list[str]:
 
 
 class Unit(msgspec.Struct, frozen=True):
-    """A unit of systemd. ``load`` is ``not-found`` for one that is not installed; ``file``: ``enabled``, ``static``…"""
+    """A unit of systemd. ``load`` is ``not-found`` for one that is not installed; ``file``: ``enabled``, ``static``…
+
+    ``condition``: whether its Condition… lines held when it was last to be started; one that is not meant for this
+    machine stays inactive for that.
+    """
 
     name: str
     load: str
     active: str
     file: str
+    condition: bool
 
 
 def units(text: str) -> list[Unit]:
@@ -35,9 +40,17 @@ def units(text: str) -> list[Unit]:
     for block in re.split(r"\n\s*\n", lines.strip("\n")):
         told = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
         # An empty value is an answer, and the last line of a text that was cut has none either.
-        if set(UNIT_PROPERTIES) - set(told) or not (told["Id"] and told["LoadState"] and told["ActiveState"]):
+        if set(UNIT_PROPERTIES) - set(told) or not all(told[p] for p in UNIT_PROPERTIES if p != "UnitFileState"):
             raise Unreadable("expected blocks of " + ", ".join(UNIT_PROPERTIES))
-        found.append(Unit(told["Id"], told["LoadState"], told["ActiveState"], told["UnitFileState"]))
+        found.append(
+            Unit(
+                told["Id"],
+                told["LoadState"],
+                told["ActiveState"],
+                told["UnitFileState"],
+                told["ConditionResult"] == "yes",
+            )
+        )
     return found
 
 

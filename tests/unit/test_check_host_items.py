@@ -63,15 +63,14 @@ def card(address: str, **changes: object) -> Callable[[Planted], object]:
     return lambda n: n.rows("pci", "devices", {"address": address}, **changes)
 
 
-def unit(name: str, active: str, file: str = "enabled") -> Callable[[Planted], object]:
+def unit(name: str, active: str, file: str = "enabled", condition: str = "yes") -> Callable[[Planted], object]:
+    told = (
+        f"Id={name}.service\nLoadState=loaded\nActiveState={active}\nUnitFileState={file}\nConditionResult={condition}"
+    )
+
     def plant(n: Planted) -> object:
-        blocks = stdout(n, services.SERVICES).split("\n\n")
-        changed = [
-            f"Id={name}.service\nLoadState=loaded\nActiveState={active}\nUnitFileState={file}\n".rstrip("\n")
-            if f"Id={name}.service\n" in block
-            else block.rstrip("\n")
-            for block in blocks
-        ]
+        blocks = stdout(n, services.SERVICES).rstrip("\n").split("\n\n")
+        changed = [told if f"Id={name}.service\n" in block else block for block in blocks]
         return n.command(services.SERVICES, "\n\n".join(changed) + "\n")
 
     return plant
@@ -105,6 +104,7 @@ GOOD_CASES = [
     Case("services.enabled", unit("docker", "failed"), FAIL, "docker failed"),
     Case("services.enabled", unit("munge", "inactive"), WARN, "munge inactive"),
     Case("services.enabled", unit("tuned", "inactive", "disabled"), PASS, " / "),
+    Case("services.enabled", unit("sssd", "inactive", condition="no"), PASS, " / "),
     Case("services.enabled", silent(services.SERVICES), UNKNOWN, "error"),
     Case("services.enabled", said(services.SERVICES, "LoadState=loaded\n", ""), UNKNOWN, "parse"),
     Case("services.enabled", lambda n: n.call("container", systemd=False), SKIP, "absent"),
@@ -165,6 +165,12 @@ GOOD_CASES = [
     Case("storage.nvme_health", said(NVME1, "critical_warning", "x"), UNKNOWN, "parse"),
     Case("storage.nvme_health", lambda n: n.refuse(NVME1, "missing", "not installed"), UNKNOWN, "missing_tool"),
     Case("storage.nvme_health", lambda n: n.remove("sys/class/nvme"), SKIP, "absent"),
+    Case(
+        "storage.nvme_health",
+        lambda n: silent(NVME1, 1, "NVMe status: Invalid Log Page")(n.call("container", vm="amazon")),
+        SKIP,
+        "virtual drives",
+    ),
     Case(
         "storage.lustre",
         lambda n: n.write("sys/fs/lustre/health_check", "device lustre-OST0003 reported unhealthy\nNOT HEALTHY\n"),

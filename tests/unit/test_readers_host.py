@@ -18,11 +18,13 @@ Id=ssh.service
 LoadState=loaded
 ActiveState=active
 UnitFileState=enabled
+ConditionResult=yes
 
 Id=crio.service
 LoadState=not-found
 ActiveState=inactive
 UnitFileState=
+ConditionResult=no
 """
 RPM = "rdma-core|51mlnx1-1.2310055\nlibnccl|2.21.5-1+cuda12.4\n"
 DPKG = "ii |libnccl2|2.21.5-1+cuda12.4\nun |mlnx-ofed-all|\nrc |nvidia-driver-535|535.1\nhi |rdma-core|39.0-1\n"
@@ -54,7 +56,7 @@ ROCMINFO = "Agent 1\n  Device Type:             CPU   \nAgent 2\n  Device Type: 
 def test_units() -> None:
     ssh, crio = host.units(UNITS)
     assert (ssh.name, ssh.load, ssh.active, ssh.file) == ("ssh.service", "loaded", "active", "enabled")
-    assert (crio.load, crio.file) == ("not-found", "")
+    assert (crio.load, crio.file, crio.condition) == ("not-found", "", False)
 
 
 def test_packages_that_are_installed() -> None:
