@@ -13,9 +13,14 @@
     tcp.bandwidth = { min = "9 Gb/s", where.bytes = "1 MiB" }
     tcp.latency.max = "60 us"
 
+    [suppress]
+    memory.swap = { nodes = "node[1-8]", owner = "ops", reason = "swap needed by the login shell", until = 2026-03-31 }
+
 An item takes any of ``min``, ``max``, ``equals`` (with ``tolerance``, a share such as ``"5 %"``), ``one_of`` and
 ``pattern`` (a regular expression that must match the whole value); all given must hold. ``where`` narrows it: ``name``
 is a pattern for the name of a file system or an interface, any other key a parameter of the measurement.
+A suppression keeps what an item says of ``nodes`` (a node set; all when left out) out of the gate, up to and with the
+day ``until``; several for one item stand in a list.
 Every mistake is a UsageError that names the file, the line where it can, the key and the reason.
 """
 
@@ -27,8 +32,9 @@ import importlib
 import math
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -184,14 +190,32 @@ class Criterion:
 
 
 @dataclass(frozen=True)
+class Suppress:
+    """That one item's trouble on some nodes is known. ``nodes`` None: on all. ``until`` is the last day."""
+
+    item: str
+    nodes: frozenset[str] | None
+    owner: str
+    reason: str
+    until: date
+
+    def covers(self, item: str, node: str) -> bool:
+        return item == self.item and (self.nodes is None or node in self.nodes)
+
+
+@dataclass(frozen=True)
 class Criteria:
-    """The demands of one file, by item."""
+    """The demands of one file, by item, and what of the verdicts is not to count."""
 
     name: str
     items: Mapping[str, Criterion]
+    suppressions: tuple[Suppress, ...] = ()
 
     def get(self, item: str) -> Criterion | None:
         return self.items.get(item)
+
+
+_TABLES = ("options", "criteria", "suppress")
 
 
 class _Document:
@@ -209,10 +233,8 @@ class _Document:
                 Text("mend the line that it names", "请修正其指出的那一行"),
             ) from e
         for table in self.tables:
-            if table not in ("options", "criteria"):
-                raise self.wrong(
-                    [table], Text("there is no such table", "没有这样的表"), nearest(table, ("options", "criteria"))
-                )
+            if table not in _TABLES:
+                raise self.wrong([table], Text("there is no such table", "没有这样的表"), nearest(table, _TABLES))
 
     def wrong(self, path: list[str], reason: Text, next_step: Text | None = None) -> UsageError:
         """The complaint about the key at ``path``, with its line when the text shows it."""
@@ -247,14 +269,16 @@ def nearest(name: str, names: Any) -> Text:
 _KEYS = ("min", "max", "equals", "one_of", "pattern", "tolerance", "where")
 
 
-def parse_criteria(text: str, name: str, known: Mapping[str, str] | None = None) -> Criteria:
-    """The criteria in the text of a file. ``name`` is what complaints call it.
+def parse_criteria(
+    text: str, name: str, known: Mapping[str, str] | None = None, every: Collection[str] | None = None
+) -> Criteria:
+    """The criteria and suppressions in the text of a file. ``name`` is what complaints call it.
 
-    ``known``: the items that may be named, each with its unit (``""``: any); None takes every item as it comes.
-    Raises UsageError.
+    ``known``: the items that may be held against a criterion, each with its unit (``""``: any); ``every``: the items
+    that may be suppressed. None takes every item as it comes. Raises UsageError.
     """
     document = _Document(text, name)
-    if "criteria" not in document.tables:
+    if not {"criteria", "suppress"} & set(document.tables):
         raise UsageError(
             Text("{n} has no [criteria] table", "{n} 中没有 [criteria] 表").fill(n=name),
             Text(
@@ -263,13 +287,16 @@ def parse_criteria(text: str, name: str, known: Mapping[str, str] | None = None)
             ),
         )
     items: dict[str, Criterion] = {}
-    _gather(document, document.tables["criteria"], [], known, items)
-    return Criteria(name, items)
+    if "criteria" in document.tables:
+        _gather(document, document.tables["criteria"], [], known, items)
+    suppressions: list[Suppress] = []
+    _gather_suppressions(document, document.tables.get("suppress", {}), [], every, suppressions)
+    return Criteria(name, items, tuple(suppressions))
 
 
 def has_criteria(text: str, name: str) -> bool:
-    """Whether a configuration file says anything about criteria; it may hold options alone. Raises UsageError."""
-    return "criteria" in _Document(text, name).tables
+    """Whether a configuration file says anything to the judge; it may hold options alone. Raises UsageError."""
+    return bool({"criteria", "suppress"} & set(_Document(text, name).tables))
 
 
 def load_criteria(path: Path, known: Mapping[str, str] | None = None) -> Criteria:
@@ -435,3 +462,82 @@ def _where(document: _Document, where: Any, at: list[str]) -> tuple[tuple[str, S
     if not isinstance(where, dict) or not all(isinstance(v, str | int | float | bool) for v in where.values()):
         raise document.wrong(at, Text("expected a table of plain values", "应为由简单值组成的表"))
     return tuple(sorted(where.items()))
+
+
+_SUPPRESS_KEYS = ("owner", "reason", "until", "nodes")
+
+
+def _gather_suppressions(
+    document: _Document, table: Any, path: list[str], every: Collection[str] | None, found: list[Suppress]
+) -> None:
+    """Collect suppressions from nested tables: ``memory.swap`` is the table memory, in it swap, in it owner."""
+    at, item = ["suppress", *path], ".".join(path)
+    is_known = every is not None and item in every
+    is_item = bool(path) and (
+        is_known or isinstance(table, list) or (isinstance(table, dict) and any(key in _SUPPRESS_KEYS for key in table))
+    )
+    if not is_item and isinstance(table, dict) and (table or not path):
+        for key, inner in table.items():
+            _gather_suppressions(document, inner, [*path, key], every, found)
+        return
+    if every is not None and not is_known:
+        raise document.wrong(at, Text("there is no such item", "没有这个检测项"), nearest(item, every))
+    entries = table if isinstance(table, list) else [table]
+    if not entries or not all(isinstance(entry, dict) for entry in entries):
+        expected = Text("expected a table such as {t}, found {v!r}", "应为 {t} 形式的表，实际为 {v!r}")
+        raise document.wrong(at, expected.fill(t="{ owner = …, reason = …, until = … }", v=table))
+    found.extend(_suppression(document, item, entry, at) for entry in entries)
+
+
+def _suppression(document: _Document, item: str, entry: dict[str, Any], at: list[str]) -> Suppress:
+    for key in entry:
+        if key not in _SUPPRESS_KEYS:
+            raise document.wrong(
+                [*at, key], Text("there is no such field", "没有这个字段"), nearest(key, _SUPPRESS_KEYS)
+            )
+    for key in ("owner", "reason", "until"):
+        if key not in entry:
+            raise document.wrong(
+                at,
+                Text("it lacks {k}", "缺少 {k}").fill(k=key),
+                Text(
+                    'say who answers for it, why, and until when: owner = "…", reason = "…", until = 2026-03-31',
+                    '请说明负责人、原因与截止日期：owner = "…"，reason = "…"，until = 2026-03-31',
+                ),
+            )
+    for key in ("owner", "reason"):
+        if not isinstance(entry[key], str) or not entry[key].strip():
+            raise document.wrong([*at, key], Text("expected some words", "应为非空文本"))
+    return Suppress(
+        item,
+        _node_set(document, entry["nodes"], [*at, "nodes"]) if "nodes" in entry else None,
+        entry["owner"].strip(),
+        entry["reason"].strip(),
+        _day(document, entry["until"], [*at, "until"]),
+    )
+
+
+def _day(document: _Document, written: Any, at: list[str]) -> date:
+    if isinstance(written, date) and not isinstance(written, datetime):
+        return written
+    try:
+        return date.fromisoformat(written)
+    except (TypeError, ValueError):
+        raise document.wrong(
+            at,
+            Text("expected a day such as 2026-03-31, found {v!r}", "应为日期，例如 2026-03-31，实际为 {v!r}").fill(
+                v=str(written)
+            ),
+        ) from None
+
+
+def _node_set(document: _Document, written: Any, at: list[str]) -> frozenset[str]:
+    from ClusterShell.NodeSet import RESOLVER_NOGROUP, NodeSet, NodeSetException
+
+    try:
+        found = frozenset(NodeSet(written, resolver=RESOLVER_NOGROUP)) if isinstance(written, str) else frozenset()
+    except NodeSetException as e:
+        raise document.wrong(at, Text("no node set: {e}", "不是合法的节点集：{e}").fill(e=e)) from e
+    if not found:
+        raise document.wrong(at, Text('expected a node set such as "node[1-8]"', '应为节点集，例如 "node[1-8]"'))
+    return found

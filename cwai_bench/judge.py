@@ -13,6 +13,7 @@ import signal
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date, datetime, timezone
 
 import msgspec
 
@@ -29,7 +30,7 @@ from cwai_bench.checks import (
     Value,
 )
 from cwai_bench.checks.kind import node_kind
-from cwai_bench.config import Criteria, Criterion, nearest
+from cwai_bench.config import Criteria, Criterion, Suppress, nearest
 from cwai_bench.errors import UsageError
 from cwai_bench.model import (
     Action,
@@ -50,6 +51,7 @@ from cwai_bench.model import (
     Stats,
     Status,
     Subject,
+    Suppression,
     ValueGroup,
     Verdict,
     stats_of,
@@ -134,6 +136,9 @@ def judge(
     verdicts += _rank_verdicts(run)
     for spec in run.plan.probes:
         verdicts += _probe_verdicts(run, spec, criteria)
+    today = _day(run)
+    suppressions = criteria.suppressions if criteria is not None else ()
+    verdicts = _suppressed(verdicts, [s for s in suppressions if s.until >= today])
     infos = {id: _info(id) for id in run.plan.checks} | {spec.info.id: spec.info for spec in run.plan.probes}
     infos |= {i.id: i for i in (NODES, RANKS) if any(v.check == i.id for v in verdicts)}
     interrupted = run.settings.get("interrupted", 0)
@@ -168,7 +173,7 @@ def judge(
             interrupted=int(interrupted) if isinstance(interrupted, int | float) else 0,
             allow_unknown=allow_unknown,
         ),
-        notes=notes + differing + _privilege_note(verdicts),
+        notes=notes + differing + _privilege_note(verdicts) + _expired(s for s in suppressions if s.until < today),
     )
 
 
@@ -941,6 +946,43 @@ def _signal_name(number: int) -> str:
         return f"signal {number}"
 
 
+# ------------------------------------------------------------------------------------------------------ suppressions
+
+
+def _day(run: Run) -> date:
+    """The day on which the run began, where it ran: judged again later, it comes out the same."""
+    try:
+        return datetime.fromtimestamp(run.started + run.utc_offset, timezone.utc).date()
+    except (OverflowError, ValueError, OSError):
+        return date.max  # no day: then nothing is suppressed
+
+
+def _suppressed(verdicts: Sequence[Verdict], suppressions: Sequence[Suppress]) -> list[Verdict]:
+    """The verdicts, those marked that need somebody's attention and that a suppression covers: the first one counts.
+
+    That a node or a rank was lost is never passed over.
+    """
+
+    def marked(v: Verdict) -> Verdict:
+        if v.status not in (Status.FAIL, Status.WARN, Status.UNKNOWN) or v.check in (NODES.id, RANKS.id):
+            return v
+        why = next((s for s in suppressions if s.covers(v.check, v.node)), None)
+        if why is None:
+            return v
+        return msgspec.structs.replace(v, suppressed=Suppression(why.owner, why.reason, why.until.isoformat()))
+
+    return [marked(v) for v in verdicts]
+
+
+def _expired(suppressions: Iterable[Suppress]) -> list[Text]:
+    return [
+        Text(
+            "the suppression of {i} by {o} ended on {d}: it has no effect", "{o} 对 {i} 的豁免已于 {d} 到期，不再生效"
+        ).fill(i=s.item, o=s.owner, d=s.until.isoformat())
+        for s in suppressions
+    ]
+
+
 # -------------------------------------------------------------------------------------------------------------- gate
 
 
@@ -953,6 +995,8 @@ def _gate(
     allow_unknown: bool,
 ) -> Gate:
     """0 every required item passed · 1 something failed · 3 no verdict · 128 + n ended by signal n."""
+    passed_over = [v for v in verdicts if v.suppressed is not None]
+    verdicts = [v for v in verdicts if v.suppressed is None]
     required = [v for v in verdicts if _is_required(v, infos, has_baseline)]
     failed = [v for v in required if v.status is Status.FAIL]
     unknown = [v for v in required if v.status is Status.UNKNOWN]
@@ -990,6 +1034,7 @@ def _gate(
     if len(because) > REASONS_LIMIT:
         more = len(because) - REASONS_LIMIT
         because = [*because[:REASONS_LIMIT], Text("and {m} more", "另有 {m} 条").fill(m=more)]
+    because += _suppression_reasons(passed_over, infos)
     return Gate(status, code, because, sorted(named, key=natural))
 
 
@@ -1003,6 +1048,29 @@ def _is_required(verdict: Verdict, infos: Mapping[str, CheckInfo], has_baseline:
     if verdict.kind is ItemKind.NODE and verdict.reason_code == "missing_tool" and not infos[verdict.check].required:
         return False
     return verdict.reason_code != "no_criterion"
+
+
+def _suppression_reasons(verdicts: Sequence[Verdict], infos: Mapping[str, CheckInfo]) -> list[Text]:
+    """What the gate passed over, one reason for each suppression: however long the list, none is hidden."""
+    alike: dict[tuple[str, Suppression], list[Verdict]] = {}
+    for v in verdicts:
+        assert v.suppressed is not None
+        alike.setdefault((v.check, v.suppressed), []).append(v)
+    form = Text(
+        "not counted: {t} on {n} ({s}), suppressed until {d} by {o}: {r}",
+        "不计入：{n} 的“{t}”（{s}），由 {o} 豁免至 {d}：{r}",
+    )
+    return [
+        form.fill(
+            t=infos[check].title,
+            n=fold(v.node or v.subject.id for v in group),
+            s="/".join(dict.fromkeys(v.status.value for v in group)),
+            d=why.until,
+            o=why.owner,
+            r=why.reason,
+        )
+        for (check, why), group in alike.items()
+    ]
 
 
 def _reasons(verdicts: Sequence[Verdict], infos: Mapping[str, CheckInfo], form: Text) -> list[Text]:

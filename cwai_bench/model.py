@@ -374,8 +374,16 @@ class ValueGroup(msgspec.Struct, frozen=True, gc=False):
     is_baseline: bool = False
 
 
+class Suppression(msgspec.Struct, frozen=True, gc=False):
+    """Why a verdict does not count for the gate: who answers for it, and until which day (``2026-03-31``, included)."""
+
+    owner: str
+    reason: str
+    until: str
+
+
 class Verdict(msgspec.Struct, frozen=True, gc=False):
-    """The judgement of one item on one subject."""
+    """The judgement of one item on one subject. What is ``suppressed`` stays as it is; only the gate passes it over."""
 
     check: str
     kind: ItemKind
@@ -390,6 +398,7 @@ class Verdict(msgspec.Struct, frozen=True, gc=False):
     evidence: list[Evidence] = []
     groups: list[ValueGroup] = []
     hint: Text | None = None
+    suppressed: Suppression | None = None
 
 
 class Gate(msgspec.Struct, frozen=True):

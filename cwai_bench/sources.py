@@ -374,6 +374,9 @@ class PciDevice(msgspec.Struct, frozen=True):
     acs: int | None = None
     behind: str = ""
     """Address of the port above; empty for the root."""
+    max_payload: int | None = None
+    max_read_request: int | None = None
+    """Bytes, as set in Device Control; None of a bridge, or where the configuration space may not be read."""
 
 
 class Pci(msgspec.Struct, frozen=True):

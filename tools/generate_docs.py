@@ -106,7 +106,16 @@ kernel.version.pattern = '5\\.15\\..*'
 nic.speed = {{ min = "400 Gb/s", where.name = "ib*" }}
 tcp.bandwidth = {{ min = "9 Gb/s", where.bytes = "1 MiB" }}
 tcp.latency.max = "60 us"
+
+[suppress]
+memory.swap = {{ nodes = "node[1-8]", owner = "ops", reason = "swap is wanted there", until = 2026-12-31 }}
 ```
+
+A suppression keeps what an item says of some nodes (all, when `nodes` is left out) out of the gate up to and with the
+day `until`; the report shows it with its owner, reason and date. Several for one item stand in a list.
+
+豁免（`[suppress]`）使某项在部分节点（省略 `nodes` 则为全部节点）上的结论不计入准入结果，直至 `until` 当日（含）；
+报告会注明负责人、原因与日期。同一项的多条豁免写成列表。
 
 What each item is in · 各项的量纲:
 

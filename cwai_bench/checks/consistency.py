@@ -381,6 +381,7 @@ SYSCTLS = (
     "vm/max_map_count",
     "vm/nr_hugepages",
     "kernel/numa_balancing",
+    "kernel/core_pattern",
     "kernel/pid_max",
     "kernel/randomize_va_space",
     "net/core/rmem_max",

@@ -176,12 +176,12 @@ def _on_terminal(stream: TextIO) -> bool:
 def _check_judging(order: Order) -> None:
     """Criteria and baselines that do not load are refused now, not after the measurements."""
     from cwai_bench import baseline, config
-    from cwai_bench.checks import criteria_items
+    from cwai_bench.checks import CHECKS, criteria_items
     from cwai_bench.probes import PROBES
 
     if order.criteria:
         known = {**criteria_items(), **dict.fromkeys(PROBES, "")}
-        config.parse_criteria(order.criteria, order.criteria_name, known)
+        config.parse_criteria(order.criteria, order.criteria_name, known, {*CHECKS, *PROBES})
     if order.baseline:
         baseline.parse(order.baseline.encode(), order.baseline_node)
 

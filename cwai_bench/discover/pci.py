@@ -15,6 +15,7 @@ BASE_CLASSES = (0x01, 0x02, 0x03, 0x0B, 0x12)
 """PCI Code and ID Assignment: mass storage, network, display, processor, processing accelerator."""
 BRIDGE = 0x0604
 PCI_EXPRESS_CONFIG = 4096
+CAPABILITIES, EXPRESS_CAPABILITY = 0x34, 0x10  # linux/pci_regs.h: PCI_CAPABILITY_LIST, PCI_CAP_ID_EXP
 ACS_CAPABILITY = 0x000D  # linux/pci_regs.h: PCI_EXT_CAP_ID_ACS
 SPEEDS = re.compile(r"([\d.]+) GT/s")
 
@@ -56,6 +57,20 @@ def _acs(config: bytes) -> int | None:
     return None
 
 
+def _packet_sizes(config: bytes) -> tuple[int, int] | None:
+    """Max_Payload_Size and Max_Read_Request_Size of Device Control, in bytes; None when there is no such register.
+
+    Found by walking the capabilities (PCI Local Bus Specification 3.0, 6.7; PCI Express Base Specification, 7.5.3.4).
+    """
+    at, steps = config[CAPABILITIES] & 0xFC if len(config) > CAPABILITIES else 0, 0
+    while at >= 0x40 and at + 10 <= min(len(config), 256) and steps < 48:
+        if config[at] == EXPRESS_CAPABILITY:
+            (control,) = struct.unpack_from("<H", config, at + 8)
+            return 128 << (control >> 5 & 7), 128 << (control >> 12 & 7)
+        at, steps = config[at + 1] & 0xFC, steps + 1
+    return None
+
+
 def _device(path: Path) -> tuple[PciDevice, bool] | None:
     """The device, and whether its extended configuration space could be read; None when it is of no interest."""
     told = _text(path / "class")
@@ -67,14 +82,13 @@ def _device(path: Path) -> tuple[PciDevice, bool] | None:
         return None
     real = path.resolve()
     above = real.parent
-    acs, readable = None, False
-    if bridge:
-        try:
-            config = (real / "config").read_bytes()
-        except OSError:
-            config = b""
-        readable = len(config) > 64  # without CAP_SYS_ADMIN the kernel gives the first 64 bytes
-        acs = _acs(config) if len(config) == PCI_EXPRESS_CONFIG else None
+    try:
+        config = (real / "config").read_bytes()
+    except OSError:
+        config = b""
+    readable = len(config) > 64  # without CAP_SYS_ADMIN the kernel gives the first 64 bytes
+    acs = _acs(config) if bridge and len(config) == PCI_EXPRESS_CONFIG else None
+    sizes = None if bridge else _packet_sizes(config)
     driver = real / "driver"
     port_speed, port_width = _speed(above / "max_link_speed"), _width(above / "max_link_width")
     own_speed, own_width = _speed(real / "max_link_speed"), _width(real / "max_link_width")
@@ -94,6 +108,8 @@ def _device(path: Path) -> tuple[PciDevice, bool] | None:
         aer_fatal=_aer_total(real / "aer_dev_fatal", "TOTAL_ERR_FATAL"),
         acs=acs,
         behind=above.name if (above / "class").exists() else "",
+        max_payload=sizes[0] if sizes else None,
+        max_read_request=sizes[1] if sizes else None,
     ), readable
 
 

@@ -284,6 +284,7 @@ class Merger:
                     self.take(message, parcel.unpack(lines, self.texts))
                     await self.settled.wait()
                     await line.send(Result(self.outcome) if self.outcome else Failure(self.trouble or plain("?")))
+                    await line.finish()
                 finally:
                     self.answering -= 1
                 return
@@ -612,10 +613,11 @@ class Keeper:
             self.merger.outcome = msgspec.structs.replace(outcome, trouble=said)
         for rank in self.ranks.values():
             if rank.bye is not None:
-                with contextlib.suppress(OSError):
-                    _send(rank.writer, Verdict(self.merger.outcome, self.merger.trouble))
-                    await asyncio.wait_for(rank.writer.drain(), 2.0)
+                _send(rank.writer, Verdict(self.merger.outcome, self.merger.trouble))
             rank.writer.close()
+            # Until all of it has left this process: drain() alone lets 64 KiB lie, and they would end with us.
+            with contextlib.suppress(OSError, asyncio.TimeoutError):
+                await asyncio.wait_for(rank.writer.wait_closed(), 2.0)
         await self.merger.answered()
 
 

@@ -119,6 +119,11 @@ class Sealed:
     def close(self) -> None:
         self._writer.close()
 
+    async def finish(self) -> None:
+        """Close when all that was sent has left this process, which may be about to end."""
+        self._writer.close()
+        await self._writer.wait_closed()
+
 
 def _inflated(payload: bytes) -> bytes:
     inflate = zlib.decompressobj()

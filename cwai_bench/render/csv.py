@@ -16,6 +16,7 @@ from cwai_bench.text import Lang, Text
 HEADER = (
     "run_id", "check", "title", "kind", "subject_kind", "subject", "node", "status", "required", "severity",
     "observed", "expected", "detail", "reason_code", "action", "suggestion",
+    "suppressed_until", "suppressed_by", "suppressed_why",
 )  # fmt: skip
 
 
@@ -45,6 +46,7 @@ def write(report: Report, lang: Lang) -> str:
             v.reason_code,
             v.action.value,
             info.suggestion.to(lang) if info else "",
+            *((v.suppressed.until, v.suppressed.owner, v.suppressed.reason) if v.suppressed else ("", "", "")),
         ]
         rows.writerow([guarded(cell) for cell in row])
     return "\ufeff" + out.getvalue()

@@ -1,7 +1,8 @@
 """A report as JUnit XML, for systems that know test results: a verdict is a test case, a kind of item a suite.
 
-FAIL is a failure, UNKNOWN an error, SKIP and NA are skipped, WARN passes and says so in its output. The first suite
-holds the verdict of the whole run, so that a run that lost a node is never green.
+FAIL is a failure, UNKNOWN an error, SKIP and NA are skipped, WARN passes and says so in its output; what is suppressed
+is skipped, its type being what it came out as. The first suite holds the verdict of the whole run, so that a run that
+lost a node is never green.
 """
 
 from __future__ import annotations
@@ -62,11 +63,15 @@ def _case(item: Item, result: Result | None, lang: Lang) -> Xml.Element:
         (labels.DETAIL_SHORT, result.detail),
     ]
     told += [(labels.REASON_LABEL, result.reason), (labels.CRITERION, item.criterion)]
+    told += [(labels.SUPPRESSED, result.suppressed)]
     told += [(labels.METHOD, item.method), (labels.SUGGESTION, item.suggestion), (labels.ACTION_LABEL, result.action)]
     words = [(label, value.to(lang) if isinstance(value, Text) else value) for label, value in told if value]
-    _outcome(
-        case, result.status, result.brief.to(lang), "\n".join(f"{label.to(lang)}: {text}" for label, text in words)
-    )
+    body = "\n".join(f"{label.to(lang)}: {text}" for label, text in words)
+    if result.suppressed is not None:
+        said = f"{labels.SUPPRESSED.to(lang)}, {result.suppressed.to(lang)}"
+        Xml.SubElement(case, "skipped", message=said, type=result.status.value).text = body
+    else:
+        _outcome(case, result.status, result.brief.to(lang), body)
     return case
 
 

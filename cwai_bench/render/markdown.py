@@ -67,6 +67,8 @@ def _item(item: Item, lang: Lang) -> list[str]:
 
 def _result(result: Result, lang: Lang) -> list[str]:
     out = [f"**{result.status.value}** {code(result.where.to(lang))}: {code(result.brief.to(lang))}", ""]
+    if result.suppressed is not None:
+        out += [f"**{labels.SUPPRESSED.to(lang)}** {escaped(result.suppressed.to(lang))}", ""]
     for proof in result.proofs:
         lines = proof.text.rstrip("\n").split("\n")
         kept = lines[:LINES_OF_EVIDENCE] + (["…"] if len(lines) > LINES_OF_EVIDENCE else [])
@@ -86,7 +88,7 @@ def _all_items(seen: View, lang: Lang) -> list[str]:
     ]
     for item in seen.items:
         cells = (
-            item.status.value,
+            item.status.value + (f" ({labels.SUPPRESSED.to(lang)})" if item.suppressed else ""),
             f"{escaped(item.title.to(lang))} ({code(item.id)})",
             labels.KIND[item.kind].to(lang),
             escaped(item.baseline.to(lang)),

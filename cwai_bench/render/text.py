@@ -89,12 +89,17 @@ def _item(console: Console, item: Item, lang: Lang) -> None:
     head.append(f"  {item.id}", style="dim")
     if not item.required:
         head.append(f"  ({labels.OPTIONAL.to(lang)})", style="dim")
+    if item.suppressed:
+        head.append(f"  ({labels.SUPPRESSED.to(lang)})", style="dim")
     _labelled(console, Line(f"{item.status.value:<8}", style=_STYLE[item.status]), head)
     bad = [result for result in item.results if result.status in (Status.FAIL, Status.UNKNOWN, Status.WARN)]
     for result in bad[:RESULTS_SHOWN]:
         mark = "" if result.status is item.status else result.status.value
         found = labels.AT.fill(where=result.where, what=result.brief) if result.where.en else result.brief
         _block(console, [(f"{mark:<8}", _STYLE[result.status], found.to(lang))])
+        if result.suppressed is not None:
+            why = f"{labels.SUPPRESSED.to(lang)} {result.suppressed.to(lang)}"
+            _block(console, [(" " * 8, "", why)])
     if len(bad) > RESULTS_SHOWN:
         _block(console, [(" " * 8, "", labels.AND_MORE.fill(n=len(bad) - RESULTS_SHOWN).to(lang))])
     if item.status in (Status.FAIL, Status.WARN):

@@ -23,6 +23,7 @@ from cwai_bench.model import (
     Severity,
     Status,
     Subject,
+    Suppression,
     Verdict,
 )
 from cwai_bench.render import chart, labels, measured, units
@@ -31,6 +32,7 @@ from cwai_bench.render.table import Cell, Column, Figure, Row, Section, Table
 from cwai_bench.render.untrusted import neutral_struct
 from cwai_bench.text import Lang, Text, plain
 
+_TO_BE_SEEN_TO = (Status.FAIL, Status.UNKNOWN, Status.WARN)
 WORST_FIRST = (Status.FAIL, Status.UNKNOWN, Status.WARN, Status.PASS, Status.NA, Status.SKIP)
 """The order in which things are shown; the status of an item is the first of these that any of its verdicts has."""
 
@@ -80,6 +82,8 @@ class Result:
     reason: Text | None
     action: Text | None
     hint: Text | None
+    suppressed: Text | None
+    """Until when, by whom and why it does not count for the gate."""
     proofs: list[Proof]
     proofs_note: Text | None
     """Says how much evidence is not shown here."""
@@ -97,7 +101,8 @@ class Group:
 
 @dataclass(frozen=True)
 class Item:
-    """One item over all nodes. ``attention``: it failed, warns, or should be known and is not."""
+    """One item over all nodes. ``attention``: it failed, warns, or should be known and is not; ``suppressed``: and
+    nothing of that counts for the gate."""
 
     id: str
     title: Text
@@ -118,6 +123,7 @@ class Item:
     """Says how many results are not shown here."""
     groups: list[Group]
     attention: bool
+    suppressed: bool
 
 
 @dataclass(frozen=True)
@@ -283,14 +289,14 @@ def _undescribed(check: str, kind: ItemKind) -> CheckInfo:
 def _item(info: CheckInfo, verdicts: list[Verdict], baseline: str | None, everybody: Everybody) -> Item:
     alike: dict[bytes, list[Verdict]] = defaultdict(list)
     for v in verdicts:
-        same = (v.status, v.observed, v.expected, v.detail, v.reason_code, v.action, v.hint)
+        same = (v.status, v.observed, v.expected, v.detail, v.reason_code, v.action, v.hint, v.suppressed)
         alike[msgspec.json.encode(same)].append(v)
     results = [_result(vs, everybody) for vs in _fewer(list(alike.values()))]
     results.sort(key=lambda r: (WORST_FIRST.index(r.status), -r.count))
     # With no verdict at all nothing is known of it, whatever the reason: it must not read as passed.
     status = results[0].status if results else Status.UNKNOWN
     worst = [v for v in verdicts if v.status is status]
-    attention = status in (Status.FAIL, Status.UNKNOWN, Status.WARN)
+    attention = status in _TO_BE_SEEN_TO
     required = _required(info, verdicts, baseline)
     more = max(0, len(results) - RESULTS_SHOWN)
     return Item(
@@ -314,6 +320,7 @@ def _item(info: CheckInfo, verdicts: list[Verdict], baseline: str | None, everyb
         results_note=labels.MORE_RESULTS.fill(n=more) if more else None,
         groups=_groups(verdicts),
         attention=attention,
+        suppressed=attention and all(v.suppressed is not None for v in verdicts if v.status in _TO_BE_SEEN_TO),
     )
 
 
@@ -361,9 +368,16 @@ def _result(verdicts: list[Verdict], everybody: Everybody) -> Result:
         reason=labels.REASON.get(v.reason_code),
         action=labels.ACTION[v.action] if v.action is not Action.NONE else None,
         hint=v.hint,
+        suppressed=_why_suppressed(v.suppressed),
         proofs=proofs[:EVIDENCE_SHOWN],
         proofs_note=labels.MORE_EVIDENCE.fill(n=more) if more else None,
     )
+
+
+def _why_suppressed(why: Suppression | None) -> Text | None:
+    if why is None:
+        return None
+    return labels.SUPPRESSED_WHY.fill(until=why.until, owner=why.owner, reason=why.reason)
 
 
 def _span_of(observed: set[str]) -> str:

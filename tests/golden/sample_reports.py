@@ -27,6 +27,7 @@ from cwai_bench.model import (
     Severity,
     Status,
     Subject,
+    Suppression,
     ValueGroup,
     Verdict,
     stats_of,
@@ -198,6 +199,7 @@ def verdict(
     evidence: tuple[tuple[str, str], ...] = (),
     groups: list[ValueGroup] | None = None,
     hint: Text | None = None,
+    suppressed: Suppression | None = None,
 ) -> Verdict:
     judged = status not in (Status.UNKNOWN, Status.SKIP)
     if action is None:
@@ -216,6 +218,7 @@ def verdict(
         evidence=[Evidence(source, text) for source, text in evidence],
         groups=groups or [],
         hint=hint,
+        suppressed=suppressed,
     )
 
 
@@ -531,6 +534,9 @@ def failing() -> Report:
                 node,
                 Status.UNKNOWN if node == "node06" else Status.PASS,
                 "" if node == "node06" else "synchronised, error 0.4 ms",
+                suppressed=Suppression("ops <ops@example.org>", "time server moves | week 3", "2026-01-31")
+                if node == "node06"
+                else None,
                 reason_code="timeout" if node == "node06" else "",
                 detail=Text("call:clock did not answer in time: 5 s", "call:clock 未在限时内返回：5 s")
                 if node == "node06"
@@ -620,7 +626,10 @@ def failing() -> Report:
                 failed.fill(t=FREE_SPACE.title, n="node03"),
                 failed.fill(t=TCP_BANDWIDTH.title, n="node04→node05,node05→node06"),
                 unknown.fill(t=KERNEL_LOG.title, n="node[01-07]"),
-                unknown.fill(t=TIME_SYNC.title, n="node06"),
+                Text(
+                    "not counted: {t} on node06 (UNKNOWN), suppressed until 2026-01-31 by {o}: {r}",
+                    "不计入：node06 的“{t}”（UNKNOWN），由 {o} 豁免至 2026-01-31：{r}",
+                ).fill(t=TIME_SYNC.title, o="ops <ops@example.org>", r="time server moves | week 3"),
             ],
             ["node03", "node07", HOSTILE],
         ),

@@ -124,7 +124,7 @@ def good_facts() -> Facts:
     return read_node("", GOOD, sources_for(CHECKS), time.monotonic() + 30)
 
 
-HOMES = {"ascend": "ascend_910b", "roce": "a800_roce"}
+HOMES = {"ascend": "ascend_910b", "roce": "a800_roce", "amd": "mi300x"}
 """The recorded node on which the items of a scope pass; ``good`` (8 H100, InfiniBand) for all others."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,7 +22,9 @@ from cwai_bench.sources import Call
 if TYPE_CHECKING:
     from tests.unit.conftest import Planted
 
-SAME = [c.info.id for c in CHECKS.values() if isinstance(c, ConsistencyCheck) and c.info.scope == "host"]
+AWAY = ("amd", "ascend", "roce")
+"""Scopes whose home is another recorded node: their items are tried in the files of their families."""
+SAME = [c.info.id for c in CHECKS.values() if isinstance(c, ConsistencyCheck) and c.info.scope not in AWAY]
 THP = "sys/kernel/mm/transparent_hugepage/enabled"
 
 
@@ -59,6 +62,8 @@ CHANGES: dict[str, Callable[[Planted], object]] = {
     "same.bios": lambda n: n.write("sys/class/dmi/id/bios_version", "2.6.0\n"),
     "same.nameservers": lambda n: n.replace("etc/resolv.conf", "10.20.0.3", "10.20.0.4"),
 }
+for family in Path(__file__).parent.glob("test_check_*.py"):
+    CHANGES |= getattr(importlib.import_module(family.stem), "CHANGES", {})
 
 
 @pytest.mark.parametrize("check", SAME)
@@ -206,7 +211,7 @@ def test_the_numeric_hint_wants_both_a_large_z_and_a_deviation_that_matters(
 def test_hints_compare_like_with_like(planted: Planted, good_facts: Facts) -> None:
     """One login node without cards is no outlier among five nodes with cards."""
     login = planted.rename("login").call("pci", devices=[]).call("host", release="6.8.0").facts()
-    assert node_kind(FactView(login)) != node_kind(FactView(good_facts))
+    assert node_kind(login) != node_kind(good_facts)
     (verdict,) = check_facts([*fleet(good_facts, 5), login], ["same.kernel"])
     assert verdict.hint is None
 

@@ -220,6 +220,31 @@ def test_a_chain_of_capabilities_that_bites_its_tail_ends() -> None:
     assert pci._acs(bytes(space)) is None
 
 
+@pytest.mark.parametrize(
+    ("chain", "sizes"),
+    [
+        ({0x40: (0x01, 0x60), 0x60: (0x10, 0x00)}, (256, 4096)),  # power management, then PCI Express
+        ({0x40: (0x01, 0x00)}, (None, None)),
+        ({0x40: (0x01, 0x40)}, (None, None)),  # bites its tail
+        ({0x40: (0x01, 0xFC), 0xFC: (0x10, 0x00)}, (None, None)),  # runs over the end
+        ({}, (None, None)),
+    ],
+)
+def test_packet_sizes(bus: Path, chain: dict[int, tuple[int, int]], sizes: tuple[int | None, int | None]) -> None:
+    space = bytearray(256)
+    space[0x34] = next(iter(chain), 0)
+    for at, (capability, following) in chain.items():
+        space[at : at + 2] = bytes([capability, following])
+        if at + 10 <= len(space):
+            struct.pack_into("<H", space, at + 8, 1 << 5 | 5 << 12)
+    (bus / "0000:17:00.0/config").write_bytes(space)
+    gpu = next(d for d in pci.pci().devices if d.address == "0000:17:00.0")
+    assert (gpu.max_payload, gpu.max_read_request) == sizes
+    (bus / "0000:17:00.0/config").write_bytes(bytes(space[:64]))
+    gpu = next(d for d in pci.pci().devices if d.address == "0000:17:00.0")
+    assert (gpu.max_payload, gpu.max_read_request) == (None, None), "all that is seen without root"
+
+
 # ------------------------------------------------------------------------------------------------------------- network
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import subprocess
@@ -17,7 +18,7 @@ import pytest
 from cwai_bench import journal
 from cwai_bench.launch import keeper
 from cwai_bench.launch.link import Link
-from cwai_bench.launch.order import Opening, Order, Peer
+from cwai_bench.launch.order import Opening, Order, Outcome, Peer
 from cwai_bench.model import Measurement, Plan, RunHeader, Subject
 from cwai_bench.render import report_from_json
 
@@ -245,3 +246,35 @@ def test_stopping_the_keeper_concludes_the_run(nodes: Nodes) -> None:
     report = report_from_json((nodes.store / RUN_ID / "report.json").read_bytes())
     assert report.status in ("terminated", "partial")
     assert len(report.measurements) == 1
+
+
+def test_a_verdict_that_is_larger_than_the_lines_buffer_arrives_whole() -> None:
+    """What asyncio has not yet handed to the kernel must not end with the keeper's process."""
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    fits = held = ours.send(bytes(1 << 24))
+    while held:
+        held -= len(theirs.recv(min(held, 1 << 16)))
+    outcome = Outcome("run", 0, "PASS", "", "", "", [], report="x" * (fits + 30_000))
+    received = bytearray()
+
+    def rank() -> None:
+        time.sleep(0.2)
+        while part := theirs.recv(8192):
+            received.extend(part)
+            time.sleep(0.001)
+
+    async def tell() -> None:
+        node = keeper.Keeper("\0cwai-test-none", "node1", lock=False)
+        node.ranks[0] = keeper._Rank(0, os.getpid(), (await asyncio.open_connection(sock=ours))[1])
+        node.ranks[0].bye = keeper.Bye("finished", None, 0)
+        node.merger.outcome = outcome
+        await node._tell_ranks()
+
+    listening = threading.Thread(target=rank)
+    listening.start()
+    asyncio.run(tell())
+    listening.join(10.0)
+    theirs.close()
+    assert len(received) > len(outcome.report)
+    assert keeper.to_rank.decode(received[4:]) == keeper.Verdict(outcome, None)
