@@ -21,7 +21,7 @@ from cwai_bench.sources import Call
 if TYPE_CHECKING:
     from tests.unit.conftest import Planted
 
-SAME = [c.info.id for c in CHECKS.values() if isinstance(c, ConsistencyCheck)]
+SAME = [c.info.id for c in CHECKS.values() if isinstance(c, ConsistencyCheck) and c.info.scope == "host"]
 THP = "sys/kernel/mm/transparent_hugepage/enabled"
 
 
