@@ -33,7 +33,7 @@ PCI = Call("pci")
 HUAWEI = "19e5"
 WITHOUT_HBM = ("d100", "d105", "d500")
 """PCI devices of Ascend 310, 310B and 310P: cards for inference, with neither HBM nor HCCS nor a RoCE port."""
-SMI_TIMEOUT = 10.0
+SMI_TIMEOUT = 6.0
 """npu-smi asks the management unit of each card in turn: a second or two with eight of them."""
 DEVICES = "dev/davinci[0-9]*"
 
@@ -112,13 +112,31 @@ def answers(readings: Mapping[str, Reading], reader: Callable[[str], T], where: 
     return {name: parsed(reader, r.text, f"{where} ({name})") for name, r in readings.items()}
 
 
+def by_card(facts: FactView, each: Each) -> dict[str, Reading]:
+    """What a tool said of each card, in their order."""
+    found = facts.each(*each.argv)
+    return {name: found[name] for name in sorted((n for n in found if n.isdecimal()), key=int)}
+
+
+def worst_first(facts: FactView, each: Each, outcome: Outcome, cards: Mapping[str, int]) -> Outcome:
+    """``outcome``; in its evidence, which is cut at its end, the cards that it names come first.
+
+    ``cards``: the number that ``each`` has put into its command, by the name that ``outcome`` uses.
+    """
+    named = {str(card) for name, card in cards.items() if f"{name} " in f"{outcome.observed} "}
+    readings = by_card(facts, each)
+    order = sorted(readings, key=lambda card: card not in named)
+    facts.cite(each, "\n".join(f"[{card}] {readings[card].text.rstrip()}" for card in order))
+    return outcome
+
+
 def of_chips(facts: FactView, families: tuple[Each, ...], reader: Callable[[str], T]) -> dict[str, T]:
     """The answer for each chip, by its label; ``families`` holds the command for the first and the second of a card."""
     readings: dict[str, Reading] = {}
     for chip in chips(facts):
         if chip.chip >= len(families):
             raise NotKnown("unsupported", Text("{c} is not asked", "未查询 {c}").fill(c=chip.label))
-        found = facts.each(*families[chip.chip].argv).get(str(chip.npu))
+        found = by_card(facts, families[chip.chip]).get(str(chip.npu))
         if found is None:
             raise _not_asked(chip.label)
         readings[chip.label] = found
@@ -234,7 +252,7 @@ def count(facts: FactView) -> Outcome:
     cards = npus(facts)
     contained = facts.call("container", Container).kind != ""
     listed = chips(facts)
-    files = sorted(facts.each(*HEALTH[0].argv), key=int)
+    files = list(by_card(facts, HEALTH[0]))
     reading = facts.command(*INFO.argv)
     if reading.exit_code not in (0, None):
         raise NotKnown("cause", SEE_DRIVER)
@@ -298,7 +316,7 @@ def firmware(facts: FactView) -> Outcome:
     told = {name: b.compatible for name, b in boards.items() if b.compatible is not None}
     bad = judged(told, lambda said: "" if said.upper() == "OK" else f"compatibility {said}")
     if bad.status is not Status.PASS:
-        return bad
+        return worst_first(facts, BOARD, bad, {f"NPU {c.npu}": c.npu for c in chips(facts)})
     span = re.fullmatch(r"\[([\d.]+),([\d.]+)\]", drive.get("compatible_version_fw", ""))
     if span is None:
         if not told:
@@ -315,7 +333,7 @@ def firmware(facts: FactView) -> Outcome:
 
 def of_boards(facts: FactView) -> dict[str, ascend.Board]:
     """The versions that each card runs."""
-    readings = facts.each(*BOARD.argv)
+    readings = by_card(facts, BOARD)
     wanted = sorted({c.npu for c in chips(facts)})
     missing = [n for n in wanted if str(n) not in readings]
     if missing:
@@ -357,7 +375,8 @@ def running(facts: FactView) -> Outcome:
             parts.append(f"firmware {pair[1]} / {firm}")
         return "; ".join(parts)
 
-    return judged(pairs, differs, good=f"driver {drive}, firmware {firm}")
+    outcome = judged(pairs, differs, good=f"driver {drive}, firmware {firm}")
+    return worst_first(facts, BOARD, outcome, {f"NPU {c.npu}": c.npu for c in chips(facts)})
 
 
 CANN = (
@@ -516,7 +535,7 @@ def eccs(facts: FactView) -> dict[str, ascend.Ecc]:
     """The HBM errors of each chip."""
     training(facts)
     listed = chips(facts)
-    readings = facts.each(*ECC.argv)
+    readings = by_card(facts, ECC)
     found: dict[str, ascend.Ecc] = {}
     for npu in sorted({c.npu for c in listed}):
         if str(npu) not in readings:
@@ -776,7 +795,10 @@ def hccs(facts: FactView) -> Outcome:
         narrow += [f"link {i} {n} errors" for i, n in enumerate(h.errors) if n]
         return " ".join(narrow[:3])
 
-    return judged(found, bad, lambda h: f"{sum(h.retries)} retries" if any(h.retries) else "")
+    outcome = judged(found, bad, lambda h: f"{sum(h.retries)} retries" if any(h.retries) else "")
+    for place, each in enumerate(HCCS):
+        worst_first(facts, each, outcome, {c.label: c.npu for c in chips(facts) if c.chip == place})
+    return outcome
 
 
 # ----------------------------------------------------------------------------------------------------------- kernel log

@@ -21,7 +21,7 @@ from cwai_bench.checks import (
     node_check,
     warned,
 )
-from cwai_bench.checks.ascend import DEVICES, MAP, PCI, answers, chips, judged, known, training
+from cwai_bench.checks.ascend import DEVICES, MAP, PCI, answers, by_card, chips, judged, known, training, worst_first
 from cwai_bench.model import Action, Reading, Severity, Status
 from cwai_bench.readers import Unreadable, ascend
 from cwai_bench.sources import Each
@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 
 def _hccn(*words: str) -> Each:
-    return Each("hccn_tool", "-i", "{}", *words, over=DEVICES, timeout=5.0)
+    return Each("hccn_tool", "-i", "{}", *words, over=DEVICES)
 
 
 LINK = _hccn("-link", "-g")
@@ -67,6 +67,11 @@ def method(each: Each) -> Text:
     return plain(words)
 
 
+def devices(facts: FactView) -> dict[str, int]:
+    """The ports, by the name that verdicts use, with their numbers in /dev."""
+    return {f"port {n}": n for n in sorted(c.device for c in chips(facts))}
+
+
 def ask(
     facts: FactView, each: Each, reader: Callable[[str], T], only: set[str] | None = None, *, unset: bool = False
 ) -> dict[str, T]:
@@ -74,15 +79,14 @@ def ask(
 
     ``unset``: a refusal may say that nothing was set, and the reader knows how that is put.
     """
-    readings = facts.each(*each.argv)
-    wanted = {f"port {c.device}": str(c.device) for c in sorted(chips(facts), key=lambda c: c.device)}
+    readings = by_card(facts, each)
     found: dict[str, Reading] = {}
-    for name, device in wanted.items():
+    for name, device in devices(facts).items():
         if only is not None and name not in only:
             continue
-        if device not in readings:
+        if str(device) not in readings:
             raise NotKnown("missing_source", Text("{n} was not asked", "未查询 {n}").fill(n=name))
-        found[name] = readings[device]
+        found[name] = readings[str(device)]
     if unset:
         return {name: _or_unset(reading, reader, each, name) for name, reading in found.items()}
     return answers(found, reader, method(each).en)
@@ -489,7 +493,7 @@ def of_modules(
     outcome = judged(known({name: value(o) for name, o in found.items()}, what), bad, mild)
     if outcome.status is Status.PASS and len(found) < len(ports(facts)):
         raise NotKnown("cause", SEE_OPTICAL)
-    return outcome
+    return worst_first(facts, OPTICAL, outcome, devices(facts))
 
 
 OPTICS = (*COMMON, OPTICAL)
@@ -783,11 +787,12 @@ def packets(facts: FactView) -> Outcome:
 
     ports(facts)
     told = known(ask(facts, STATISTICS, lambda t: _needed(ascend.statistics(t), BAD)), Text("errors", "错误计数"))
-    return judged(
+    outcome = judged(
         told,
         lambda s: words(s) if share(s)[0] >= BAD_FEW and share(s)[1] >= BAD_FAIL else "",
         lambda s: words(s) if share(s)[0] >= BAD_FEW and share(s)[1] >= BAD_WARN else "",
     )
+    return worst_first(facts, STATISTICS, outcome, devices(facts))
 
 
 @node_check(
@@ -816,7 +821,7 @@ def retries(facts: FactView) -> Outcome:
 
     ports(facts)
     told = known(ask(facts, STATISTICS, lambda t: _needed(ascend.statistics(t), AGAIN)), Text("retries", "重传计数"))
-    return judged(told, lambda _: "", many)
+    return worst_first(facts, STATISTICS, judged(told, lambda _: "", many), devices(facts))
 
 
 # --------------------------------------------------------------------------------------------------------- consistency

@@ -436,6 +436,13 @@ def test_a_planted_fault_is_found(case: Case, node: Planted) -> None:
         assert verdict.action is CHECKS[case.check].info.action
 
 
+def test_the_evidence_begins_with_the_card_that_failed(node: Planted) -> None:
+    said(roce.OPTICAL, "Rx Power2            : 0.9789", "Rx Power2 : 0.0054", 7)(node)
+    evidence = {e.source: e.text for e in judged(node.facts(), "ascend.optical.rx_power").evidence}
+    assert evidence[roce.OPTICAL.key].startswith("[7] optical info:")
+    assert "Rx Power2 : 0.0054" in evidence[roce.OPTICAL.key]
+
+
 def test_every_item_has_a_planted_fault() -> None:
     assert set(ITEMS) - {c.check for c in CASES if c.status in (FAIL, WARN)} == set()
 
@@ -677,6 +684,13 @@ def test_windows_line_ends_change_no_verdict(key: str) -> None:
     assert [(v.check, v.status, v.observed) for v in changed] == [
         (v.check, v.status, v.observed) for v in check_facts([home()], items)
     ]
+
+
+def test_a_device_file_of_another_name_is_no_card(node: Planted) -> None:
+    stray = chips.HEALTH[0].command("0_backup")
+    (node.root / f"commands/{slug(stray)}").mkdir()
+    node.command(stray, "x\n")
+    assert judged(node.facts(), "ascend.count").status is PASS
 
 
 def test_a_tool_that_is_missing_is_unknown_for_all(node: Planted) -> None:
