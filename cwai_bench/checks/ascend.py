@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from functools import wraps
 from statistics import median
 from typing import TypeVar
 
@@ -44,12 +45,15 @@ def _smi(*words: str) -> Each:
 
 INFO = Command("npu-smi", "info", timeout=SMI_TIMEOUT)
 MAP = Command("npu-smi", "info", "-m", timeout=SMI_TIMEOUT)
+NPUS = (PCI, MAP, Call("container"))
+"""What tells which cards there should be, and which there are."""
 ECC = _smi("-t", "ecc", "-i", "{}")
 BOARD = _smi("-t", "board", "-i", "{}")
 # One for each chip that a card may have.
 HEALTH = _smi("-t", "health", "-i", "{}", "-c", "0"), _smi("-t", "health", "-i", "{}", "-c", "1")
 HCCS = _smi("-t", "hccs", "-i", "{}", "-c", "0"), _smi("-t", "hccs", "-i", "{}", "-c", "1")
-SUPER_POD = _smi("-t", "spod-info", "-i", "{}", "-c", "0"), _smi("-t", "spod-info", "-i", "{}", "-c", "1")
+# The chips of a card are in one pod.
+SUPER_POD = _smi("-t", "spod-info", "-i", "{}", "-c", "0")
 DRIVER_FILE = File("usr/local/Ascend/driver/version.info")
 FIRMWARE_FILE = File("usr/local/Ascend/firmware/version.info")
 
@@ -92,6 +96,22 @@ def chips(facts: FactView) -> list[ascend.Mapped]:
     if reading.exit_code not in (0, None):
         raise NotKnown("cause", SEE_DRIVER)
     return parsed(ascend.mapping, reading.text, "npu-smi info -m")
+
+
+def of_all_cards(judge: Callable[[FactView], Outcome]) -> Callable[[FactView], Outcome]:
+    """A PASS of fewer cards than there are on PCI is none: the others were not asked."""
+
+    @wraps(judge)
+    def whole(facts: FactView) -> Outcome:
+        outcome = judge(facts)
+        lost = len(npus(facts)) - len(chips(facts))
+        if outcome.status is Status.PASS and lost > 0 and not facts.call("container", Container).kind:
+            raise NotKnown(
+                "cause", Text("{n} cards are lost: see ascend.count", "{n} 张卡丢失：见 ascend.count").fill(n=lost)
+            )
+        return outcome
+
+    return whole
 
 
 _UNSUPPORTED = re.compile(r"not support|unsupport|invalid option|invalid type|does not support", re.I)
@@ -143,9 +163,18 @@ def of_chips(facts: FactView, families: tuple[Each, ...], reader: Callable[[str]
     return answers(readings, reader, _words(families[0]))
 
 
+def of_cards(facts: FactView, each: Each, reader: Callable[[str], T]) -> dict[str, T]:
+    """The answer for each card, by its label."""
+    readings = by_card(facts, each)
+    labels = {f"NPU {n}": str(n) for n in sorted({c.npu for c in chips(facts)})}
+    if missing := [label for label, card in labels.items() if card not in readings]:
+        raise _not_asked(missing[0])
+    return answers({label: readings[card] for label, card in labels.items()}, reader, _words(each))
+
+
 def _words(each: Each) -> str:
     """As a person would type it, but for the card."""
-    return each.key.removeprefix("$ ").replace(" -c 0", " -c M").replace("{}", "N")
+    return each.key.removeprefix("$ ").replace("{}", "N")
 
 
 def _not_asked(name: str) -> NotKnown:
@@ -210,7 +239,7 @@ SMI = plain("npu-smi info")
         "查看 dmesg | grep ascend、/var/log/ascend_seclog 及驱动安装状态，然后重启节点。"
         "错误 -8020 表示 NPU 已被其他容器占用",
     ),
-    reads=(PCI, MAP),
+    reads=NPUS,
     severity=Severity.CRITICAL,
     action=Action.REBOOT,
     scope="ascend",
@@ -243,7 +272,7 @@ def driver(facts: FactView) -> Outcome:
         "a card is lost: dmesg | grep ascend, lspci -d 19e5:; reboot; if it stays away, have it replaced",
         "可能掉卡：查看 dmesg | grep ascend 与 lspci -d 19e5:；重启；若仍缺失则更换",
     ),
-    reads=(PCI, MAP, INFO, HEALTH[0], Call("container")),
+    reads=(*NPUS, INFO, HEALTH[0]),
     severity=Severity.CRITICAL,
     action=Action.REBOOT,
     scope="ascend",
@@ -290,7 +319,7 @@ def _dotted(version: str) -> tuple[int, ...]:
 
 @node_check(
     "ascend.firmware",
-    title=Text("Driver and firmware fit each other", "驱动与固件版本匹配"),
+    title=Text("NPU driver and firmware fit each other", "NPU 驱动与固件版本匹配"),
     method=Text(
         "compatible_version_fw of driver/version.info, Version of firmware/version.info (/usr/local/Ascend);"
         " Compatibility of npu-smi info -t board -i N",
@@ -305,45 +334,34 @@ def _dotted(version: str) -> tuple[int, ...]:
         "install driver and firmware of one HDK release, firmware first when upgrading, then reboot",
         "安装同一 HDK 版本的驱动与固件（升级时先固件后驱动），然后重启",
     ),
-    reads=(PCI, MAP, BOARD, DRIVER_FILE, FIRMWARE_FILE),
+    reads=(*NPUS, BOARD, DRIVER_FILE, FIRMWARE_FILE),
     severity=Severity.MAJOR,
     scope="ascend",
 )
+@of_all_cards
 def firmware(facts: FactView) -> Outcome:
     drive, firm = _version(facts, DRIVER_FILE), _version(facts, FIRMWARE_FILE)
     observed = f"driver {drive['version']}, firmware {firm['version']}"
-    boards = of_boards(facts)
+    boards = of_cards(facts, BOARD, ascend.board)
     told = {name: b.compatible for name, b in boards.items() if b.compatible is not None}
     bad = judged(told, lambda said: "" if said.upper() == "OK" else f"compatibility {said}")
     if bad.status is not Status.PASS:
         return worst_first(facts, BOARD, bad, {f"NPU {c.npu}": c.npu for c in chips(facts)})
-    span = re.fullmatch(r"\[([\d.]+),([\d.]+)\]", drive.get("compatible_version_fw", ""))
-    if span is None:
+    spans = re.findall(r"\[([\d.]+),([\d.]+)\]", drive.get("compatible_version_fw", ""))
+    if not spans:
         if not told:
             raise NotKnown("unsupported", Text("neither says what fits", "两者均未声明兼容范围"))
         return passed(observed)
-    low, high = _dotted(span[1]), _dotted(span[2])
     here = _dotted(firm["version"])
-    return (
-        passed(observed)
-        if low <= here[: len(low)] and here[: len(high)] <= high
-        else failed(observed, expected=plain(span[0]))
-    )
-
-
-def of_boards(facts: FactView) -> dict[str, ascend.Board]:
-    """The versions that each card runs."""
-    readings = by_card(facts, BOARD)
-    wanted = sorted({c.npu for c in chips(facts)})
-    missing = [n for n in wanted if str(n) not in readings]
-    if missing:
-        raise _not_asked(f"NPU {missing[0]}")
-    return answers({f"NPU {n}": readings[str(n)] for n in wanted}, ascend.board, _words(BOARD))
+    for low, high in ((_dotted(low), _dotted(high)) for low, high in spans):
+        if low <= here[: len(low)] and here[: len(high)] <= high:
+            return passed(observed)
+    return failed(observed, expected=plain(drive["compatible_version_fw"]))
 
 
 @node_check(
     "ascend.running",
-    title=Text("What runs is what is installed", "运行版本与安装版本一致"),
+    title=Text("NPU driver and firmware run as installed", "NPU 驱动与固件的运行版本与安装版本一致"),
     method=Text(
         "Software Version and Firmware Version of npu-smi info -t board -i N, against driver/version.info and"
         " firmware/version.info in /usr/local/Ascend",
@@ -355,14 +373,15 @@ def of_boards(facts: FactView) -> dict[str, ascend.Board]:
         "an upgrade was not finished: reboot the node (firmware may need a power cycle)",
         "升级未完成：重启节点（固件可能需要下电重启）",
     ),
-    reads=(PCI, MAP, BOARD, DRIVER_FILE, FIRMWARE_FILE),
+    reads=(*NPUS, BOARD, DRIVER_FILE, FIRMWARE_FILE),
     severity=Severity.MAJOR,
     action=Action.REBOOT,
     scope="ascend",
 )
+@of_all_cards
 def running(facts: FactView) -> Outcome:
     drive, firm = _version(facts, DRIVER_FILE)["version"], _version(facts, FIRMWARE_FILE)["version"]
-    boards = of_boards(facts)
+    boards = of_cards(facts, BOARD, ascend.board)
     versions = known({name: b.driver for name, b in boards.items()}, Text("the driver's version", "驱动版本"))
     firmwares = known({name: b.firmware for name, b in boards.items()}, Text("the firmware's version", "固件版本"))
     pairs = {name: (versions[name], firmwares[name]) for name in boards}
@@ -484,11 +503,12 @@ def _advice(facts_of: Mapping[str, ascend.Health]) -> Text | None:
         " reboot, and if it comes back have the card replaced",
         "在华为《健康管理故障定义》中查询错误码；复位芯片（npu-smi set -t reset）或重启，若复现则更换",
     ),
-    reads=(PCI, MAP, *HEALTH),
+    reads=(*NPUS, *HEALTH),
     severity=Severity.CRITICAL,
     action=Action.ISOLATE,
     scope="ascend",
 )
+@of_all_cards
 def chip_health(facts: FactView) -> Outcome:
     found = healths(facts)
 
@@ -507,18 +527,19 @@ def chip_health(facts: FactView) -> Outcome:
 
 @node_check(
     "ascend.codes",
-    title=Text("No fault codes on healthy chips", "健康芯片无故障码"),
+    title=Text("No fault codes on healthy NPU chips", "健康的 NPU 芯片无故障码"),
     method=Text("Error Code of npu-smi info -t health -i N -c M", "npu-smi info -t health -i N -c M 的 Error Code"),
     criterion=Text("none; one is a warning", "无；出现则告警"),
     suggestion=Text(
         "look the code up in Huawei's health management fault reference; npu-smi clears it once the cause is gone",
         "在华为《健康管理故障定义》中查询该码；原因消除后故障码会自动清除",
     ),
-    reads=(PCI, MAP, *HEALTH),
+    reads=(*NPUS, *HEALTH),
     severity=Severity.MAJOR,
     action=Action.MONITOR,
     scope="ascend",
 )
+@of_all_cards
 def codes(facts: FactView) -> Outcome:
     found = healths(facts)
     well = {name: h for name, h in found.items() if h.status.upper() == "OK"}
@@ -534,19 +555,15 @@ def codes(facts: FactView) -> Outcome:
 def eccs(facts: FactView) -> dict[str, ascend.Ecc]:
     """The HBM errors of each chip."""
     training(facts)
-    listed = chips(facts)
-    readings = by_card(facts, ECC)
     found: dict[str, ascend.Ecc] = {}
-    for npu in sorted({c.npu for c in listed}):
-        if str(npu) not in readings:
-            raise _not_asked(f"NPU {npu}")
-        mine = [c for c in listed if c.npu == npu]
-        (blocks,) = answers({f"NPU {npu}": readings[str(npu)]}, ascend.ecc, _words(ECC)).values()
+    listed = chips(facts)
+    for label, blocks in of_cards(facts, ECC, ascend.ecc).items():
+        mine = [c for c in listed if f"NPU {c.npu}" == label]
         if len(blocks) != len(mine):
             raise NotKnown(
                 "parse",
-                Text("NPU {n}: {b} of {c} chips tell", "NPU {n}：{c} 个芯片中仅 {b} 个给出结果").fill(
-                    n=npu, b=len(blocks), c=len(mine)
+                Text("{n}: {b} of {c} chips tell", "{n}：{c} 个芯片中仅 {b} 个给出结果").fill(
+                    n=label, b=len(blocks), c=len(mine)
                 ),
             )
         found.update(zip((c.label for c in mine), blocks, strict=True))
@@ -566,11 +583,12 @@ def eccs(facts: FactView) -> dict[str, ascend.Ecc]:
         " it comes back, replace the NPU",
         "复位该卡以隔离坏页，再运行 HBM 压测（ascend-dmi --dg -i hbm）；若复现则更换 NPU",
     ),
-    reads=(PCI, MAP, ECC),
+    reads=(*NPUS, ECC),
     severity=Severity.CRITICAL,
     action=Action.RESET,
     scope="ascend",
 )
+@of_all_cards
 def hbm(facts: FactView) -> Outcome:
     return judged(eccs(facts), lambda e: f"{e.double} double-bit" if e.double else "")
 
@@ -594,11 +612,12 @@ PAGES_FAIL = 64
         "pages that wait: reset the card; many isolated ones: replace the NPU",
         "存在待隔离页时复位该卡；隔离页过多时更换 NPU",
     ),
-    reads=(PCI, MAP, ECC),
+    reads=(*NPUS, ECC),
     severity=Severity.MAJOR,
     action=Action.RESET,
     scope="ascend",
 )
+@of_all_cards
 def hbm_pages(facts: FactView) -> Outcome:
     return judged(
         eccs(facts),
@@ -620,11 +639,12 @@ CORRECTED_MANY = 1000
     ),
     criterion=Text("fewer than {n} since the chip was reset", "自芯片复位以来少于 {n} 次").fill(n=CORRECTED_MANY),
     suggestion=Text("watch the count; a card whose count grows fast should be tested", "持续观察；增长快的卡应做压测"),
-    reads=(PCI, MAP, ECC),
+    reads=(*NPUS, ECC),
     severity=Severity.MINOR,
     action=Action.MONITOR,
     scope="ascend",
 )
+@of_all_cards
 def hbm_corrected(facts: FactView) -> Outcome:
     return judged(eccs(facts), lambda _: "", lambda e: f"{e.single}" if e.single >= CORRECTED_MANY else "")
 
@@ -643,11 +663,12 @@ HOT_WARN, HOT_FAIL = 75.0, 95.0
         w=HOT_WARN, f=HOT_FAIL
     ),
     suggestion=Text("check fans, air ducts and liquid cooling of that slot", "检查该槽位的风扇、风道或液冷"),
-    reads=(PCI, MAP, INFO),
+    reads=(*NPUS, INFO),
     severity=Severity.MAJOR,
     action=Action.CONTACT_VENDOR,
     scope="ascend",
 )
+@of_all_cards
 def temperature(facts: FactView) -> Outcome:
     told = known({n: c.temperature for n, c in shown(facts).items()}, Text("the temperature", "温度"))
     return judged(
@@ -674,11 +695,12 @@ POWER_SHARE, POWER_MORE = 1.5, 40.0
         "something still runs on that card, or its power supply is not well: see ascend.processes, ascend.ai_core",
         "该卡仍有任务，或供电异常：见 ascend.processes 与 ascend.ai_core",
     ),
-    reads=(PCI, MAP, INFO),
+    reads=(*NPUS, INFO),
     severity=Severity.MINOR,
     action=Action.MONITOR,
     scope="ascend",
 )
+@of_all_cards
 def power(facts: FactView) -> Outcome:
     # The second chip of a card shares the meter of the first.
     told = known({n: c.power for n, c in shown(facts).items() if c.chip == 0}, Text("the power", "功耗"))
@@ -701,11 +723,12 @@ BUSY = 5.0
     method=SMI,
     criterion=Text("used less than {b:g} %", "利用率低于 {b:g} %").fill(b=BUSY),
     suggestion=Text("another job runs here: see ascend.processes", "有其他作业在运行：见 ascend.processes"),
-    reads=(PCI, MAP, INFO),
+    reads=(*NPUS, INFO),
     severity=Severity.MAJOR,
     action=Action.MONITOR,
     scope="ascend",
 )
+@of_all_cards
 def ai_core(facts: FactView) -> Outcome:
     told = known({n: c.ai_core for n, c in shown(facts).items()}, Text("the AI core's use", "AI Core 利用率"))
     return judged(told, lambda _: "", lambda u: f"{u:g} %" if u >= BUSY else "")
@@ -724,11 +747,12 @@ MEMORY_SHARE = 0.10
         "end what was left over (ascend.processes); if nothing runs, reset the card: npu-smi set -t reset -i N -c M",
         "结束残留进程（见 ascend.processes）；若无进程则复位该卡：npu-smi set -t reset -i N -c M",
     ),
-    reads=(PCI, MAP, INFO),
+    reads=(*NPUS, INFO),
     severity=Severity.MAJOR,
     action=Action.RESET,
     scope="ascend",
 )
+@of_all_cards
 def memory(facts: FactView) -> Outcome:
     shares = {
         n: c.memory_used / c.memory_total if c.memory_total and c.memory_used is not None else None
@@ -749,11 +773,12 @@ def memory(facts: FactView) -> Outcome:
         "see whose they are (ps -o user,pid,cmd -p PID), and end what a dead job left behind",
         "确认进程归属（ps -o user,pid,cmd -p PID），结束已终止作业的残留进程",
     ),
-    reads=(PCI, MAP, INFO),
+    reads=(*NPUS, INFO),
     severity=Severity.MAJOR,
     action=Action.MONITOR,
     scope="ascend",
 )
+@of_all_cards
 def processes(facts: FactView) -> Outcome:
     found = whole_table(facts).processes
     if found is None:
@@ -778,11 +803,12 @@ def processes(facts: FactView) -> Outcome:
         "reset all cards of the node, reboot; if the same link comes back, have the module or board replaced",
         "复位节点内全部 NPU 或重启；若同一链路复现则更换模组或主板",
     ),
-    reads=(PCI, MAP, *HCCS),
+    reads=(*NPUS, *HCCS),
     severity=Severity.CRITICAL,
     action=Action.RESET,
     scope="ascend",
 )
+@of_all_cards
 def hccs(facts: FactView) -> Outcome:
     training(facts)
     found = of_chips(facts, HCCS, ascend.hccs)
@@ -894,7 +920,7 @@ def same_cann(facts: FactView) -> str:
     title=Text("NPU model", "NPU 型号"),
     method=Text("Chip Name of npu-smi info -m", "npu-smi info -m 的 Chip Name"),
     suggestion=Text("do not mix chip models in one job", "同一作业不要混用不同型号的芯片"),
-    reads=(PCI, MAP),
+    reads=NPUS,
     severity=Severity.MAJOR,
     scope="ascend",
 )
@@ -905,21 +931,21 @@ def same_chip(facts: FactView) -> str:
 
 @consistency_check(
     "same.ascend.super_pod",
-    title=Text("Super pod", "超节点"),
+    title=Text("Super pod of the NPUs", "NPU 所属超节点"),
     method=Text(
-        "Super Pod ID and Super Pod Size of npu-smi info -t spod-info -i N -c M",
-        "npu-smi info -t spod-info -i N -c M 的 Super Pod ID 与 Super Pod Size",
+        "Super Pod ID and Super Pod Size of npu-smi info -t spod-info -i N -c 0",
+        "npu-smi info -t spod-info -i N -c 0 的 Super Pod ID 与 Super Pod Size",
     ),
     suggestion=Text(
         "nodes of one super pod should share its id: set it in the BMC", "同一超节点的节点应具有相同 ID：在 BMC 中设置"
     ),
-    reads=(PCI, MAP, *SUPER_POD),
+    reads=(*NPUS, SUPER_POD),
     severity=Severity.MAJOR,
     scope="ascend",
 )
 def same_super_pod(facts: FactView) -> str:
     training(facts)
-    found = of_chips(facts, SUPER_POD, ascend.super_pod).values()
+    found = of_cards(facts, SUPER_POD, ascend.super_pod).values()
     return ", ".join(sorted({f"{s.pod} of {s.size}" for s in found}))
 
 
@@ -968,7 +994,7 @@ def same_torch_npu(facts: FactView) -> str:
         "npu-smi info -t ecc -i N 的 HBM … Aggregate Total Err Cnt",
     ),
     suggestion=Text("test the HBM of that card; replace it", "对该卡做 HBM 压测；更换该卡"),
-    reads=(PCI, MAP, ECC),
+    reads=(*NPUS, ECC),
     unit="1",
     scope="ascend",
 )
@@ -981,7 +1007,7 @@ def ecc_total(facts: FactView) -> dict[str, float]:
     title=Text("NPU temperature, °C", "NPU 温度（°C）"),
     method=SMI,
     suggestion=Text("check the cooling of that slot", "检查该槽位散热"),
-    reads=(PCI, MAP, INFO),
+    reads=(*NPUS, INFO),
     unit="1",
     scope="ascend",
 )

@@ -21,7 +21,18 @@ from cwai_bench.checks import (
     node_check,
     warned,
 )
-from cwai_bench.checks.ascend import DEVICES, MAP, PCI, answers, by_card, chips, judged, known, training, worst_first
+from cwai_bench.checks.ascend import (
+    DEVICES,
+    NPUS,
+    answers,
+    by_card,
+    chips,
+    judged,
+    known,
+    of_all_cards,
+    training,
+    worst_first,
+)
 from cwai_bench.model import Action, Reading, Severity, Status
 from cwai_bench.readers import Unreadable, ascend
 from cwai_bench.sources import Each
@@ -53,7 +64,7 @@ TRANSMITTER = _hccn("-optical", "-g", "dfx_cfg")
 # Mode 5 of -scdr reads the SNR; the other modes are never asked.
 CDR_SNR = _hccn("-scdr", "-t", "5")
 
-COMMON = (PCI, MAP, LINK, IP)
+COMMON = (*NPUS, LINK, IP)
 """What tells whether RoCE is in use, and which links are up."""
 NOT_IN_USE = Text(
     "no port of an NPU has an address or a link: RoCE is not in use here",
@@ -166,10 +177,11 @@ def alike(found: Mapping[str, object], unit: str = "") -> Outcome:
         "hccn_tool -i N -ip -s address A netmask M; keep it in /etc/hccn.conf",
         "hccn_tool -i N -ip -s address A netmask M，并写入 /etc/hccn.conf",
     ),
-    reads=(PCI, MAP, IP),
+    reads=(*NPUS, IP),
     severity=Severity.CRITICAL,
     scope="ascend",
 )
+@of_all_cards
 def address(facts: FactView) -> Outcome:
     training(facts)
     found = ask(facts, IP, ascend.network, unset=True)
@@ -192,6 +204,7 @@ def address(facts: FactView) -> Outcome:
     severity=Severity.MAJOR,
     scope="ascend",
 )
+@of_all_cards
 def mac(facts: FactView) -> Outcome:
     ports(facts)
     found = ask(facts, MAC, ascend.mac)
@@ -215,6 +228,7 @@ def mac(facts: FactView) -> Outcome:
     severity=Severity.MAJOR,
     scope="ascend",
 )
+@of_all_cards
 def gateway(facts: FactView) -> Outcome:
     ports(facts)
     own = ask(facts, IP, ascend.network, unset=True)
@@ -247,6 +261,7 @@ def gateway(facts: FactView) -> Outcome:
     severity=Severity.MINOR,
     scope="ascend",
 )
+@of_all_cards
 def detect(facts: FactView) -> Outcome:
     ports(facts)
     found = ask(facts, NET_DETECT, ascend.net_detect)
@@ -266,6 +281,7 @@ def detect(facts: FactView) -> Outcome:
     severity=Severity.CRITICAL,
     scope="ascend",
 )
+@of_all_cards
 def health(facts: FactView) -> Outcome:
     up = with_a_link(facts)
     watched = {name for name, a in ask(facts, NET_DETECT, ascend.net_detect, up).items() if a is not None}
@@ -304,6 +320,7 @@ def health(facts: FactView) -> Outcome:
     action=Action.ISOLATE,
     scope="ascend",
 )
+@of_all_cards
 def link(facts: FactView) -> Outcome:
     return judged(ports(facts), lambda up: "" if up else "DOWN")
 
@@ -341,6 +358,7 @@ def _downs(stat: ascend.LinkStat) -> list[tuple[float, float]]:
     action=Action.MONITOR,
     scope="ascend",
 )
+@of_all_cards
 def flaps(facts: FactView) -> Outcome:
     def often(stat: ascend.LinkStat) -> str:
         downs = _downs(stat)
@@ -362,6 +380,7 @@ def flaps(facts: FactView) -> Outcome:
     severity=Severity.MAJOR,
     scope="ascend",
 )
+@of_all_cards
 def speed(facts: FactView) -> Outcome:
     told = known(ask(facts, SPEED, ascend.speed, with_a_link(facts)), Text("the speed", "速率"))
     return unless_down(facts, alike({name: f"{s / 1e9:g}" for name, s in told.items()}, " Gb/s"))
@@ -379,6 +398,7 @@ def speed(facts: FactView) -> Outcome:
     severity=Severity.MAJOR,
     scope="ascend",
 )
+@of_all_cards
 def duplex(facts: FactView) -> Outcome:
     what = Text("the duplex mode", "双工模式")
     return of_live_ports(facts, DUPLEX, ascend.duplex, what, lambda d: "" if d == "full" else d)
@@ -396,6 +416,7 @@ def duplex(facts: FactView) -> Outcome:
     severity=Severity.MAJOR,
     scope="ascend",
 )
+@of_all_cards
 def mtu(facts: FactView) -> Outcome:
     ports(facts)
     return alike(ask(facts, MTU, ascend.mtu))
@@ -414,6 +435,7 @@ def mtu(facts: FactView) -> Outcome:
     severity=Severity.CRITICAL,
     scope="ascend",
 )
+@of_all_cards
 def tls(facts: FactView) -> Outcome:
     ports(facts)
     return alike({name: "on" if on else "off" for name, on in ask(facts, TLS, ascend.tls).items()})
@@ -424,7 +446,7 @@ def tls(facts: FactView) -> Outcome:
     title=Text("Error correction of the NPU ports (FEC)", "NPU 网口前向纠错（FEC）"),
     method=method(FEC),
     # Four lanes of 50 Gb/s PAM4 are not readable without it (IEEE 802.3, clause 91 and 119).
-    criterion=Text("rs on every port", "每个网口均为 rs"),
+    criterion=Text("rs on every port; auto is a warning", "每个网口均为 rs；auto 则告警"),
     suggestion=Text(
         "hccn_tool -i N -fec -s encoding rs, and the same on the switch",
         "hccn_tool -i N -fec -s encoding rs，并与交换机一致",
@@ -433,9 +455,11 @@ def tls(facts: FactView) -> Outcome:
     severity=Severity.MAJOR,
     scope="ascend",
 )
+@of_all_cards
 def fec(facts: FactView) -> Outcome:
     ports(facts)
-    return judged(ask(facts, FEC, ascend.fec), lambda f: "" if f == "rs" else f)
+    found = ask(facts, FEC, ascend.fec)
+    return judged(found, lambda f: "" if f in ("rs", "auto") else f, lambda f: f if f == "auto" else "")
 
 
 @node_check(
@@ -454,6 +478,7 @@ def fec(facts: FactView) -> Outcome:
     severity=Severity.MINOR,
     scope="ascend",
 )
+@of_all_cards
 def peer(facts: FactView) -> Outcome:
     found = ask(facts, LLDP, ascend.lldp, with_a_link(facts))
     # A system without a name cannot be told from another: then its ports' names say nothing.
@@ -518,6 +543,7 @@ RESEAT = Text(
     action=Action.CONTACT_VENDOR,
     scope="ascend",
 )
+@of_all_cards
 def present(facts: FactView) -> Outcome:
     ports(facts)
     return judged(
@@ -554,6 +580,7 @@ def _lanes(values: list[float], limits: tuple[float, float] | None) -> tuple[lis
     action=Action.CONTACT_VENDOR,
     scope="ascend",
 )
+@of_all_cards
 def tx_power(facts: FactView) -> Outcome:
     return of_modules(facts, Text("the transmit power", "发送光功率"), lambda o: _lanes(o.tx, o.tx_limits), _power)
 
@@ -569,6 +596,7 @@ def tx_power(facts: FactView) -> Outcome:
     action=Action.CONTACT_VENDOR,
     scope="ascend",
 )
+@of_all_cards
 def rx_power(facts: FactView) -> Outcome:
     return of_modules(facts, Text("the receive power", "接收光功率"), lambda o: _lanes(o.rx, o.rx_limits), _power)
 
@@ -590,6 +618,7 @@ BIAS_SPREAD = 2.0
     action=Action.MONITOR,
     scope="ascend",
 )
+@of_all_cards
 def bias(facts: FactView) -> Outcome:
     return of_modules(
         facts,
@@ -615,6 +644,7 @@ def bias(facts: FactView) -> Outcome:
     action=Action.MONITOR,
     scope="ascend",
 )
+@of_all_cards
 def supply(facts: FactView) -> Outcome:
     def told(o: ascend.Optical) -> list[tuple[str, float, tuple[float, float]]] | None:
         pairs = (("°C", o.temperature, o.temperatures), ("mV", o.voltage, o.voltages))
@@ -639,6 +669,7 @@ def supply(facts: FactView) -> Outcome:
     action=Action.CONTACT_VENDOR,
     scope="ascend",
 )
+@of_all_cards
 def signal(facts: FactView) -> Outcome:
     return of_modules(
         facts,
@@ -677,6 +708,7 @@ def _uneven(sides: list[list[float]]) -> str:
     action=Action.MONITOR,
     scope="ascend",
 )
+@of_all_cards
 def snr(facts: FactView) -> Outcome:
     return of_modules(
         facts,
@@ -698,6 +730,7 @@ def snr(facts: FactView) -> Outcome:
     action=Action.MONITOR,
     scope="ascend",
 )
+@of_all_cards
 def cdr(facts: FactView) -> Outcome:
     def sides(text: str) -> list[list[float]] | None:
         lanes = ascend.cdr_snr(text)
@@ -719,6 +752,7 @@ def cdr(facts: FactView) -> Outcome:
     severity=Severity.MAJOR,
     scope="ascend",
 )
+@of_all_cards
 def transmitter(facts: FactView) -> Outcome:
     ports(facts)
 
@@ -776,6 +810,7 @@ def _needed(stat: dict[str, int], names: tuple[str, ...]) -> dict[str, int] | No
     action=Action.MONITOR,
     scope="ascend",
 )
+@of_all_cards
 def packets(facts: FactView) -> Outcome:
     def share(stat: dict[str, int]) -> tuple[int, float]:
         wrong = sum(stat.get(name, 0) for name in BAD)
@@ -813,6 +848,7 @@ def packets(facts: FactView) -> Outcome:
     action=Action.MONITOR,
     scope="ascend",
 )
+@of_all_cards
 def retries(facts: FactView) -> Outcome:
     def many(stat: dict[str, int]) -> str:
         again = sum(stat.get(name, 0) for name in AGAIN)
