@@ -104,8 +104,10 @@ def of_all_cards(judge: Callable[[FactView], Outcome]) -> Callable[[FactView], O
     @wraps(judge)
     def whole(facts: FactView) -> Outcome:
         outcome = judge(facts)
+        if outcome.status is not Status.PASS:
+            return outcome
         lost = len(npus(facts)) - len(chips(facts))
-        if outcome.status is Status.PASS and lost > 0 and not facts.call("container", Container).kind:
+        if lost > 0 and not facts.call("container", Container).kind:
             raise NotKnown(
                 "cause", Text("{n} cards are lost: see ascend.count", "{n} 张卡丢失：见 ascend.count").fill(n=lost)
             )
@@ -244,6 +246,7 @@ SMI = plain("npu-smi info")
     action=Action.REBOOT,
     scope="ascend",
 )
+@of_all_cards
 def driver(facts: FactView) -> Outcome:
     npus(facts)
     reading = facts.command(*MAP.argv)

@@ -153,7 +153,7 @@ class Running:
 
 @dataclass(frozen=True)
 class Table:
-    """``npu-smi info``. ``processes`` is None when the tool has no such part (Ascend 310)."""
+    """``npu-smi info``. ``processes`` is None when the tool has no such part (some cards without HBM)."""
 
     version: str
     chips: list[Shown]
@@ -183,6 +183,8 @@ def table(text: str) -> Table:
         raise Unreadable("it is no table of NPUs")
     at = next((i for i in heads if "Process id" in rows[i]), None)
     chips = _chips(rows[heads[0] + 2 : at])
+    if at is None and "HBM-Usage" in " ".join(rows[heads[0] + 1]):
+        raise Unreadable("the processes are not told")
     if at is None:
         return Table(version, chips, None)
     processes, cards = _processes(rows[at + 1 :])
@@ -627,7 +629,8 @@ def optical(text: str) -> Optical:
             if not re.fullmatch(r"0x[0-9a-f]{1,8}", value, re.I):
                 raise Unreadable(f"{name} flag is {value[:40]!r}")
             flags[name] = int(value, 16)
-    # The flags come last of what every module tells; a module whose voltage is NA has none.
+    # The tool prints the limits whatever the module tells; then the flags, but for a module whose voltage is NA.
+    _need(found, "rxpower low thres")
     if present == "present" and _said(found.get("vcc", "")) is not None and "rx los" not in flags:
         raise Unreadable("the module's values are cut short")
     told = [f"{side} snr lane{i}" in found for side in ("host", "media") for i in range(4)]

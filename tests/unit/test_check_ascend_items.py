@@ -359,7 +359,7 @@ CASES = [
     Case("ascend.optical.rx_power", said(roce.OPTICAL, ": present", ": not present"), UNKNOWN, "cause"),
     Case(
         "ascend.optical.rx_power",
-        said(roce.OPTICAL, "RxPower Low Thres    : 0.1445 mW\n", "", *SERIES),
+        said(roce.OPTICAL, "RxPower Low Thres    : 0.1445 mW", "RxPower Low Thres    : NA", *SERIES),
         SKIP,
         "unsupported",
     ),
@@ -532,7 +532,7 @@ def test_a_refused_reading_is_never_a_pass(check: str, status: str) -> None:
 
 def belongs(key: str, template: str) -> bool:
     """True of the command that a template asks of one card."""
-    return "{}" in template and any(key == template.replace("{}", str(i)) for i in SERIES)
+    return "{}" in template and key in {template.replace("{}", str(i)) for i in SERIES}
 
 
 # ---------------------------------------------------------------------------------------------------------- consistency
@@ -666,26 +666,25 @@ def test_whatever_a_tool_says_is_no_bug_of_ours(key: str, junk: str, at: float) 
         no_bug(check_facts([with_text(key, new)], [*ITEMS, *SAME]))
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
-@given(key=st.sampled_from([k for k in KEYS if k.startswith("$")]), at=st.floats(0, 1, exclude_max=True))
-def test_half_an_answer_is_no_pass(key: str, at: float) -> None:
-    """Cut anywhere, even between two lines: an item passes only if all that it judges was still there."""
+@pytest.mark.parametrize("key", [k for k in KEYS if k.startswith("$") and (" -i 3 " in k or " -i " not in k)])
+def test_half_an_answer_is_no_pass(key: str) -> None:
+    """Cut in a line or between two: an item passes only if all that it judges was still there."""
     text = home().readings[key].text
-    cut = text[: int(len(text.rstrip()) * at)]
     # ascend.count wants to know which cards were asked, not what they said of their health.
     items = [c for c in readers_of(key) if c in ITEMS and not (c == "ascend.count" and "-t health" in key)]
-    for verdict in check_facts([with_text(key, cut)], items):
-        assert verdict.status is not PASS or whole_enough(key, cut), (verdict, cut[-200:])
+    for end in (i for i in range(len(text.rstrip())) if text[i - 1 : i] == "\n" or i % 37 == 0):
+        for verdict in check_facts([with_text(key, text[:end])], items):
+            assert verdict.status is not PASS or whole_enough(key, text[:end]), (verdict, text[:end][-200:])
 
 
 def whole_enough(key: str, cut: str) -> bool:
-    """What stands after this is judged by no item (the texts of the good node are of one length)."""
+    """What stands after this is judged by no item, or printed by some drivers only."""
     tails = {
         "-t board": "Chip Count",
         "-t hccs": "hccs error count",
         "-scdr": "Cdr Media SNR Lane4",
-        "-optical -g": "Media SNR Lane3",
-        "-link_stat": "LINK UP",
+        "-optical -g": "Rx Los Flag",
+        "info -m": "\t7 ",
     }
     return cut.endswith("\n") and any(words in key and last in cut for words, last in tails.items())
 

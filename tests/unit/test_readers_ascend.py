@@ -215,6 +215,7 @@ def test_a_module_with_one_lane_and_one_with_four() -> None:
     one = ascend.optical(
         "optical info:\npresent              : not present\nTx Power             : 4.4035 mW\n"
         "Rx Power             : 1.0189 mW\nTxPower High Thres   : 3.5481 mW\nTxPower Low Thres    : 0.2818 mW\n"
+        "RxPower Low Thres    : 0.1445 mW\n"
         "Tx Bias              : 7.9360 mA\nTx Los Flag          : 0x0\nRx Los Flag          : 0xff\n"
     )
     assert (one.present, one.tx, one.tx_limits, one.rx_limits) == (False, [4.4035], (0.2818, 3.5481), None)
@@ -224,6 +225,7 @@ def test_a_module_with_one_lane_and_one_with_four() -> None:
 def test_a_module_that_tells_nothing_has_no_values() -> None:
     found = ascend.optical(
         "optical info:\npresent              : present\ntemperature          : not supported\nVcc : NA\n"
+        "RxPower Low Thres    : NA\n"
     )
     assert (found.temperature, found.voltage, found.tx, found.flags, found.host_snr) == (None, None, [], {}, [])
 
