@@ -473,13 +473,15 @@ def cann(facts: FactView) -> Outcome:
 
 # ---------------------------------------------------------------------------------------------------------- chip health
 
-# Fault codes after Huawei's black box and health management references; what to do about them in our own words.
+# What the codes mean is said in the fault knowledge base of MindCluster's ascend-fd; what to do, in our own words.
 CODES: dict[str, Text] = {
-    "80E01801": Text("HBM: uncorrectable error; stress-test the HBM", "HBM 多比特错误；请做 HBM 压测"),
-    "80E18402": Text("HBM: spare rows used up; replace the NPU", "HBM 备用行耗尽；请更换 NPU"),
-    "80CB8009": Text("the chip fell out of the driver's sight; reboot", "芯片与驱动失联；请重启"),
-    "56000003": Text("over temperature; check cooling", "温度过高；检查散热"),
-    "A4025021": Text("a process of the device does not answer; reset the chip", "设备侧进程无心跳；复位芯片"),
+    "80E01801": Text(
+        "HBM: double-bit error whose page could not be isolated; reset the card", "HBM 多比特错误且隔离失败；请复位该卡"
+    ),
+    "80E18400": Text("HBM: double-bit error; run the HBM stress test", "HBM 多比特错误；请运行 HBM 压测"),
+    "80E18401": Text("HBM: 16 rows or more isolated; reset the card", "HBM 隔离行达到 16 个；请复位该卡"),
+    "80E18402": Text("HBM: 64 rows isolated; have the NPU replaced", "HBM 隔离行达到 64 个；请更换 NPU"),
+    "8C084E00": Text("a service on the chip does not answer; reset the card", "芯片侧服务心跳异常；请复位该卡"),
 }
 
 
@@ -487,13 +489,12 @@ def healths(facts: FactView) -> dict[str, ascend.Health]:
     return of_chips(facts, HEALTH, ascend.health)
 
 
-def _advice(facts_of: Mapping[str, ascend.Health]) -> Text | None:
-    said = [(code, CODES[code]) for h in facts_of.values() for code in h.codes if code in CODES]
-    if said:
-        code, words = said[0]
-        return Text("{c}: {w}", "{c}：{w}").fill(c=code, w=words)
-    words_said = next((h.words for h in facts_of.values() if h.words), "")
-    return plain(words_said[:200]) if words_said else None
+def _advice(ill: Mapping[str, ascend.Health]) -> Text | None:
+    """What the first code that we know asks for; else the tool's own words."""
+    for code in (code for h in ill.values() for code in h.codes if code in CODES):
+        return Text("{c}: {w}", "{c}：{w}").fill(c=code, w=CODES[code])
+    words = next((h.words for h in ill.values() if h.words), "")
+    return plain(words[:200]) if words else None
 
 
 @node_check(
@@ -596,7 +597,7 @@ def hbm(facts: FactView) -> Outcome:
     return judged(eccs(facts), lambda e: f"{e.double} double-bit" if e.double else "")
 
 
-# Huawei's fault code 0x80e18402 is raised when all 64 spare rows of the HBM are in use.
+# Huawei's fault code 0x80E18402 is raised at 64 isolated rows (CODES).
 PAGES_FAIL = 64
 
 

@@ -7,7 +7,8 @@ RoCE is not in use on the node: ``ascend.roce.ip`` says so, and the others do no
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from ipaddress import IPv4Interface, IPv6Interface, ip_address
 from typing import TypeVar
 
@@ -98,18 +99,17 @@ def ask(
         if str(device) not in readings:
             raise NotKnown("missing_source", Text("{n} was not asked", "未查询 {n}").fill(n=name))
         found[name] = readings[str(device)]
-    if unset:
-        return {name: _or_unset(reading, reader, each, name) for name, reading in found.items()}
-    return answers(found, reader, method(each).en)
+    nothing = dict(_unset(found, reader)) if unset else {}
+    rest = {name: reading for name, reading in found.items() if name not in nothing}
+    told = answers(rest, reader, method(each).en) | nothing
+    return {name: told[name] for name in found}
 
 
-def _or_unset(reading: Reading, reader: Callable[[str], T], each: Each, name: str) -> T:
-    if reading.exit_code not in (0, None):
-        try:
-            return reader(f"{reading.text}\n{reading.detail}\n")
-        except Unreadable:
-            pass
-    return answers({name: reading}, reader, method(each).en)[name]
+def _unset(found: Mapping[str, Reading], reader: Callable[[str], T]) -> Iterator[tuple[str, T]]:
+    for name, reading in found.items():
+        if reading.exit_code not in (0, None):
+            with suppress(Unreadable):
+                yield name, reader(f"{reading.text}\n{reading.detail}\n")
 
 
 def ports(facts: FactView) -> dict[str, bool]:

@@ -287,6 +287,7 @@ CASES = [
         "permission",
     ),
     Case("ascend.roce.ip", older, SKIP, "unsupported"),
+    Case("ascend.roce.ip", says(roce.IP, "not supported\n", code=1), UNKNOWN, "error"),
     Case("ascend.roce.mac", says(roce.MAC, "mac addr: 2c:97:b1:4e:07:20\n"), FAIL, "2c:97:b1:4e:07:20"),
     Case(
         "ascend.roce.gateway",
