@@ -211,7 +211,7 @@ def test_the_numeric_hint_wants_both_a_large_z_and_a_deviation_that_matters(
 def test_hints_compare_like_with_like(planted: Planted, good_facts: Facts) -> None:
     """One login node without cards is no outlier among five nodes with cards."""
     login = planted.rename("login").call("pci", devices=[]).call("host", release="6.8.0").facts()
-    assert node_kind(login) != node_kind(good_facts)
+    assert node_kind(FactView(login)) != node_kind(FactView(good_facts))
     (verdict,) = check_facts([*fleet(good_facts, 5), login], ["same.kernel"])
     assert verdict.hint is None
 

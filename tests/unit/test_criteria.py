@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tests.unit.conftest import Planted
 
 KNOWN = criteria_items() | {"tcp.bandwidth": "", "tcp.latency": ""}
-CONFIGURABLE = [c.info.id for c in CHECKS.values() if isinstance(c, ConfigurableCheck)]
+CONFIGURABLE = [c.info.id for c in CHECKS.values() if isinstance(c, ConfigurableCheck) and c.info.scope == "host"]
 
 
 def criteria(text: str) -> config.Criteria:
