@@ -155,6 +155,8 @@ class View:
     nodes_done: Text
     passed: int
     items_total: int
+    items_applying: int
+    """Those that are not skipped."""
     passed_note: Text
     """Items passed of all, and what the others are: ``38/52 (3 failed, 11 not judged)``."""
     tallies: list[Tally]
@@ -205,6 +207,7 @@ def view(report: Report) -> View:
         nodes_done=nodes_done,
         passed=counts[Status.PASS],
         items_total=len(items),
+        items_applying=len(items) - sum(t.count for t in tallies if t.status is Status.SKIP),
         passed_note=_passed_note(tallies, len(items)),
         tallies=tallies,
         bar=_bar(tallies),
@@ -221,15 +224,20 @@ def view(report: Report) -> View:
 
 
 def _passed_note(tallies: list[Tally], total: int) -> Text:
-    others = [
-        labels.SOME.fill(n=t.count, status=labels.STATUS[t.status]) for t in tallies if t.status is not Status.PASS
-    ]
-    passed = total - sum(t.count for t in tallies if t.status is not Status.PASS)
-    if not others:
-        return plain(f"{passed}/{total}")
-    return labels.PASSED_AND.fill(
-        n=passed, m=total, others=Text(", ".join(o.en for o in others), "，".join(o.zh for o in others))
-    )
+    """How many passed of those that apply here, and what the others are."""
+    counts = {t.status: t.count for t in tallies if t.count}
+    skipped = counts.pop(Status.SKIP, 0)
+    counts.pop(Status.PASS, None)
+    passed, applying = total - skipped - sum(counts.values()), total - skipped
+    note = plain(f"{passed}/{applying}")
+    if counts:
+        others = [labels.SOME.fill(n=n, status=labels.STATUS[status]) for status, n in counts.items()]
+        words = Text(", ".join(o.en for o in others), "，".join(o.zh for o in others))
+        note = labels.PASSED_AND.fill(n=passed, m=applying, others=words)
+    if skipped:
+        left = labels.SOME.fill(n=skipped, status=labels.STATUS[Status.SKIP])
+        note = Text(f"{note.en}; {left.en}", f"{note.zh}；{left.zh}")
+    return note
 
 
 def _moment(label: Text, epoch: float, utc_offset: int) -> Fact:

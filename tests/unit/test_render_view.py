@@ -119,8 +119,8 @@ def test_items_passed_says_what_the_others_are() -> None:
         for id, s in zip("abcd", (Status.PASS, Status.PASS, Status.FAIL, Status.SKIP), strict=True)
     ]
     found = view(report(checks, verdicts))
-    assert (found.passed, found.items_total) == (2, 5)
-    assert found.passed_note == Text("2/5 (1 failed, 1 unknown, 1 skipped)", "2/5（1 项不通过，1 项未知，1 项跳过）")
+    assert (found.passed, found.items_applying, found.items_total) == (2, 4, 5)
+    assert found.passed_note == Text("2/4 (1 failed, 1 unknown); 1 skipped", "2/4（1 项不通过，1 项未知）；1 项跳过")
     assert sum(tally.count for tally in found.tallies) == found.items_total
     assert [(p.start, p.count) for p in found.bar] == [(0, 2), (2, 1), (3, 1), (4, 1)]
 
