@@ -20,7 +20,7 @@ import os
 import platform
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeVar
@@ -35,6 +35,9 @@ CALLS: Registry[Callable[[], msgspec.Struct]] = Registry("cwai_bench.discover")
 LANES = 2
 """Sources read at the same time, beside the commands."""
 COMMANDS_AT_ONCE = 4
+GIVE_UP_AFTER = 4
+"""Commands of one program that did not answer in time, one after another, before the others of it are not run: a driver
+that hangs must not use up the time of all that comes after it."""
 EACH_LIMIT = 64
 """Devices for which one command is run."""
 
@@ -109,14 +112,23 @@ def _read_live(sources: list[Source], deadline: float) -> list[Reading]:
     def left_for(source: Source) -> float:
         return min(source.timeout, deadline - time.monotonic())
 
+    silent: Counter[str] = Counter()
+
     def run_commands() -> None:
         while True:
             try:
                 source = to_run.popleft()
             except IndexError:
                 return
+            program = source.argv[0]
+            if silent[program] >= GIVE_UP_AFTER:
+                detail = f"not asked: {program} had not answered {silent[program]} times running"
+                found.append(Reading(source.key, "timeout", detail=detail))
+                continue
             left = left_for(source)
-            found.append(command.run(source, left) if left > 0 else _no_time(source))
+            reading = command.run(source, left) if left > 0 else _no_time(source)
+            silent[program] = silent[program] + 1 if reading.status == "timeout" else 0
+            found.append(reading)
 
     def read_others() -> None:
         with Reader() as reader:

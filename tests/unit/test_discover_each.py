@@ -12,7 +12,7 @@ from cwai_bench.checks import FactView, NotKnown
 from cwai_bench.discover import read_node
 from cwai_bench.discover.recorded import write
 from cwai_bench.model import Facts
-from cwai_bench.sources import Each
+from cwai_bench.sources import Command, Each
 
 NET = Each("echo", "{}", over="sys/class/net/*/mtu")
 TOOL = Each("no-such-tool-here", "{}", over="sys/class/net/*/mtu")
@@ -66,3 +66,33 @@ def test_names_are_what_the_wildcard_holds() -> None:
 def test_what_is_no_family_is_refused(argv: tuple[str, ...], over: str) -> None:
     with pytest.raises(ValueError, match=r"\{\}|wildcard"):
         Each(*argv, over=over)
+
+
+def test_a_program_that_hangs_does_not_use_up_the_time_of_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hangs = tmp_path / "hangs"
+    hangs.write_text("#!/bin/sh\nexec sleep 30\n")
+    hangs.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    many = [Command("hangs", f"{n:02}", timeout=0.3) for n in range(40)]
+    started = time.monotonic()
+    found = read_node("", None, [*many, Command("true", "zz")], started + 20).readings
+    assert time.monotonic() - started < 6  # forty of them, four at a time, would take more
+    assert found["$ true zz"].status == "ok"
+    assert {found[c.key].status for c in many} == {"timeout"}
+    assert "not asked: hangs" in found["$ hangs 39"].detail
+
+
+def test_one_device_that_hangs_does_not_silence_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    picky = tmp_path / "picky"
+    picky.write_text("#!/bin/sh\n[ $1 = lo ] && exec sleep 30\necho well\n")
+    picky.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    asked = [Each("picky", "{}", what, over="proc/sys/net/ipv4/conf/*", timeout=0.3) for what in "abcdefgh"]
+    found = read_node("", None, asked, time.monotonic() + 30).readings
+    names = {each.key: found[each.key].text.splitlines() for each in asked}
+    said = {key: found[key] for keys in names.values() for key in keys}
+    assert len(said) >= 8 * 3  # all, default, lo
+    assert {key.split(" ")[2] for key, reading in said.items() if reading.status == "timeout"} == {"lo"}
+    assert not any("not asked" in reading.detail for reading in said.values())
