@@ -102,7 +102,10 @@ def execute(
 def order_of(args: argparse.Namespace, run_type: str, command: str, argv: Sequence[str], lang: Lang) -> Order:
     """What the keepers must know. Reads the criteria and baseline files. Raises UsageError."""
     from cwai_bench.config import has_criteria, read_file
+    from cwai_bench.launch import rank
     from cwai_bench.launch.order import Order
+
+    front = rank.front_of_environment()
 
     criteria_file: Path | None = args.criteria or args.config
     criteria = read_file(criteria_file) if criteria_file else ""
@@ -124,7 +127,8 @@ def order_of(args: argparse.Namespace, run_type: str, command: str, argv: Sequen
         baseline_node=args.baseline or "",
         baseline=baseline_text,
         allow_unknown=args.allow_unknown,
-        with_report=args.json or _on_terminal(sys.stdout),
+        # A front on a terminal lays the summary out anew, as wide as that is.
+        with_report=args.json or _on_terminal(sys.stdout) or (front is not None and front.progress),
         settings=_settings(args),
     )
 

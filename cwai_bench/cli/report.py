@@ -148,4 +148,5 @@ def _write(report: Report, folder: Path | None, args: argparse.Namespace, lang: 
         text = render.render(report, "text", lang)
     sys.stdout.write(text.rstrip("\n") + "\n")
     if target is not None:
-        sys.stdout.write(Text("report: {p}", "报告：{p}").fill(p=target / "report.html").to(lang) + "\n")
+        for name in ["report.html", *(n for n in files if n not in ("report.html", "report.json"))]:
+            sys.stdout.write(Text("report: {p}", "报告：{p}").fill(p=target / name).to(lang) + "\n")

@@ -11,6 +11,7 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -165,16 +166,36 @@ async def _launch(
             raise SystemExit(128 + stopped[0])
         if process.returncode in (2, 3):  # every rank refused; rank 0 has said why
             raise SystemExit(process.returncode)
+        unknown = unresolved(ranks.hosts)
         raise NoVerdictError(
             Text(
                 "the run came to nothing: {t} (mpirun ended with {c})", "本次运行没有结果：{t}（mpirun 退出码 {c}）"
             ).fill(t=merger.trouble or "?", c=process.returncode),
-            Text("see what mpirun said above", "请查看上方 mpirun 的输出"),
+            Text(
+                "no address is known for {h}: correct --hosts, or DNS and /etc/hosts",
+                "无法解析 {h}：请更正 --hosts，或 DNS 与 /etc/hosts",
+            ).fill(h=", ".join(unknown))
+            if unknown
+            else Text("see what mpirun said above", "请查看上方 mpirun 的输出"),
         )
     outcome = merger.outcome
     if stopped:
         outcome = msgspec.structs.replace(outcome, exit_code=128 + stopped[0])
     return Ended(outcome, process.returncode)
+
+
+def unresolved(hosts: tuple[str, ...]) -> list[str]:
+    """Those of ``hosts`` that this machine knows no address of. An alias of ssh may be one and still be reached, so
+    this explains a failure and forbids nothing."""
+
+    def known(host: str) -> bool:
+        try:
+            socket.getaddrinfo(host.rpartition("@")[2], None)
+        except OSError:
+            return False
+        return True
+
+    return [host for host in hosts if not known(host)]
 
 
 def _copy(process: subprocess.Popen[bytes], on_line: Callable[[str], bool] | None) -> None:

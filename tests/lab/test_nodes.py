@@ -117,6 +117,9 @@ def test_a_node_that_cannot_be_built_says_why_and_leaves_nothing(tmp_path: Path)
 def test_a_command_that_hangs_is_ended_with_all_its_group(two_nodes: Lab) -> None:
     with pytest.raises(subprocess.TimeoutExpired):
         two_nodes.run(two_nodes.nodes[0], ["sh", "-c", "sleep 301 & sleep 302"], timeout=1)
+    deadline = time.monotonic() + 10  # killed, they take a moment to be gone from a busy machine
+    while two_nodes.processes(two_nodes.nodes[0]) and time.monotonic() < deadline:
+        time.sleep(0.05)
     assert two_nodes.processes(two_nodes.nodes[0]) == []
 
 

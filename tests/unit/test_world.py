@@ -6,6 +6,7 @@ import pytest
 
 from cwai_bench.launch import world
 from cwai_bench.launch.environment import environment
+from cwai_bench.launch.front import unresolved
 
 
 @pytest.mark.parametrize(
@@ -47,3 +48,7 @@ def test_the_environment_is_an_allow_list_and_secrets_are_masked() -> None:
     assert "HOME" not in shown
     assert len(shown["UCX_TLS"]) == 512
     assert "hunter2" not in str(shown)
+
+
+def test_hosts_without_an_address_are_named() -> None:
+    assert unresolved(("localhost", "root@localhost", "no-such-host.invalid")) == ["no-such-host.invalid"]
