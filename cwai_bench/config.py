@@ -6,7 +6,9 @@
     lang = "zh"
     store = "/shared/cwai-bench"
 
-    [criteria]
+    profile = "8xH100"       # what is known of that kind of node; before any table
+
+    [criteria]               # in addition to the profile, or in its place
     memory.total.min = "1 TiB"
     kernel.version.pattern = '6\\.8\\..*'
     nic.speed = { min = "100 Gb/s", where.name = "ens*" }
@@ -29,6 +31,7 @@ from __future__ import annotations
 import difflib
 import fnmatch
 import importlib
+import importlib.resources
 import math
 import re
 import sys
@@ -215,7 +218,8 @@ class Criteria:
         return self.items.get(item)
 
 
-_TABLES = ("options", "criteria", "suppress")
+_TABLES = ("options", "criteria", "suppress", "profile")
+_FOR_THE_JUDGE = {"criteria", "suppress", "profile"}
 
 
 class _Document:
@@ -278,7 +282,7 @@ def parse_criteria(
     that may be suppressed. None takes every item as it comes. Raises UsageError.
     """
     document = _Document(text, name)
-    if not {"criteria", "suppress"} & set(document.tables):
+    if not _FOR_THE_JUDGE & set(document.tables):
         raise UsageError(
             Text("{n} has no [criteria] table", "{n} 中没有 [criteria] 表").fill(n=name),
             Text(
@@ -287,8 +291,12 @@ def parse_criteria(
             ),
         )
     items: dict[str, Criterion] = {}
+    if "profile" in document.tables:
+        items.update(_profile(document, document.tables["profile"], known))
     if "criteria" in document.tables:
-        _gather(document, document.tables["criteria"], [], known, items)
+        own: dict[str, Criterion] = {}
+        _gather(document, document.tables["criteria"], [], known, own)
+        items.update(own)
     suppressions: list[Suppress] = []
     _gather_suppressions(document, document.tables.get("suppress", {}), [], every, suppressions)
     return Criteria(name, items, tuple(suppressions))
@@ -296,7 +304,25 @@ def parse_criteria(
 
 def has_criteria(text: str, name: str) -> bool:
     """Whether a configuration file says anything to the judge; it may hold options alone. Raises UsageError."""
-    return bool({"criteria", "suppress"} & set(_Document(text, name).tables))
+    return bool(_FOR_THE_JUDGE & set(_Document(text, name).tables))
+
+
+def profiles() -> dict[str, str]:
+    """The profiles that come with this program, by name: criteria for a kind of node, as the text of a file."""
+    folder = importlib.resources.files("cwai_bench").joinpath("profiles")
+    found = {f.name.removesuffix(".toml"): f for f in folder.iterdir() if f.name.endswith(".toml")}
+    return {name: found[name].read_text(encoding="utf-8") for name in sorted(found)}
+
+
+def _profile(document: _Document, wanted: Any, known: Mapping[str, str] | None) -> Mapping[str, Criterion]:
+    every = profiles()
+    if not isinstance(wanted, str) or wanted not in every:
+        raise document.wrong(
+            ["profile"],
+            Text("there is no profile {w!r}", "没有名为 {w!r} 的配置档").fill(w=wanted),
+            nearest(str(wanted), every),
+        )
+    return parse_criteria(every[wanted], f"profile {wanted}", known).items
 
 
 def load_criteria(path: Path, known: Mapping[str, str] | None = None) -> Criteria:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Sequence
@@ -107,10 +108,20 @@ def order_of(args: argparse.Namespace, run_type: str, command: str, argv: Sequen
 
     front = rank.front_of_environment()
 
+    if args.profile and args.criteria:
+        raise UsageError(
+            Text("--profile and --criteria are both given", "不能同时给出 --profile 与 --criteria"),
+            Text(
+                "write profile = {p!r} as the first line of the criteria file",
+                "请在判据文件首行写 profile = {p!r}",
+            ).fill(p=args.profile),
+        )
     criteria_file: Path | None = args.criteria or args.config
     criteria = read_file(criteria_file) if criteria_file else ""
     if not args.criteria and criteria and not has_criteria(criteria, str(criteria_file)):
         criteria = ""
+    if args.profile:
+        criteria, criteria_file = f"profile = {json.dumps(args.profile)}\n", Path("--profile")
     baseline_text = ""
     if args.baseline and ("/" in args.baseline or Path(args.baseline).suffix == ".json"):
         baseline_text = read_file(Path(args.baseline))
@@ -141,8 +152,9 @@ def _settings(args: argparse.Namespace) -> dict[str, Scalar]:
         value = getattr(args, name, None)
         if value:
             chosen[name] = value
-    if args.criteria:
-        chosen["criteria"] = str(args.criteria)
+    for name in ("criteria", "profile"):
+        if getattr(args, name, None):
+            chosen[name] = str(getattr(args, name))
     return {k: ",".join(map(str, v)) if isinstance(v, tuple) else v for k, v in sorted(chosen.items())}
 
 

@@ -107,6 +107,14 @@ def judging(parser: Parser) -> None:
         "--criteria", metavar="FILE", type=Path, help=Text("your own criteria, as TOML", "自定义判断标准文件（TOML）")
     )
     group.add(
+        "--profile",
+        metavar="NAME",
+        help=Text(
+            "criteria for a kind of node, such as 8xH100 (in a criteria file: profile = ...)",
+            "某类节点的判断标准，如 8xH100（在判据文件中写 profile = ...）",
+        ),
+    )
+    group.add(
         "--baseline",
         metavar="NODE|FILE",
         help=Text("the node, or saved baseline, that the others must equal", "基线节点，或保存的基线文件"),

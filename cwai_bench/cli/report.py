@@ -88,7 +88,7 @@ def judge_facts(args: argparse.Namespace, lang: Lang) -> int:
 def _read(path: Path, args: argparse.Namespace) -> Report:
     from cwai_bench import render
 
-    if args.criteria or args.baseline:
+    if args.criteria or args.profile or args.baseline:
         raise UsageError(
             Text("a report cannot be judged again, a run can", "报告无法重新判定，运行记录可以"),
             Text("give the run's id or folder", "请给出运行编号或目录"),
@@ -108,7 +108,7 @@ def _order(args: argparse.Namespace, folder: Path, run_type: str, lang: Lang) ->
 
     now = order_of(args, run_type, "report", [], lang)
     saved_path = folder / "order.json"
-    if args.criteria or args.baseline or not saved_path.exists():
+    if args.criteria or args.profile or args.baseline or not saved_path.exists():
         return now
     try:
         saved = msgspec.json.decode(saved_path.read_bytes(), type=Order)
