@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +16,7 @@ from cwai_bench.cli.main import entry
 from cwai_bench.errors import UsageError
 from cwai_bench.judge import check_facts
 from cwai_bench.model import Facts, Status
+from cwai_bench.probes import PROBES
 
 if TYPE_CHECKING:
     from tests.unit.conftest import Planted
@@ -89,3 +92,33 @@ def test_the_option(planted: Planted, tmp_path: Path, capsys: pytest.CaptureFixt
     assert "profile = '8xH100'" in capsys.readouterr().err
     assert entry([*root, "--profile", "9xH100"]) == 2
     assert "8xH100" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("page", ["README.md", "README.zh.md"])
+def test_the_example_in_the_documentation_is_valid(page: str) -> None:
+    text = (Path(__file__).resolve().parents[2] / page).read_text(encoding="utf-8")
+    (example,) = re.findall(r"```toml\n(.*?)```", text, re.S)
+    known = {**criteria_items(), **dict.fromkeys(PROBES, "")}
+    criteria = config.parse_criteria(example, page, known, [*CHECKS, *PROBES])
+    assert {"nvidia.memory", "memory.total", "nic.speed", "tcp.bandwidth"} <= set(criteria.items)
+    assert [s.item for s in criteria.suppressions] == ["memory.swap"]
+
+
+@pytest.mark.parametrize("page", ["README.md", "README.zh.md"])
+def test_the_commands_in_the_documentation_exist(page: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each is parsed with the help option added: a wrong word of it would be refused before the help is shown."""
+    text = (Path(__file__).resolve().parents[2] / page).read_text(encoding="utf-8")
+    blocks = "\n".join(re.findall(r"```sh\n(.*?)```", text, re.S))
+    lines = re.findall(r"^cwai-bench (.*?)(?:\s+#.*)?$", blocks, re.M)
+    assert len(lines) >= 7
+    for line in lines:
+        words = shlex.split(line.replace("...", ""))
+        with pytest.raises(SystemExit) as ended:
+            entry([*words, "--help"])
+        assert ended.value.code == 0, line
+        command, *options = words
+        capsys.readouterr()
+        for option in (w for w in options if w.startswith("--")):
+            with pytest.raises(SystemExit):
+                entry([command, "--help"])
+            assert option in capsys.readouterr().out, line
