@@ -105,15 +105,18 @@ class Each:
 
     def name_in_words(self, words: tuple[str, ...]) -> str:
         """The name of the device that ``words`` were made for by :meth:`command`; empty when they were not."""
-        if len(words) != len(self.argv):
-            return ""
-        for ours, theirs in zip(self.argv, words, strict=True):
-            before, hole, after = ours.partition("{}")
-            if hole and theirs.startswith(before) and theirs.endswith(after):
-                name = theirs[len(before) : len(theirs) - len(after)]
-                if DEVICE_NAME.fullmatch(name) and self.command(name).argv == words:
-                    return name
-        return ""
+        return device_in(self.argv, words)
+
+
+def device_in(template: tuple[str, ...], words: tuple[str, ...]) -> str:
+    """What ``{}`` in ``template`` stands for in ``words``; empty when they are no words of it."""
+    for ours, theirs in zip(template, words, strict=False):
+        before, hole, after = ours.partition("{}")
+        if hole and theirs.startswith(before) and theirs.endswith(after):
+            name = theirs[len(before) : len(theirs) - len(after)]
+            if DEVICE_NAME.fullmatch(name) and tuple(word.replace("{}", name) for word in template) == words:
+                return name
+    return ""
 
 
 @dataclass(frozen=True)

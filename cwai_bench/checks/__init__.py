@@ -42,7 +42,7 @@ from cwai_bench.model import (
 )
 from cwai_bench.readers import Unreadable
 from cwai_bench.registry import Registry
-from cwai_bench.sources import Call, Command, Each, File, Source
+from cwai_bench.sources import Call, Command, Each, File, Source, device_in
 from cwai_bench.text import Text
 
 EVIDENCE_LIMIT = 4096
@@ -270,10 +270,8 @@ def _named(key: str) -> str:
 
 def _device(template: tuple[str, ...], words: tuple[str, ...]) -> str:
     """What stands in ``words`` where ``{}`` stands in ``template``; raises NotKnown for a list of other commands."""
-    for ours, theirs in zip(template, words, strict=False):
-        before, hole, after = ours.partition("{}")
-        if hole:
-            return theirs[len(before) : len(theirs) - len(after)]
+    if name := device_in(template, words):
+        return name
     raise NotKnown(
         "parse",
         Text("{c} is not one of the commands {t}", "{c} 不属于命令 {t}").fill(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cwai_bench.cli import options
+from cwai_bench.cli.output import write_json
 from cwai_bench.cli.parser import Parser
 from cwai_bench.errors import UsageError
 from cwai_bench.text import Lang, Text
@@ -66,7 +67,7 @@ def _show(args: argparse.Namespace, lang: Lang) -> int:
     base = baseline.load(args.file)
     verdicts = _judged(base.facts, None)
     if args.json:
-        _print_json(verdicts)
+        write_json(verdicts)
         return 0
     head = Text("baseline of {n}, read {t} by cwai-bench {v}", "{n} 的基线，由 cwai-bench {v} 采集于 {t}")
     sys.stdout.write(head.fill(n=base.node, t=_when(base), v=base.version).to(lang) + "\n")
@@ -86,7 +87,7 @@ def _diff(args: argparse.Namespace, lang: Lang) -> int:
     other = baseline.load(args.other) if args.other is not None else _of_a_node(args)
     verdicts = _judged(other.facts, base)
     if args.json:
-        _print_json(verdicts)
+        write_json(verdicts)
     else:
         different = [v for v in verdicts if v.status is Status.FAIL]
         unknown = [v for v in verdicts if v.status is Status.UNKNOWN]
@@ -141,9 +142,3 @@ def _judged(facts: Facts, base: Baseline | None) -> list[Verdict]:
 
 def _when(base: Baseline) -> str:
     return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(base.taken))
-
-
-def _print_json(verdicts: list[Verdict]) -> None:
-    import msgspec
-
-    sys.stdout.write(msgspec.json.format(msgspec.json.encode(verdicts), indent=1).decode() + "\n")

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from cwai_bench.cli import options
+from cwai_bench.cli.output import write_json
 from cwai_bench.cli.parser import Parser
 from cwai_bench.text import Lang, Text
 
@@ -39,8 +40,6 @@ def main(parser: Parser, argv: Sequence[str], lang: Lang) -> int:
 
 
 def _list(args: argparse.Namespace, lang: Lang) -> None:
-    import msgspec
-
     from cwai_bench.checks import CHECKS
     from cwai_bench.model import ItemKind
     from cwai_bench.plan import select
@@ -49,7 +48,7 @@ def _list(args: argparse.Namespace, lang: Lang) -> None:
     every = [c.info for c in CHECKS.values()] + [p.info for p in PROBES.values()]
     chosen = [i for i in every if select([i.id], args.items, args.skip)]
     if args.json:
-        sys.stdout.write(msgspec.json.format(msgspec.json.encode(chosen), indent=1).decode() + "\n")
+        write_json(chosen)
         return
     kinds = {
         ItemKind.NODE: Text("node", "节点通用"),

@@ -15,7 +15,7 @@ import msgspec
 
 from cwai_bench.cli import options as shared
 from cwai_bench.cli import progress as views
-from cwai_bench.cli.output import put
+from cwai_bench.cli.output import put, write_json
 from cwai_bench.errors import CwaiError, NoVerdictError, UsageError
 from cwai_bench.model import Plan, Scalar
 from cwai_bench.plan import Choice, RunType, make_plan
@@ -315,7 +315,7 @@ def _summary(outcome: Outcome, lang: Lang, out: TextIO) -> str:
 def show_plan(plan: Plan, args: argparse.Namespace, lang: Lang) -> None:
     """The plan on stdout, as JSON or as lines."""
     if args.json:
-        sys.stdout.write(msgspec.json.format(msgspec.json.encode(plan), indent=1).decode() + "\n")
+        write_json(plan)
         return
     from cwai_bench.launch.rank import label
 

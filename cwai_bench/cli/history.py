@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from cwai_bench.cli import options
+from cwai_bench.cli.output import write_json
 from cwai_bench.cli.parser import Parser
 from cwai_bench.errors import UsageError
 from cwai_bench.text import Lang, Text
@@ -93,8 +94,6 @@ def main(parser: Parser, argv: Sequence[str], lang: Lang) -> int:
 
 def _list(found: list[Entry], args: argparse.Namespace, lang: Lang) -> None:
     if args.json:
-        import msgspec
-
         rows = [
             {
                 f: getattr(e, f)
@@ -103,7 +102,7 @@ def _list(found: list[Entry], args: argparse.Namespace, lang: Lang) -> None:
             | {"folder": str(e.folder), "note": e.note}
             for e in found
         ]
-        sys.stdout.write(msgspec.json.format(msgspec.json.encode(rows), indent=1).decode() + "\n")
+        write_json(rows)
         return
     if not found:
         sys.stdout.write(Text("no runs yet", "还没有运行记录").to(lang) + "\n")

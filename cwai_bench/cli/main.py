@@ -71,8 +71,8 @@ def entry(argv: Sequence[str] | None = None) -> int:
     except Exception as e:
         if isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EIO) and e.filename is None:
             silence(sys.stdout)
-            _complain(unwritten(e), lang)
-            return code or unwritten(e).exit_code
+            complained = _complain(unwritten(e), lang)
+            return code or complained
         traceback.print_exc()
         bug = Text(
             "cwai-bench {v}: this is a bug of ours; please report it with the lines above",

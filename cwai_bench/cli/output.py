@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from typing import TextIO
+import sys
+from typing import Any, TextIO
 
 from cwai_bench.errors import NoVerdictError
 from cwai_bench.text import Text
@@ -20,6 +21,13 @@ def unwritten(error: OSError) -> NoVerdictError:
         Text("cannot write to standard output: {e}", "无法写入标准输出：{e}").fill(e=error.strerror),
         Text("the run is kept: cwai-bench history show last", "运行记录已保存：cwai-bench history show last"),
     )
+
+
+def write_json(value: Any) -> None:
+    """``value`` on standard output, as a person can read it too."""
+    import msgspec
+
+    sys.stdout.write(msgspec.json.format(msgspec.json.encode(value), indent=1).decode() + "\n")
 
 
 def put(stream: TextIO, text: str) -> NoVerdictError | None:
