@@ -5,9 +5,9 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from cwai_bench.alike import Alike
 from cwai_bench.checks import CHECKS, FactView, NotKnown
 from cwai_bench.judge import check_facts
+from cwai_bench.judge.alike import Alike
 from cwai_bench.model import Facts, Reading
 
 
