@@ -208,7 +208,7 @@ def verdict(
         check=info.id,
         kind=info.kind,
         subject=subject or Subject("node", node),
-        node=node,
+        nodes=[node] if node else [],
         status=status,
         observed=observed,
         expected=expected or (info.criterion if judged else None),

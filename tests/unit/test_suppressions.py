@@ -58,7 +58,7 @@ def faulty(planted: Planted, good_facts: Facts) -> Run:
 
 
 def marked(report: Report) -> list[tuple[str, str, Status]]:
-    return [(v.check, v.node, v.status) for v in report.verdicts if v.suppressed is not None]
+    return [(v.check, n, v.status) for v in report.verdicts if v.suppressed is not None for n in v.nodes]
 
 
 def test_a_warning_keeps_its_verdict_and_does_not_count(faulty: Run) -> None:
