@@ -273,6 +273,8 @@ def _first(*values: T | None) -> T | None:
 
 _GPU_LINE = re.compile(r"GPU \d+: .{0,200}\(UUID: (GPU-[0-9a-f-]{8,64})\)")
 _SPEED_LINE = re.compile(r"Link (\d{1,3}): (?:(\d{1,6}(?:\.\d{1,6})?) GB/s|<?inactive>?)")
+# What it says of a card that has none. Newer drivers write “Nvlink”, and give the reason after a colon.
+_NO_LINKS = re.compile("Unable to retrieve NVLink information", re.IGNORECASE)
 _ERROR_LINE = re.compile(r"Link (\d{1,3}): (Replay|Recovery|CRC) Errors: (\d{1,18}|N/A)")
 
 
@@ -304,7 +306,7 @@ def nvlink_status(text: str) -> dict[str, list[NvLink]]:
                 links.append(
                     NvLink(int(told[1]), told[2] is not None, None if told[2] is None else float(told[2]) * 1e9)
                 )
-            elif "Unable to retrieve NVLink information" not in line:  # what it says of a card that has none
+            elif not _NO_LINKS.search(line):
                 raise Unreadable(f"expected “Link 0: 26.562 GB/s”, found {line[:60]!r}")
         found[uuid] = links
     return found
@@ -318,7 +320,7 @@ def nvlink_errors(text: str) -> dict[str, dict[int, dict[str, int]]]:
         for line in lines:
             told = _ERROR_LINE.fullmatch(line)
             if told is None:
-                if "Unable to retrieve NVLink information" in line:
+                if _NO_LINKS.search(line):
                     continue
                 raise Unreadable(f"expected “Link 0: Replay Errors: 0”, found {line[:60]!r}")
             counts = links.setdefault(int(told[1]), {})

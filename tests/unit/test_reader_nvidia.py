@@ -150,6 +150,8 @@ def test_links_up_down_and_absent() -> None:
     assert reader.nvlink_status(GPU + "NVML: Unable to retrieve NVLink information as all links are inActive\n") == {
         UUID: []
     }
+    newer = GPU + "\t NVML: Unable to retrieve Nvlink information: Not Supported\n"
+    assert (reader.nvlink_status(newer), reader.nvlink_errors(newer)) == ({UUID: []}, {UUID: {}})
     assert reader.nvlink_errors(GPU + "\t Link 0: Replay Errors: 3\n\t Link 0: CRC Errors: N/A\n\n") == {
         UUID: {0: {"Replay": 3}}
     }
