@@ -21,18 +21,20 @@ from cwai_bench.sources import Command, Source
 
 NODES = Path(__file__).resolve().parent.parent / "fixtures" / "nodes"
 GOOD = NODES / "good"
+WHOLE = ("good", "l40s", "a10_vm", "plain")
+"""Nodes that are recorded whole; any other holds what differs from ``good``."""
 
 
 class Planted:
     """A copy of a recorded node. Every method edits its files; ``facts`` reads them as the program does.
 
-    ``good`` is whole; any other node of tests/fixtures/nodes holds what differs from it.
+    ``node`` is a folder of tests/fixtures/nodes.
     """
 
     def __init__(self, root: Path, node: str = "good") -> None:
-        shutil.copytree(GOOD, root)
-        if node != "good":
-            shutil.copytree(NODES / node, root, dirs_exist_ok=True)
+        if node not in WHOLE:
+            shutil.copytree(GOOD, root)
+        shutil.copytree(NODES / node, root, dirs_exist_ok=True)
         self.root = root
 
     def write(self, path: str, text: str) -> Planted:
