@@ -114,7 +114,7 @@ class FactView:
     def __init__(self, facts: Facts) -> None:
         self._facts = facts
         self._shown: dict[str, object] = {}
-        """What was handed out, by source: texts, and answers of calls."""
+        """What was handed out, by source: texts, what makes a text, and answers of calls."""
         self.asked: dict[Asked, None] = {}
         """What was looked at, in order."""
         self.asked_who = False
@@ -179,7 +179,7 @@ class FactView:
         if reading.status == "missing":
             return {}
         found = {path: self._good(path).text for path in self._good(pattern).text.splitlines()}
-        self._shown[pattern] = "\n".join(f"{path}: {text.rstrip()}" for path, text in found.items())
+        self._shown[pattern] = lambda: "\n".join(f"{path}: {text.rstrip()}" for path, text in found.items())
         return found
 
     def command(self, *argv: str) -> Reading:
@@ -200,7 +200,7 @@ class FactView:
             return {}
         keys = self._good(template.key).text.splitlines()
         found = {_device(argv, tuple(key.removeprefix("$ ").split(" "))): self._said(key) for key in keys}
-        self._shown[template.key] = "\n".join(f"[{name}] {reading.text.rstrip()}" for name, reading in found.items())
+        self._shown[template.key] = lambda: "\n".join(f"[{name}] {r.text.rstrip()}" for name, r in found.items())
         return found
 
     def call(self, name: str, shape: type[T]) -> T:
@@ -222,17 +222,15 @@ class FactView:
         reading = self._facts.readings.get(key)
         return reading is not None and reading.status == "missing"
 
-    def cite(self, source: Source, text: str) -> None:
-        """Show ``text`` as the evidence from ``source``, in place of all that was read there."""
+    def cite(self, source: Source, text: str | Callable[[], str]) -> None:
+        """Show ``text`` (or what it returns, if that takes time to make) as the evidence from ``source``, in place of
+        all that was read there."""
         self._shown[source.key] = text
 
     def evidence(self, status: Status) -> list[Evidence]:
         """What was handed out, cut to the size that a verdict of ``status`` deserves."""
         limit = EVIDENCE_BRIEF if status in (Status.PASS, Status.SKIP, Status.NA) else EVIDENCE_LIMIT
-        shown = {
-            source: what if isinstance(what, str) else msgspec.json.encode(what).decode()
-            for source, what in list(self._shown.items())[:EVIDENCE_PIECES]
-        }
+        shown = {source: _as_text(what) for source, what in list(self._shown.items())[:EVIDENCE_PIECES]}
         return [Evidence(source, text[:limit], len(text) > limit) for source, text in shown.items()]
 
     def _reading(self, key: str, asked: Asked | None = None) -> Reading:
@@ -273,6 +271,12 @@ _NOT_GOOD: dict[str, tuple[ReasonCode, Text]] = {
     "timeout": ("timeout", Text("{k} did not answer in time: {d}", "{k} 未在限时内返回：{d}")),
     "error": ("error", Text("{k} could not be read: {d}", "{k} 读取失败：{d}")),
 }
+
+
+def _as_text(shown: object) -> str:
+    if callable(shown):
+        shown = shown()
+    return shown if isinstance(shown, str) else msgspec.json.encode(shown).decode()
 
 
 def _named(key: str) -> str:

@@ -16,7 +16,7 @@ NETWORK = Call("network")
 def physical(facts: FactView) -> list[SteadyInterface]:
     """The interfaces with a device behind them; raises DoesNotApply when there is none (a container, most often)."""
     found = [i for i in facts.call("network", SteadyNetwork).interfaces if i.physical]
-    facts.cite(NETWORK, "\n".join(_line(i) for i in found))
+    facts.cite(NETWORK, lambda: "\n".join(_line(i) for i in found))
     if not found:
         raise DoesNotApply(Text("no physical interface is seen from here", "此处看不到物理网卡"))
     return found
@@ -44,11 +44,12 @@ def _counted(facts: FactView) -> list[Interface]:
     """Those in use, with their counters."""
     names = {i.name for i in in_use(facts)}
     found = [i for i in facts.call("network", Network).interfaces if i.name in names]
-    lines = (
-        f"{i.name} changes={i.carrier_changes} " + " ".join(f"{k}={v}" for k, v in i.counters.items()) for i in found
-    )
-    facts.cite(NETWORK, "\n".join(lines))
+    facts.cite(NETWORK, lambda: "\n".join(_counters_line(i) for i in found))
     return found
+
+
+def _counters_line(i: Interface) -> str:
+    return f"{i.name} changes={i.carrier_changes} " + " ".join(f"{k}={v}" for k, v in i.counters.items())
 
 
 @node_check(

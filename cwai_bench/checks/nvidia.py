@@ -98,7 +98,7 @@ def installed(facts: FactView) -> list[PciDevice]:
         for d in accelerators(facts.call("pci", Pci))
         if d.model.split(":")[0] == VENDOR and d.driver != PASSED_THROUGH
     ]
-    facts.cite(PCI, "\n".join(f"{d.address} {d.model} {d.driver or '-'}" for d in found) or "(no NVIDIA card)")
+    facts.cite(PCI, lambda: "\n".join(f"{d.address} {d.model} {d.driver or '-'}" for d in found) or "(no NVIDIA card)")
     if not found:
         raise DoesNotApply(Text("no NVIDIA GPU here", "没有 NVIDIA GPU"))
     return found
@@ -165,7 +165,7 @@ def _sorted(told: Sequence[C]) -> list[C]:
 def cited(facts: FactView, values: Mapping[str, object]) -> None:
     """Show what was judged of each card, as the evidence from whoever said it."""
     source: Source = SMI if _nvml(facts, SteadyNvidia) is None else NVML
-    facts.cite(source, "\n".join(f"{name} {value}" for name, value in values.items()))
+    facts.cite(source, lambda: "\n".join(f"{name} {value}" for name, value in values.items()))
 
 
 def all_seen(facts: FactView, seen: int) -> None:

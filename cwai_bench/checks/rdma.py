@@ -97,7 +97,7 @@ def devices(facts: FactView) -> list[SteadyRdmaDevice]:
     """
     found = facts.call("rdma", SteadyRdma).devices
     own = [d for d in found if not d.virtual_function] or list(found)
-    facts.cite(RDMA, "\n".join(_line(p) for p in _ports(own)) or "(no RDMA device)")
+    facts.cite(RDMA, lambda: "\n".join(_line(p) for p in _ports(own)) or "(no RDMA device)")
     if own:
         return own
     # A container sees the host's PCI devices, but no RDMA device that it was not given.
@@ -409,7 +409,7 @@ FULL_MEMBER = 0x8000  # IBTA vol. 1, 10.9: the top bit of a P_Key
 def subnet_manager(facts: FactView) -> Outcome:
     found = in_use(facts, INFINIBAND)
     lids = {name: said.lid for name, said in now(facts).items()}
-    facts.cite(RDMA, "\n".join(f"{p.name} lid {lids[p.name]} sm_lid {p.said.sm_lid}" for p in found))
+    facts.cite(RDMA, lambda: "\n".join(f"{p.name} lid {lids[p.name]} sm_lid {p.said.sm_lid}" for p in found))
     lost = [
         f"{p.name} lid {lids[p.name]} sm_lid {p.said.sm_lid}" for p in found if not (lids[p.name] and p.said.sm_lid)
     ]

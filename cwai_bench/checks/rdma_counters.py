@@ -257,7 +257,7 @@ def _cite(
     listed = list(names)
     facts.cite(
         RDMA,
-        f"within {looked:.1f} s\n"
+        lambda: f"within {looked:.1f} s\n"
         + "\n".join(
             f"{p.name} "
             + " ".join(

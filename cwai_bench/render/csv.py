@@ -12,6 +12,7 @@ import io
 from cwai_bench.model import Report
 from cwai_bench.render import renderer
 from cwai_bench.render.untrusted import neutral_struct
+from cwai_bench.render.view import expected_of
 from cwai_bench.text import Lang, Text
 
 HEADER = (
@@ -30,7 +31,7 @@ def write(report: Report, lang: Lang) -> str:
     rows.writerow(HEADER)
     for v in report.verdicts:
         info = known.get(v.check)
-        expected = v.expected or (info.criterion if info else None)
+        expected = expected_of(info, v)
         common = [
             v.status.value,
             str(info.required).lower() if info else "",

@@ -27,6 +27,7 @@ def _folded(plain: tuple[str, ...]) -> str:
     return str(NodeSet.fromlist(list(plain), resolver=RESOLVER_NOGROUP))
 
 
+@lru_cache(maxsize=1 << 16)  # the same nodes are sorted for every item
 def natural(name: str) -> tuple[tuple[int, int, str], ...]:
     """Sort key by which node9 comes before node10."""
     return tuple((0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", name) if part)

@@ -371,7 +371,7 @@ def _result(info: CheckInfo, verdicts: list[Verdict], everybody: Everybody) -> R
         count=len(subjects),
         brief=_brief(info, v),
         observed=_span_of({w.observed for w in verdicts}),
-        expected=_expected(info, v),
+        expected=expected_of(info, v),
         detail=v.detail,
         reason=labels.REASON.get(v.reason_code),
         action=labels.ACTION[v.action] if v.action is not Action.NONE else None,
@@ -404,9 +404,10 @@ def _proofs(verdicts: list[Verdict]) -> list[Proof]:
     return [Proof(folded(subjects), *piece) for piece, subjects in alike.items()]
 
 
-def _expected(info: CheckInfo, v: Verdict) -> Text | None:
+def expected_of(info: CheckInfo | None, v: Verdict) -> Text | None:
     """What it should have been, of what was judged."""
-    return v.expected or (info.criterion if v.status in (Status.FAIL, Status.WARN, Status.PASS) else None)
+    judged = v.status in (Status.FAIL, Status.WARN, Status.PASS)
+    return v.expected or (info.criterion if info is not None and judged else None)
 
 
 def _brief(info: CheckInfo, v: Verdict) -> Text:
@@ -416,7 +417,7 @@ def _brief(info: CheckInfo, v: Verdict) -> Text:
         return reason
     if v.status in (Status.FAIL, Status.WARN):
         if v.observed:
-            return labels.NOT_BUT.fill(observed=v.observed, expected=_expected(info, v))
+            return labels.NOT_BUT.fill(observed=v.observed, expected=expected_of(info, v))
         return v.detail or plain(v.observed)
     return plain(v.observed) if v.observed else reason
 
