@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
-from cwai_bench.checks import FactView, Outcome
-from cwai_bench.checks.nvidia import CARDS, judge_cards, method, nvidia_node_check
+from cwai_bench.checks import DoesNotApply, FactView, NotKnown, Outcome
+from cwai_bench.checks.nvidia import CARDS, cards, judge_cards, method, nvidia_node_check
 from cwai_bench.checks.nvidia_driver import on_off
 from cwai_bench.model import Action, Severity
 from cwai_bench.sources import EccCounts, SteadyCard
@@ -51,6 +52,22 @@ def _or_dash(number: int | None) -> str:
     return "-" if number is None else str(number)
 
 
+def _counting(facts: FactView, judge: Callable[[], Outcome]) -> Outcome:
+    """What ``judge`` says of the counts. A card whose ECC is off has none, and that is the fault of that item."""
+    try:
+        return judge()
+    except (NotKnown, DoesNotApply) as e:
+        if e.reason_code in ("missing_source", "unsupported") and any(c.ecc is False for c in cards(facts)):
+            raise NotKnown(
+                "cause",
+                Text(
+                    "a card with ECC off counts nothing: see item nvidia.ecc_mode",
+                    "未开启 ECC 的卡不计数，见 nvidia.ecc_mode",
+                ),
+            ) from e
+        raise
+
+
 @nvidia_node_check(
     "nvidia.ecc_uncorrected",
     title=Text("No uncorrectable memory error since the cards were reset", "GPU 自上次复位以来无不可纠正显存错误"),
@@ -65,11 +82,14 @@ def _or_dash(number: int | None) -> str:
     action=Action.RESET,
 )
 def ecc_uncorrected(facts: FactView) -> Outcome:
-    return judge_cards(
+    return _counting(
         facts,
-        lambda c: known(c.ecc_volatile),
-        bad=lambda n: bool(n.sram_uncorrected or n.dram_uncorrected),
-        show=uncorrected,
+        lambda: judge_cards(
+            facts,
+            lambda c: known(c.ecc_volatile),
+            bad=lambda n: bool(n.sram_uncorrected or n.dram_uncorrected),
+            show=uncorrected,
+        ),
     )
 
 
@@ -112,16 +132,19 @@ class _Lifetime(NamedTuple):
     action=Action.CONTACT_VENDOR,
 )
 def ecc_lifetime(facts: FactView) -> Outcome:
-    return judge_cards(
+    return _counting(
         facts,
-        lambda c: None
-        if known(c.ecc_aggregate) is None
-        else _Lifetime(c.ecc_aggregate, bool(c.sram_threshold_exceeded)),
-        bad=lambda life: life.exceeded,
-        mild=lambda life: (
-            (life.counts.sram_uncorrected or 0) > 0
-            or (life.counts.sram_corrected or 0) > SRAM_CORRECTED
-            or (life.counts.dram_corrected or 0) > DRAM_CORRECTED
+        lambda: judge_cards(
+            facts,
+            lambda c: None
+            if known(c.ecc_aggregate) is None
+            else _Lifetime(c.ecc_aggregate, bool(c.sram_threshold_exceeded)),
+            bad=lambda life: life.exceeded,
+            mild=lambda life: (
+                (life.counts.sram_uncorrected or 0) > 0
+                or (life.counts.sram_corrected or 0) > SRAM_CORRECTED
+                or (life.counts.dram_corrected or 0) > DRAM_CORRECTED
+            ),
         ),
     )
 

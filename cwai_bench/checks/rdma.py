@@ -476,6 +476,8 @@ DEVINFO = Command("ibv_devinfo", timeout=10.0)
 def mtu(facts: FactView) -> Outcome:
     small = {i.name for i in facts.call("network", SteadyNetwork).interfaces if i.mtu < NETDEV_MTU_FULL}
     up = [p for p in rails(facts) if p.up]
+    if not up:
+        raise NotKnown("cause", NONE_UP)
     found = [p for p in up if p.said.link_layer != ETHERNET or not small & set(p.device.netdevs)]
     if not found:
         raise NotKnown("cause", Text("their interfaces' MTU is small: see roce.mtu", "接口 MTU 偏小，见 roce.mtu"))

@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tests.bench import command, machine, mpi, tcp
+from tests.bench import command, faults, machine, mpi, tcp
 from tests.bench.table import Row, as_markdown, as_text
 
 ROWS: dict[str, Callable[[tcp.Progress], Iterator[Row]]] = {
@@ -22,6 +22,7 @@ ROWS: dict[str, Callable[[tcp.Progress], Iterator[Row]]] = {
     "help": command.help_text,
     "check": command.server_check,
     "judge": command.judge,
+    "faults": faults.found,
     "run": command.make_run,
 }
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+import msgspec
 import pytest
 
 from cwai_bench.checks import CHECKS, NodeCheck
@@ -64,6 +65,14 @@ def counted(**changes: int) -> dict[str, int]:
 
 def virtual(n: Planted) -> Planted:
     return n.call("container", vm="kvm")
+
+
+def limit(**changes: list[int]) -> Callable[[Planted], Planted]:
+    def plant(n: Planted) -> Planted:
+        told = msgspec.json.decode((n.root / "calls/limits.json").read_bytes())["limits"]
+        return n.call("limits", limits=told | changes)
+
+    return plant
 
 
 GPU, NIC, NVME = "0000:19:00.0", "0000:1a:00.0", "0000:e1:00.0"
@@ -224,18 +233,16 @@ CASES = [
     Case("clock.sync", lambda n: n.write("calls/clock.json", '{"state": 0'), UNKNOWN, "parse"),
     Case("host.uptime", lambda n: n.write("proc/uptime", "95.10 80.00\n"), WARN, "0.03 h"),
     # limits
-    Case(
-        "limits.open_files", lambda n: n.call("limits", limits={"nofile": [1024, 524288]}), WARN, "1024 (hard 524288)"
-    ),
+    Case("limits.open_files", limit(nofile=[1024, 524288]), WARN, "1024 (hard 524288)"),
     Case(
         "limits.locked_memory",
-        lambda n: n.call("limits", limits={"memlock": [65536, 65536]}, ipc_lock=False),
+        lambda n: limit(memlock=[65536, 65536])(n).call("limits", ipc_lock=False),
         WARN,
         "65536",
     ),
     Case("limits.locked_memory", lambda n: n.call("limits", limits={"memlock": [65536, 65536]}), PASS, "CAP_IPC_LOCK"),
     Case("limits.locked_memory", lambda n: n.call("network", rdma=[]), SKIP, "absent"),
-    Case("limits.processes", lambda n: n.call("limits", limits={"nproc": [1000, 1000]}), WARN, "1000"),
+    Case("limits.processes", limit(nproc=[1000, 1000]), WARN, "1000"),
     Case("limits.processes", lambda n: n.call("limits", limits={}), UNKNOWN, "parse"),
     Case("limits.file_handles", lambda n: n.write("proc/sys/fs/file-nr", "980\t0\t1000\n"), FAIL, "98.0 %"),
     Case("limits.file_handles", lambda n: n.write("proc/sys/fs/file-nr", "850\t0\t1000\n"), WARN, "85.0 %"),
@@ -421,8 +428,6 @@ def test_facts_that_were_not_taken_are_not_a_pass(check: str) -> None:
 @pytest.mark.parametrize("check", NODE_CHECKS)
 def test_a_refused_reading_is_never_a_pass(check: str, status: str, good_facts: Facts) -> None:
     """Whatever was refused: an item that passes must have been able to read all that it reads."""
-    import msgspec
-
     readings = {k: msgspec.structs.replace(r, status=status, text="") for k, r in good_facts.readings.items()}
     verdict = judged(msgspec.structs.replace(good_facts, readings=readings), check)
     assert verdict.status is UNKNOWN

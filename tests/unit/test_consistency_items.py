@@ -63,7 +63,7 @@ CHANGES: dict[str, Callable[[Planted], object]] = {
     "same.nameservers": lambda n: n.replace("etc/resolv.conf", "10.20.0.3", "10.20.0.4"),
 }
 for family in Path(__file__).parent.glob("test_check_*.py"):
-    CHANGES |= getattr(importlib.import_module(family.stem), "CHANGES", {})
+    CHANGES |= getattr(importlib.import_module(f"tests.unit.{family.stem}"), "CHANGES", {})
 
 
 @pytest.mark.parametrize("check", SAME)
