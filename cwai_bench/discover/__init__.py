@@ -41,6 +41,9 @@ that hangs must not use up the time of all that comes after it."""
 EACH_LIMIT = 64
 """Devices for which one command is run."""
 
+Runner = Callable[[Command, float], Reading]
+"""Runs a command that only reads, for so many seconds at most: ``command.run`` on a live node."""
+
 _Ask = TypeVar("_Ask", bound=Callable[[], msgspec.Struct])
 
 
@@ -54,18 +57,25 @@ def call(name: str) -> Callable[[_Ask], _Ask]:
     return register
 
 
-def read_node(node: str, root: Path | None, sources: Iterable[Source], deadline: float) -> Facts:
+def read_node(
+    node: str, root: Path | None, sources: Iterable[Source], deadline: float, run: Runner | None = None
+) -> Facts:
     """Read ``sources`` on this node, or in the folder ``root`` of a recorded one.
 
     ``node`` is what the facts are filed under; empty: the recorded name, or this host's. ``deadline`` is a time of
-    ``time.monotonic()``: what was not reached by then reads as ``timeout``. Raises UsageError for a root that is none.
+    ``time.monotonic()``: what was not reached by then reads as ``timeout``. ``run``: runs the commands of a recorded
+    node in place of what was recorded of them. Raises UsageError for a root that is none.
     """
     wanted = _once(sources)
     if root is not None:
         from cwai_bench.discover.recorded import RecordedNode
 
         recorded = RecordedNode(root)
-        readings = [r for source in wanted for r in recorded.read(source)]
+        if run is None:
+            readings = [r for source in wanted for r in recorded.read(source)]
+        else:
+            readings = [r for s in wanted if not isinstance(s, Command | Each) for r in recorded.read(s)]
+            readings += _run_all(wanted, recorded.names, deadline, run)
         return Facts(node or recorded.name, recorded.taken, recorded.privileged, True, {r.source: r for r in readings})
     readings = _read_live(wanted, deadline)
     return Facts(node or platform.node(), time.time(), os.geteuid() == 0, False, {r.source: r for r in readings})
@@ -100,18 +110,44 @@ def _read_live(sources: list[Source], deadline: float) -> list[Reading]:
     from cwai_bench.discover.tree import Tree
 
     found: list[Reading] = []
-    to_run = deque(s for s in sources if isinstance(s, Command))
     to_read: deque[File | Call] = deque(s for s in sources if not isinstance(s, Command | Each))
     here = Tree(Path("/"))
+
+    def names(each: Each) -> set[str]:
+        return {name for path in here.paths(each.over) if (name := each.name_in_path(path))}
+
+    def read_others() -> None:
+        with Reader() as reader:
+            while True:
+                try:
+                    source = to_read.popleft()
+                except IndexError:
+                    return
+                left = _left_for(source, deadline)
+                found.extend(reader.read(source, left) if left > 0 else [_no_time(source)])
+
+    lanes = [threading.Thread(target=read_others, daemon=True) for _ in range(min(LANES, len(to_read)))]
+    for lane in lanes:
+        lane.start()
+    found.extend(_run_all(sources, names, deadline, command.run))
+    for lane in lanes:
+        lane.join()
+    have = {r.source for r in found}
+    missed = [
+        Reading(s.key, "error", detail="it was not read: a bug of cwai-bench") for s in sources if s.key not in have
+    ]
+    return sorted(found + missed, key=lambda r: r.source)
+
+
+def _run_all(sources: list[Source], names: Callable[[Each], set[str]], deadline: float, run: Runner) -> list[Reading]:
+    """The readings of all commands of ``sources``, several at a time; ``names``: the devices of an Each."""
+    to_run = deque(s for s in sources if isinstance(s, Command))
+    found: list[Reading] = []
     for each in (s for s in sources if isinstance(s, Each)):
-        names = sorted({name for path in here.paths(each.over) if (name := each.name_in_path(path))})
-        commands = [each.command(name) for name in names[:EACH_LIMIT]]
+        devices = sorted(names(each))
+        commands = [each.command(name) for name in devices[:EACH_LIMIT]]
         to_run.extend(commands)
-        found.append(family(each, commands, cut=len(names) > EACH_LIMIT))
-
-    def left_for(source: Source) -> float:
-        return min(source.timeout, deadline - time.monotonic())
-
+        found.append(family(each, commands, cut=len(devices) > EACH_LIMIT))
     silent: Counter[str] = Counter()
 
     def run_commands() -> None:
@@ -125,32 +161,21 @@ def _read_live(sources: list[Source], deadline: float) -> list[Reading]:
                 detail = f"not asked: {program} had not answered {silent[program]} times running"
                 found.append(Reading(source.key, "timeout", detail=detail))
                 continue
-            left = left_for(source)
-            reading = command.run(source, left) if left > 0 else _no_time(source)
+            left = _left_for(source, deadline)
+            reading = run(source, left) if left > 0 else _no_time(source)
             silent[program] = silent[program] + 1 if reading.status == "timeout" else 0
             found.append(reading)
 
-    def read_others() -> None:
-        with Reader() as reader:
-            while True:
-                try:
-                    source = to_read.popleft()
-                except IndexError:
-                    return
-                left = left_for(source)
-                found.extend(reader.read(source, left) if left > 0 else [_no_time(source)])
-
     lanes = [threading.Thread(target=run_commands, daemon=True) for _ in range(min(COMMANDS_AT_ONCE, len(to_run)))]
-    lanes += [threading.Thread(target=read_others, daemon=True) for _ in range(min(LANES, len(to_read)))]
     for lane in lanes:
         lane.start()
     for lane in lanes:
         lane.join()
-    have = {r.source for r in found}
-    missed = [
-        Reading(s.key, "error", detail="it was not read: a bug of cwai-bench") for s in sources if s.key not in have
-    ]
-    return sorted(found + missed, key=lambda r: r.source)
+    return found
+
+
+def _left_for(source: Source, deadline: float) -> float:
+    return min(source.timeout, deadline - time.monotonic())
 
 
 def family(each: Each, commands: list[Command], *, cut: bool = False) -> Reading:

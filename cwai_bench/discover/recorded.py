@@ -81,12 +81,16 @@ class RecordedNode:
         if isinstance(source, File):
             return [self._as_recorded(r) for r in self._tree.read(source)]
         if isinstance(source, Each):
-            names = sorted({name for words in self._words if (name := source.name_in_words(words))})
+            names = sorted(self.names(source))
             commands = [source.command(name) for name in names[:EACH_LIMIT]]
             head = family(source, commands, cut=len(names) > EACH_LIMIT)
             return [head, *(r for command in commands for r in self.read(command))]
         found = self._command(source) if isinstance(source, Command) else self._call(source)
         return [self._head.exceptions.get(source.key, found) if found.status == "missing" else found]
+
+    def names(self, each: Each) -> set[str]:
+        """The devices of which ``each`` was asked."""
+        return {name for words in self._words if (name := each.name_in_words(words))}
 
     @cached_property
     def _words(self) -> list[tuple[str, ...]]:

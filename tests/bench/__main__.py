@@ -21,6 +21,7 @@ ROWS: dict[str, Callable[[tcp.Progress], Iterator[Row]]] = {
     "mpi": mpi.sweep,
     "help": command.help_text,
     "check": command.server_check,
+    "recorded": command.recorded_check,
     "judge": command.judge,
     "faults": faults.found,
     "run": command.make_run,

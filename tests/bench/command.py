@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from cwai_bench.checks.rdma import OFED
+from tests.bench.check_job import write_programs
 from tests.bench.pairs import Spread
 from tests.bench.table import Row
 from tests.bench.tcp import Progress
@@ -23,6 +25,8 @@ HELP_RUNS = 20
 CHECK_RUNS = 5
 JUDGE_RUNS = 3
 NODES = 10_000
+GOOD = ROOT / "tests" / "fixtures" / "nodes" / "good"
+COMMAND_SECONDS = 0.01
 
 
 def help_text(progress: Progress) -> Iterator[Row]:
@@ -67,6 +71,82 @@ def server_check(progress: Progress) -> Iterator[Row]:
         spread.median < 3 and 0 < peak < 150e6 and items >= 30,
         note="memory: all its processes together (Pss)",
     )
+
+
+def recorded_check(progress: Progress) -> Iterator[Row]:
+    """The 8 x H100 node, all items that apply, its commands real processes of 10 ms; then one of them hangs."""
+    what = f"check of 8 x H100, each command {COMMAND_SECONDS * 1e3:.0f} ms"
+    tick = progress(what, 2 * CHECK_RUNS + 1)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        commands = write_programs(folder / "bin", GOOD, COMMAND_SECONDS)
+        write_programs(folder / "hung", GOOD, COMMAND_SECONDS, hanging=OFED.argv)
+        seconds: dict[str, list[float]] = {"bin": [], "hung": []}
+        said: dict[str, dict[str, tuple[str, str]]] = {}
+        for _ in range(CHECK_RUNS):
+            for programs, taken in seconds.items():
+                started = time.perf_counter()
+                _end(_recorded(folder, programs))
+                taken.append(time.perf_counter() - started)
+                said[programs] = _verdicts(folder / "out" / "report.json")
+                tick()
+        peak = 0.0
+        process = _recorded(folder, "bin")
+        while process.poll() is None:
+            peak = max(peak, _memory_of_all(name))
+            time.sleep(0.01)
+        _end(process)
+        tick()
+    well, hung = said["bin"], said["hung"]
+    applied = [v for v in well.values() if v[0] != "SKIP"]
+    if {v[0] for v in applied} - {"PASS", "NA"}:
+        raise RuntimeError(
+            f"the node is not well: {[c for c, v in well.items() if v[0] in ('FAIL', 'WARN', 'UNKNOWN')]}"
+        )
+    changed = {check: hung[check] for check in well if hung[check] != well[check]}
+    if not changed or set(changed.values()) - {("UNKNOWN", "timeout")}:
+        raise RuntimeError(f"{OFED.key} hung, and this came of it: {changed}")
+    spread, longer = Spread.of(seconds["bin"]), Spread.of(seconds["hung"])
+    yield Row(
+        what,
+        f"{spread} s, {peak / 1e6:.0f} MB, {len(applied)} items, {commands} commands, {spread.count} runs",
+        "< 5 s, < 200 MB",
+        spread.median < 5 and 0 < peak < 200e6,
+        note="memory: all its processes together (Pss)",
+    )
+    yield Row(
+        f"the same, and a command hangs (limit {OFED.timeout:g} s)",
+        f"{longer} s, {', '.join(changed)} UNKNOWN, {longer.count} runs",
+        f"< {OFED.timeout + 5:g} s, < {OFED.timeout + 1:g} s more",
+        longer.median < OFED.timeout + 5 and longer.median - spread.median < OFED.timeout + 1,
+        note=f"{longer.median - spread.median:+.1f} s",
+    )
+
+
+def _recorded(folder: Path, programs: str) -> subprocess.Popen[bytes]:
+    """``cwai-bench check --root`` of the 8 x H100 node; its report is ``out/report.json``."""
+    places = ["--root", GOOD, "--store", folder / "store", "--out", folder / "out"]
+    return subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "tests.bench.check_job",
+            folder / programs,
+            "check",
+            "--profile",
+            "8xH100",
+            *map(str, places),
+        ],
+        cwd=ROOT,
+        env={**os.environ, "CWAI_BENCH_SPOOL": f"{folder}/spool"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def _verdicts(report: Path) -> dict[str, tuple[str, str]]:
+    """Status and reason code of each item in a report of one node."""
+    return {v["check"]: (v["status"], v.get("reason_code", "")) for v in json.loads(report.read_text())["verdicts"]}
 
 
 def judge(progress: Progress) -> Iterator[Row]:

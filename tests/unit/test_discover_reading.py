@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import threading
 import time
 from pathlib import Path
 from typing import get_type_hints
@@ -12,11 +13,13 @@ from typing import get_type_hints
 import msgspec
 import pytest
 
-from cwai_bench.discover import CALLS, command, read_node, tree
+from cwai_bench.discover import CALLS, COMMANDS_AT_ONCE, Runner, command, read_node, tree
 from cwai_bench.discover.reader import Reader
+from cwai_bench.discover.recorded import RecordedNode
 from cwai_bench.discover.tree import Tree
 from cwai_bench.model import Reading
-from cwai_bench.sources import Call, Command, File, Limits
+from cwai_bench.sources import Call, Command, Each, File, Limits, Source
+from tests.unit.conftest import GOOD
 
 
 def soon(seconds: float = 20.0) -> float:
@@ -360,3 +363,38 @@ def test_reading_changes_no_process_state(tmp_path: Path) -> None:
     assert len(list(Path("/proc/self/fd").iterdir())) == before
     children = subprocess.run(["ps", "--ppid", str(os.getpid()), "-o", "comm="], capture_output=True, text=True)
     assert "python" not in children.stdout
+
+
+# --------------------------------------------------------------------------------------- a recorded node, commands run
+
+
+def test_the_commands_of_a_recorded_node_can_be_run_by_whom_one_likes(tmp_path: Path) -> None:
+    each = Each("mlxlink", "-d", "{}", "-c", over="sys/class/infiniband/*")
+    hangs = Command("ofed_info", "-s")
+    wanted: list[Source] = [each, hangs, Command("ibv_devinfo"), File("proc/meminfo"), Call("pci")]
+    recorded = RecordedNode(GOOD)
+    at_once = most = 0
+    lock = threading.Lock()
+
+    def run(command: Command, timeout: float) -> Reading:
+        nonlocal at_once, most
+        with lock:
+            at_once += 1
+            most = max(most, at_once)
+        time.sleep(timeout if command == hangs else 0.01)
+        with lock:
+            at_once -= 1
+        return Reading(command.key, "timeout") if command == hangs else recorded.read(command)[0]
+
+    def read(run: Runner | None) -> tuple[float, dict[str, Reading]]:
+        started = time.monotonic()
+        facts = read_node("", GOOD, wanted, time.monotonic() + 0.5, run)
+        return time.monotonic() - started, facts.readings
+
+    _, plain = read(None)
+    took, found = read(run)
+    assert set(found) == set(plain)
+    assert [key for key in plain if found[key] != plain[key]] == [hangs.key]
+    assert found[hangs.key].status == "timeout"
+    assert most == COMMANDS_AT_ONCE
+    assert took < 0.5 + 0.4, "the others did not wait for the one that hangs"
