@@ -1,4 +1,4 @@
-# The verbs of this project: run, test, bench, lint. Each sets up what it needs, and a second call is fast.
+# The verbs of this project: run, test, bench, fuzz, lint. Each sets up what it needs, and a second call is fast.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -8,12 +8,13 @@ NATIVE := $(shell find cpp -name '*.cpp' -o -name '*.hpp' 2>/dev/null) CMakeList
 MODULES := $(VENV)/.modules-$(shell find cwai_bench reports -name '*.py' | LC_ALL=C sort | cksum | cut -d' ' -f1)
 PIP    := $(BIN)/python -m pip --quiet --disable-pip-version-check install
 
-.PHONY: help run test bench lint format lab-deps docs clean
+.PHONY: help run test bench fuzz lint format lab-deps docs clean
 
 help:
 	@echo "make run       build, then check this machine with two local MPI ranks and write the report"
 	@echo "make test      all tests; what is not on this machine is skipped by name"
 	@echo "make bench     figures against peers"
+	@echo "make fuzz      coverage-guided fuzzing of all readers of foreign text"
 	@echo "make lint      formatting, types, layers"
 	@echo "make lab-deps  (root) what the lab tests need: namespaces, sshd, peers, a browser"
 
@@ -48,6 +49,14 @@ test: $(VENV)/.test
 # ROWS=tcp,mpi: only these; WRITE=docs/bench.md: the table as a page, too.
 bench: $(VENV)/.test
 	@$(BIN)/python -m tests.bench $(if $(ROWS),--rows $(ROWS)) $(if $(WRITE),--write $(WRITE))
+
+$(VENV)/.fuzz: $(VENV)/.test
+	$(PIP) 'cwai-bench[fuzz]'
+	@touch $@
+
+# SECONDS=60: for each target; TARGETS=ascend,nic: only these. What breaks a reader is kept in tests/fixtures/fuzz.
+fuzz: $(VENV)/.fuzz
+	@$(BIN)/python -m tests.fuzz $(if $(SECONDS),--seconds $(SECONDS)) $(if $(TARGETS),--targets $(TARGETS))
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff format --check .

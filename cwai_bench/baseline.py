@@ -91,7 +91,7 @@ def parse(data: bytes, name: str = "baseline") -> Baseline:
                 Text("use the cwai-bench that wrote it: {v}", "请使用写出它的 cwai-bench：{v}").fill(v=head.version),
             )
         return msgspec.json.decode(data, type=Baseline)
-    except msgspec.DecodeError as e:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
         raise UsageError(Text("{n} is not a baseline: {e}", "{n} 不是基线文件：{e}").fill(n=name, e=e), step) from e
 
 

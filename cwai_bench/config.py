@@ -231,7 +231,7 @@ class _Document:
         toml = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
         try:
             self.tables: dict[str, Any] = toml.loads(text)
-        except ValueError as e:
+        except (ValueError, RecursionError) as e:
             raise UsageError(
                 Text("{n} is not valid TOML: {e}", "{n} 不是合法的 TOML：{e}").fill(n=name, e=e),
                 Text("mend the line that it names", "请修正其指出的那一行"),

@@ -209,7 +209,7 @@ class FactView:
         text = self._good(key, (key, shape)).text
         try:
             answer: T = _decoded(text, cast(Hashable, shape))
-        except msgspec.DecodeError as e:
+        except (msgspec.DecodeError, RecursionError) as e:
             raise NotKnown(
                 "parse", Text("{k} gave an answer that cannot be read: {e}", "{k} 的结果无法解析：{e}").fill(k=key, e=e)
             ) from e
@@ -308,8 +308,8 @@ def told(reading: Reading, asked: Asked) -> object:
         return reading.status == "missing"
     if isinstance(asked, tuple) and reading.status == "ok" and not reading.truncated:
         try:
-            return msgspec.msgpack.encode(_decoded(reading.text, asked[1]))
-        except msgspec.DecodeError:
+            return msgspec.json.encode(_decoded(reading.text, asked[1]))  # not msgpack: numbers may be of any size
+        except (msgspec.DecodeError, RecursionError):
             pass
     return (reading.status, reading.text, reading.detail, reading.exit_code, reading.truncated)
 

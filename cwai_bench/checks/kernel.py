@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from cwai_bench.checks import DoesNotApply, FactView, NotKnown, Outcome, failed, node_check, passed, warned
 from cwai_bench.checks.kind import accelerators
 from cwai_bench.model import Action, Severity
@@ -69,7 +71,10 @@ CMDLINE_BAD = {
     severity=Severity.MINOR,
 )
 def cmdline(facts: FactView) -> Outcome:
-    words = facts.text("proc/cmdline").split(" -- ")[0].split()
+    text = facts.text("proc/cmdline").strip("\n\x00 ")
+    if not text or not text.isprintable():
+        raise NotKnown("parse", Text("the kernel tells no command line", "内核未给出命令行"))
+    words = text.split(" -- ")[0].split()
     bad = {}
     for word in words:
         name, _, value = word.partition("=")
@@ -131,7 +136,7 @@ CLOCKSOURCE = "sys/devices/system/clocksource/clocksource0"
 )
 def clock_source(facts: FactView) -> Outcome:
     source = facts.text(f"{CLOCKSOURCE}/current_clocksource").strip()
-    if not source:
+    if not re.fullmatch(r"[A-Za-z0-9_.-]{1,31}", source):  # the kernel's own limit: CS_NAME_LEN
         raise NotKnown("parse", Text("the kernel names no clock source", "内核未给出时钟源"))
     return warned(source) if source in SLOW_CLOCKS else passed(source)
 

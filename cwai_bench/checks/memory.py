@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from cwai_bench.checks import DoesNotApply, FactView, Outcome, failed, node_check, passed, warned, whole
+from cwai_bench.checks import DoesNotApply, FactView, NotKnown, Outcome, failed, node_check, passed, warned, whole
 from cwai_bench.model import Action, Severity
 from cwai_bench.sources import Call, Container, Cpus, Dimms, File, MemoryBlocks, SteadyHost
 from cwai_bench.text import Text
@@ -146,7 +146,7 @@ THP = "sys/kernel/mm/transparent_hugepage"
 
 def chosen(text: str) -> str | None:
     """``always [madvise] never``: the one in brackets."""
-    found = re.search(r"\[([^\]]+)\]", text)
+    found = re.search(r"\[([^\[\]]{1,32})\]", text)
     return found[1] if found else None
 
 
@@ -168,7 +168,9 @@ def thp_defrag(facts: FactView) -> Outcome:
     if enabled is None:
         raise DoesNotApply(Text("this kernel has no transparent huge pages", "内核不支持透明大页"))
     defrag = facts.text(f"{THP}/defrag")
-    observed = f"enabled {chosen(enabled) or '?'}, defrag {chosen(defrag) or '?'}"
+    if not (chosen(enabled) and chosen(defrag)):
+        raise NotKnown("parse", Text("the kernel names no choice in brackets", "内核未用方括号标出当前取值"))
+    observed = f"enabled {chosen(enabled)}, defrag {chosen(defrag)}"
     stalls = chosen(defrag) == "always" and chosen(enabled) != "never"
     return warned(observed) if stalls else passed(observed)
 

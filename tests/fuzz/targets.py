@@ -1,0 +1,300 @@
+"""What is fuzzed: for each reader of foreign text, what it is given and what may come of it.
+
+A target takes bytes, as a node or a file would give them, and returns. Whatever else it raises is a defect: a reader
+gives values or raises Unreadable; a parser of files gives values or raises a UsageError; an item of the whole check
+comes to a verdict, and none that reads one source alone passes when that source says nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import hashlib
+import hmac
+import json
+import struct
+import time
+import zlib
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+from cwai_bench import baseline, config, journal
+from cwai_bench.checks import CHECKS, criteria_items, sources_for
+from cwai_bench.discover import read_node
+from cwai_bench.discover.tree import TEXT_LIMIT, decode
+from cwai_bench.errors import UsageError
+from cwai_bench.judge import check_facts
+from cwai_bench.launch import parcel, wire
+from cwai_bench.model import Facts, FactsRecord
+from cwai_bench.readers import Unreadable, amd, ascend, host, json_answer, nic, nvidia, nvme
+from cwai_bench.render.json import report_from_json
+
+FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
+NODES, FOUND = FIXTURES / "nodes", FIXTURES / "fuzz"
+"""FOUND: inputs that once broke a target, one folder for each."""
+GOLDEN = FIXTURES.parent / "golden" / "expected"
+SECONDS = 5.0
+"""No input may take a target longer, on a machine that is busy with other things as well."""
+KEY = b"k" * 32
+
+
+class Target(NamedTuple):
+    run: Callable[[bytes], object]
+    seeds: Callable[[], Iterable[bytes]]
+
+
+def readers(*readings: Callable[[str], object]) -> Callable[[bytes], object]:
+    """Each of these readers, one after the other: a text of one tool is junk to the others."""
+
+    def run(data: bytes) -> None:
+        text = decode(data[:TEXT_LIMIT])
+        for read in readings:
+            with contextlib.suppress(Unreadable):
+                read(text)
+
+    return run
+
+
+def answers(*words: str) -> Callable[[], Iterable[bytes]]:
+    """What recorded commands said whose first word is one of these."""
+
+    def seeds() -> Iterable[bytes]:
+        for argv in sorted(NODES.glob("*/commands/*/argv")):
+            if argv.read_text().split("\n", 1)[0] in words:
+                yield (argv.parent / "stdout").read_bytes()
+
+    return seeds
+
+
+def files(*patterns: str, below: Path = NODES) -> Callable[[], Iterable[bytes]]:
+    return lambda: [path.read_bytes() for pattern in patterns for path in sorted(below.glob(pattern))]
+
+
+def both(*sources: Callable[[], Iterable[bytes]]) -> Callable[[], Iterable[bytes]]:
+    return lambda: [seed for source in sources for seed in source()]
+
+
+def refusing(parse: Callable[[bytes], object]) -> Callable[[bytes], object]:
+    def run(data: bytes) -> None:
+        with contextlib.suppress(UsageError):
+            parse(data)
+
+    return run
+
+
+def _criteria(data: bytes) -> None:
+    text = decode(data)
+    with contextlib.suppress(UsageError):
+        config.parse_criteria(text, "fuzz.toml", criteria_items())
+    with contextlib.suppress(UsageError):
+        config.parse_options(text, "fuzz.toml", {"store": str, "json": bool, "budget": float})
+
+
+def _criteria_seeds() -> Iterable[bytes]:
+    yield from (text.encode() for text in config.profiles().values())
+    yield b'[criteria]\n"nvidia.memory".min = "79 GiB"\n'
+    yield b'[suppress."pci.links"]\nowner = "a"\nreason = "b"\nuntil = 2026-01-01\n'
+    yield b'[options]\nstore = "/x"\njson = true\n'
+
+
+# ------------------------------------------------------------------------------------------------ between processes
+
+
+def _sealed(data: bytes) -> None:
+    """Frames of a line between keepers: as they are, and, so that more than the seal is tried, well sealed."""
+    _received(data)
+    payload = data[: 1 << 16]
+    tag = hmac.new(KEY, struct.pack("!Q", 0) + payload, hashlib.sha256).digest()
+    _received(wire.frame(payload) + tag)
+
+
+def _received(data: bytes) -> None:
+    async def receive() -> None:
+        reader = asyncio.StreamReader()
+        reader.feed_data(data)
+        reader.feed_eof()
+        writer: Any = None  # never written to
+        line = wire.Sealed(reader, writer, KEY, KEY)
+        for _ in range(8):
+            if await line.receive(msgspec.json.Decoder(dict[str, Any])) is None:
+                return
+
+    with contextlib.suppress(wire.WireError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        _loop().run_until_complete(receive())
+
+
+@functools.cache
+def _loop() -> asyncio.AbstractEventLoop:
+    return asyncio.new_event_loop()
+
+
+def _sealed_seeds() -> Iterable[bytes]:
+    plain = json.dumps({"kind": "hello", "lines": ["a", "b"]}).encode()
+    payload = zlib.compress(plain)
+    yield payload
+    yield wire.frame(payload) + hmac.new(KEY, struct.pack("!Q", 0) + payload, hashlib.sha256).digest()
+    yield struct.pack("!I", (1 << 32) - 1)
+
+
+def _parcel(data: bytes) -> None:
+    lines = data.split(b"\n")
+    with contextlib.suppress(wire.WireError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        packed, texts = parcel.pack(lines)
+        again = parcel.unpack(packed, texts)
+        assert [_plain(line) for line in again] == [_plain(line) for line in lines], "packed and unpacked"
+
+
+def _plain(line: bytes) -> object:
+    return msgspec.json.decode(line, type=FactsRecord) if line.startswith(b'{"type":"facts"') else line
+
+
+def _parcel_seeds() -> Iterable[bytes]:
+    facts = well("plain")
+    few = {key: facts.readings[key] for key in ("proc/meminfo", "proc/cmdline", "call:pci")}
+    yield msgspec.json.encode(FactsRecord(msgspec.structs.replace(facts, readings=few)))
+    yield b'{"type":"event"}\n'
+
+
+# --------------------------------------------------------------------------------------------------- the whole check
+
+
+@functools.cache
+def well(node: str) -> Facts:
+    """Facts of a whole recorded node."""
+    return read_node("", NODES / node, sources_for(CHECKS), time.monotonic() + 60)
+
+
+@functools.cache
+def read_by(node: str) -> dict[str, list[str]]:
+    """The items that read a source, and that alone, or with others."""
+    found: dict[str, list[str]] = {}
+    keys = [key for key, reading in sorted(well(node).readings.items()) if reading.status == "ok"]
+    for key in keys:
+        items = [c.info.id for c in CHECKS.values() if any(s.key == key for s in c.reads)]
+        if items:
+            found[key] = items
+    return found
+
+
+ALONE = {
+    key: [c.info.id for c in CHECKS.values() if [s.key for s in c.reads] == [key] and c.info.kind.value == "node"]
+    for key in {s.key for c in CHECKS.values() for s in c.reads}
+}
+"""By source, the node items that read nothing else."""
+
+
+def _judge(node: str, data: bytes) -> None:
+    """The first two bytes choose a source of the node; the rest is what it says."""
+    sources = list(read_by(node))
+    key = sources[int.from_bytes(data[:2], "big") % len(sources)]
+    said(node, key, decode(data[2:]))
+
+
+def said(node: str, key: str, text: str) -> None:
+    """All items that read ``key`` of ``node`` are judged, it having said ``text``."""
+    facts = well(node)
+    reading = msgspec.structs.replace(facts.readings[key], text=text)
+    changed = msgspec.structs.replace(facts, readings=facts.readings | {key: reading})
+    for verdict in check_facts([changed], read_by(node)[key]):
+        told = "" if verdict.detail is None else verdict.detail.en
+        assert "a bug of" not in told, f"{verdict.check}: {told}"
+        assert text.strip() or verdict.check not in ALONE[key] or verdict.status.value != "PASS", (
+            f"{verdict.check} passes of nothing"
+        )
+        msgspec.json.encode(verdict)
+
+
+def _judge_seeds(node: str) -> Iterable[bytes]:
+    for index, key in enumerate(read_by(node)):
+        yield struct.pack("!H", index) + well(node).readings[key].text.encode()
+
+
+TARGETS: dict[str, Target] = {
+    "ascend": Target(
+        readers(
+            ascend.mapping,
+            ascend.table,
+            ascend.health,
+            ascend.ecc,
+            ascend.board,
+            ascend.hccs,
+            ascend.super_pod,
+            ascend.version_file,
+            ascend.metadata_version,
+            ascend.link,
+            ascend.net_health,
+            ascend.network,
+            ascend.gateway,
+            ascend.net_detect,
+            ascend.tls,
+            ascend.fec,
+            ascend.speed,
+            ascend.duplex,
+            ascend.mtu,
+            ascend.mac,
+            ascend.lldp,
+            ascend.link_stat,
+            ascend.statistics,
+            ascend.optical,
+            ascend.cdr_snr,
+            ascend.transmitter,
+        ),
+        both(answers("npu-smi", "hccn_tool"), files("ascend_910b/usr/**/*.info", "ascend_910b/usr/**/METADATA")),
+    ),
+    "nvidia": Target(
+        readers(nvidia.smi, nvidia.nvlink_status, nvidia.nvlink_errors, nvidia.module_version, nvidia.dcgm_health),
+        both(answers("nvidia-smi", "dcgmi"), files("*/proc/driver/nvidia/version")),
+    ),
+    "nic": Target(
+        readers(
+            nic.rate,
+            nic.traffic_class,
+            nic.statistics,
+            nic.pause,
+            nic.module,
+            nic.bit_errors,
+            nic.qos,
+            nic.active_mtus,
+            nic.neighbours,
+            nic.ofed,
+            nic.module_version,
+        ),
+        answers("ethtool", "mlxlink", "mlnx_qos", "ibv_devinfo", "lldpcli", "ofed_info", "modinfo"),
+    ),
+    "host": Target(
+        readers(host.units, host.packages, host.processes, host.boots, host.tracking, nvme.drive_health),
+        answers("systemctl", "dpkg-query", "rpm", "ps", "last", "chronyc", "nvme", "smartctl"),
+    ),
+    "amd": Target(
+        readers(amd.rows, amd.addresses, amd.versions, amd.firmware, amd.ecc, amd.bad_pages, amd.gpu_agents),
+        answers("amd-smi", "rocminfo"),
+    ),
+    "json": Target(
+        readers(json_answer.decoded, json_answer.decoded_object),
+        both(files("*/calls/*.json"), answers("nvme", "lldpcli")),
+    ),
+    "criteria": Target(_criteria, _criteria_seeds),
+    "report": Target(refusing(report_from_json), files("*.json", below=GOLDEN)),
+    "baseline": Target(refusing(baseline.parse), lambda: [baseline.dump(baseline.from_facts(well("plain")))]),
+    "journal": Target(
+        refusing(lambda data: journal.parse(data, "fuzz")),
+        lambda: [b"\n".join([*_parcel_seeds()]), b'{"type":"run"}\n{"type":"end"}\n'],
+    ),
+    "wire": Target(_sealed, _sealed_seeds),
+    "parcel": Target(_parcel, _parcel_seeds),
+    **{
+        f"check_{node}": Target(functools.partial(_judge, node), functools.partial(_judge_seeds, node))
+        for node in ("good", "l40s", "a10_vm", "plain")
+    },
+}
+
+
+def timed(target: Target, data: bytes) -> None:
+    started = time.monotonic()
+    target.run(data)
+    took = time.monotonic() - started
+    assert took < SECONDS, f"{took:.1f} s for {len(data)} bytes"
