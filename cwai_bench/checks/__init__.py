@@ -192,6 +192,21 @@ class FactView:
         self._shown[template.key] = "\n".join(f"[{name}] {reading.text.rstrip()}" for name, reading in found.items())
         return found
 
+    def script(self, item: str) -> Reading:
+        """What a person's own script said, and how it ended; its output may be cut, which ``truncated`` tells."""
+        key = f"script:{item}"
+        reading = self._reading(key)
+        notes = ["[only the beginning was kept]"] * reading.truncated + [f"[{reading.detail}]"] * bool(reading.detail)
+        self._shown[key] = "\n".join([reading.text.rstrip(), *notes]).strip()
+        if reading.status == "missing":
+            raise NotKnown(
+                "missing_tool", Text("its interpreter is missing: {d}", "缺少其解释器：{d}").fill(d=reading.detail)
+            )
+        if reading.status in _NOT_RUN:
+            code, reason = _NOT_RUN[reading.status]
+            raise NotKnown(code, reason.fill(d=reading.detail or "?"))
+        return reading
+
     def call(self, name: str, shape: type[T]) -> T:
         """The answer to a call, decoded as ``shape``."""
         key = Call(name).key
@@ -260,6 +275,12 @@ _NOT_GOOD: dict[str, tuple[ReasonCode, Text]] = {
     "denied": ("permission", Text("no permission to read {k}: {d}", "没有权限读取 {k}：{d}")),
     "timeout": ("timeout", Text("{k} did not answer in time: {d}", "{k} 未在限时内返回：{d}")),
     "error": ("error", Text("{k} could not be read: {d}", "{k} 读取失败：{d}")),
+}
+
+
+_NOT_RUN: dict[str, tuple[ReasonCode, Text]] = {
+    "denied": ("permission", Text("it may not be run: {d}", "无权限运行：{d}")),
+    "error": ("error", Text("it could not be run: {d}", "无法运行：{d}")),
 }
 
 

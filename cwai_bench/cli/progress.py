@@ -18,10 +18,19 @@ MARK = "\x1ecwai-bench "
 
 
 def _headline(plan: Plan, run_id: str, size: int, nodes: int) -> Text:
+    own = Text(", {n} script(s) of your own", "，{n} 个自定义脚本").fill(n=len(plan.scripts))
     return Text(
-        "run {r}: {n} node(s), {s} rank(s), {c} checks, {p} probes, about {e:.0f} s",
-        "运行 {r}：{n} 个节点，{s} 个进程，{c} 项检查，{p} 项探测，预计 {e:.0f} 秒",
-    ).fill(r=run_id, n=nodes, s=size, c=len(plan.checks), p=len(plan.probes), e=plan.expected)
+        "run {r}: {n} node(s), {s} rank(s), {c} checks{o}, {p} probes, about {e:.0f} s",
+        "运行 {r}：{n} 个节点，{s} 个进程，{c} 项检查{o}，{p} 项探测，预计 {e:.0f} 秒",
+    ).fill(
+        r=run_id,
+        n=nodes,
+        s=size,
+        c=len(plan.checks),
+        o=own if plan.scripts else "",
+        p=len(plan.probes),
+        e=plan.expected,
+    )
 
 
 class Silent:

@@ -32,9 +32,11 @@ def judge(
     Raises UsageError when ``baseline`` names no node of the run.
     """
     notes = idle_criteria(run, criteria)
+    scripts = [criteria.scripts.get(s.info.id, s) if criteria is not None else s for s in run.plan.scripts]
     verdicts = check_facts(
         run.facts,
         run.plan.checks,
+        scripts=scripts,
         nodes=[n.name for n in run.nodes],
         criteria=criteria,
         baseline=baseline,
@@ -47,6 +49,7 @@ def judge(
     suppressions = criteria.suppressions if criteria is not None else ()
     verdicts = suppress(verdicts, [s for s in suppressions if s.until >= today])
     infos = {id: info_of(id) for id in run.plan.checks} | {spec.info.id: spec.info for spec in run.plan.probes}
+    infos |= {spec.info.id: spec.info for spec in scripts}
     infos |= {i.id: i for i in (NODES, RANKS) if any(v.check == i.id for v in verdicts)}
     interrupted = run.settings.get("interrupted", 0)
     environment, differing = environment_of(run)

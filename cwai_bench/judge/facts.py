@@ -15,6 +15,7 @@ from cwai_bench.checks import (
     Value,
 )
 from cwai_bench.checks.kind import node_kind
+from cwai_bench.checks.script import script_check
 from cwai_bench.config import Criteria, Criterion
 from cwai_bench.errors import UsageError
 from cwai_bench.judge.alike import Alike
@@ -22,6 +23,7 @@ from cwai_bench.judge.consistency import consistency_verdicts
 from cwai_bench.judge.found import ALL, OBSERVED_LIMIT, Found, unknown_check, verdict_of
 from cwai_bench.model import (
     Facts,
+    ScriptSpec,
     Status,
     Verdict,
 )
@@ -35,11 +37,13 @@ def check_facts(
     facts: Sequence[Facts],
     ids: Iterable[str],
     *,
+    scripts: Sequence[ScriptSpec] = (),
     nodes: Sequence[str] = (),
     criteria: Criteria | None = None,
     baseline: str | Baseline | None = None,
 ) -> list[Verdict]:
-    """Judge the checks ``ids`` on ``facts``. ``nodes``: all that should have facts (those of ``facts`` when empty).
+    """Judge the checks ``ids`` and the person's ``scripts`` on ``facts``. ``nodes``: all that should have facts
+    (those of ``facts`` when empty).
 
     Raises UsageError when ``baseline`` names none of them.
     """
@@ -68,6 +72,8 @@ def check_facts(
             verdicts += configurable_verdicts(check, criterion, names, by_node, alike)
         else:
             verdicts += consistency_verdicts(check, names, by_node, kinds, alike, baseline)
+    for script in map(script_check, scripts):
+        verdicts += [node_verdict(script, node, by_node.get(node), alike) for node in names]
     return verdicts
 
 

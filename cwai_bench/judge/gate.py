@@ -108,8 +108,8 @@ def gate_of(
     if interrupted:
         code = 128 + interrupted
         status = Status.FAIL if failed else Status.UNKNOWN
-    named = {v.node for v in verdicts if v.status is Status.FAIL and v.node and v.subject.kind not in ("link", "group")}
-    named |= {v.node for v in verdicts if v.status is Status.FAIL and v.node and v.reason_code == "wrong_data"}
+    named = {v.node for v in failed if v.node and v.subject.kind not in ("link", "group")}
+    named |= {v.node for v in failed if v.node and v.reason_code == "wrong_data"}
     named |= {v.node for v in verdicts if v.check == NODES.id and v.node and v.reason_code == "node_lost"}
     if len(because) > REASONS_LIMIT:
         more = len(because) - REASONS_LIMIT
@@ -121,10 +121,13 @@ def gate_of(
 def _is_required(verdict: Verdict, infos: Mapping[str, CheckInfo], has_baseline: bool) -> bool:
     """Node items, probes that started; consistency items with a baseline; configurable items with a criterion.
 
-    A node item whose tool is optional is not required where that tool is missing.
+    A script unless its author said otherwise. A node item whose tool is optional is not required where that tool is
+    missing.
     """
     if verdict.kind is ItemKind.CONSISTENCY:
         return has_baseline
+    if verdict.kind is ItemKind.SCRIPT:
+        return infos[verdict.check].required
     if verdict.kind is ItemKind.NODE and verdict.reason_code == "missing_tool" and not infos[verdict.check].required:
         return False
     return verdict.reason_code != "no_criterion"
