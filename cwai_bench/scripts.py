@@ -56,7 +56,7 @@ NAGIOS: dict[int, Status] = {0: Status.PASS, 1: Status.WARN, 2: Status.FAIL, 3: 
 SHELL_TROUBLE: dict[int, Status] = {126: Status.UNKNOWN, 127: Status.UNKNOWN}
 """POSIX.1-2017, XCU 2.8.2: 126, found and could not be run; 127, not found."""
 
-_KEYS = (
+FIELDS = (
     "file",
     "args",
     "title",
@@ -136,8 +136,8 @@ def _gather(document: Document, table: Any, path: list[str], found: dict[str, Sc
 
 def _spec(document: Document, item: str, given: dict[str, Any], at: list[str]) -> ScriptSpec:
     for key in given:
-        if key not in _KEYS:
-            raise document.wrong([*at, key], Text("there is no such field", "没有这个字段"), nearest(key, _KEYS))
+        if key not in FIELDS:
+            raise document.wrong([*at, key], Text("there is no such field", "没有这个字段"), nearest(key, FIELDS))
     if "file" not in given:
         raise document.wrong(
             at,

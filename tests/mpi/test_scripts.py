@@ -1,4 +1,4 @@
-"""A person's own scripts, end to end: alone, under mpirun, started by us; over chosen nodes, at their limit, interrupted."""
+"""A person's own scripts, end to end: alone, under mpirun, started by us; at their limit, interrupted, judged again."""
 
 from __future__ import annotations
 

@@ -178,7 +178,9 @@ def test_an_interrupt_ends_it_at_once(tmp_path: Path) -> None:
     try:
         signal.setitimer(signal.ITIMER_REAL, 1.5)
         with pytest.raises(Interrupted):
-            run(f"#!/bin/bash\necho $$ >> {tmp_path}/pids\nsleep 600 & echo $! >> {tmp_path}/pids\nwait\n", "limit = 60")
+            run(
+                f"#!/bin/bash\necho $$ >> {tmp_path}/pids\nsleep 600 & echo $! >> {tmp_path}/pids\nwait\n", "limit = 60"
+            )
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)

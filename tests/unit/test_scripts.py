@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,14 @@ def test_every_field() -> None:
     assert "^ERR" in spec.info.criterion.en
     assert "1200 s" in spec.info.method.en
     assert msgspec.json.decode(msgspec.json.encode(spec), type=ScriptSpec) == spec
+
+
+def test_the_example_of_the_page_loads() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs/scripts.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```toml\n(.*?)```", page, re.S)
+    found = parse_criteria(example, "docs", {}, []).scripts
+    assert list(found) == ["script.site_mount", "script.burn_in", "script.disk"]
+    assert all(f"`{field}`" in page for field in scripts.FIELDS)
 
 
 def test_nested_tables_name_the_item() -> None:
@@ -228,9 +237,7 @@ def test_the_item_timeout_of_the_command_line_shortens_a_limit_and_never_lengthe
 def report_of(
     spec: ScriptSpec, *readings: Reading | None, criteria: config.Criteria | None = None, nodes: int = 0
 ) -> Report:
-    facts = [
-        Facts(f"node{n}", 0.0, True, False, {} if r is None else {r.source: r}) for n, r in enumerate(readings, 1)
-    ]
+    facts = [Facts(f"node{n}", 0.0, True, False, {} if r is None else {r.source: r}) for n, r in enumerate(readings, 1)]
     run = Run(
         run_id="20260101T000000Z-check-abcdef",
         run_type="check",
