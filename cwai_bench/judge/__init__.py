@@ -9,7 +9,8 @@ import msgspec
 
 from cwai_bench.baseline import Baseline
 from cwai_bench.config import Criteria
-from cwai_bench.judge.facts import check_facts
+from cwai_bench.judge.alike import Alike
+from cwai_bench.judge.facts import check_alike, check_facts
 from cwai_bench.judge.found import info_of
 from cwai_bench.judge.gate import day_of, expired, gate_of, suppress
 from cwai_bench.judge.measured import probe_verdicts
@@ -33,14 +34,8 @@ def judge(
     """
     notes = idle_criteria(run, criteria)
     scripts = [criteria.scripts.get(s.info.id, s) if criteria is not None else s for s in run.plan.scripts]
-    verdicts = check_facts(
-        run.facts,
-        run.plan.checks,
-        scripts=scripts,
-        nodes=[n.name for n in run.nodes],
-        criteria=criteria,
-        baseline=baseline,
-    )
+    alike = Alike(run.facts, [n.name for n in run.nodes])
+    verdicts = check_alike(alike, run.plan.checks, scripts=scripts, criteria=criteria, baseline=baseline)
     verdicts += node_verdicts(run)
     verdicts += rank_verdicts(run)
     for spec in run.plan.probes:
@@ -52,7 +47,7 @@ def judge(
     infos |= {spec.info.id: spec.info for spec in scripts}
     infos |= {i.id: i for i in (NODES, RANKS) if any(v.check == i.id for v in verdicts)}
     interrupted = run.settings.get("interrupted", 0)
-    environment, differing = environment_of(run)
+    environment, differing = environment_of(run, alike)
     return Report(
         run_id=run.run_id,
         run_type=run.run_type,
@@ -75,7 +70,7 @@ def judge(
             for m in run.measurements
         ],
         events=run.events,
-        counts={status.value: sum(v.status is status for v in verdicts) for status in _CHECK_KINDS},
+        counts={status.value: sum(len(v.subjects) for v in verdicts if v.status is status) for status in _CHECK_KINDS},
         gate=gate_of(
             verdicts,
             infos,

@@ -51,7 +51,7 @@ def assert_left_alone(lab: Lab) -> None:
 
 
 def verdicts(report: dict[str, Any], check: str) -> dict[str, dict[str, Any]]:
-    return {v["node"]: v for v in report["verdicts"] if v["check"] == check}
+    return {node: v for v in report["verdicts"] if v["check"] == check for node in v["nodes"]}
 
 
 @BOTH_WAYS

@@ -59,8 +59,8 @@ def test_alone_and_judged_again_from_history(lab: Lab, site: Path) -> None:
     assert "Count (your script, 1 node(s), 600 s at most)" in done.stderr
     report = lab.report()
     (found,) = verdicts(report)
-    assert (found["node"], found["status"], found["observed"]) == (NODE, "FAIL", f"hello from {NODE}")
-    assert found["evidence"] == [{"source": "script:script.a", "text": f"hello from {NODE}", "truncated": False}]
+    assert (found["nodes"], found["status"], found["observed"]) == ([NODE], "FAIL", f"hello from {NODE}")
+    assert [(e["source"], e["text"]) for e in found["evidence"]] == [("script:script.a", f"hello from {NODE}")]
     assert report["gate"]["leave_out"] == [NODE]
 
     # Another mapping, another day: the file is gone, nothing is run, the answer is the same.
@@ -81,7 +81,7 @@ def test_under_mpirun_once_for_each_node(lab: Lab, site: Path) -> None:
     chosen = criteria(site, 'a = { file = "count.sh", exit = { pass = [1] } }')
     done = lab.run(MPIRUN, "-np", "3", "--oversubscribe", *TOOL, "check", *chosen, "--store", str(lab.store))
     assert done.returncode == 0, done.stderr
-    assert [(v["node"], v["status"]) for v in verdicts(lab.report())] == [(NODE, "PASS")]
+    assert [(v["nodes"], v["status"]) for v in verdicts(lab.report())] == [([NODE], "PASS")]
     assert (site / "ran").read_text() == "one\n"
 
 
