@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from cwai_bench.checks import CHECKS
-from cwai_bench.document import node_names
+from cwai_bench.checks import CHECKS, long_items, long_run
+from cwai_bench.document import nearest, node_names
 from cwai_bench.errors import UsageError
 from cwai_bench.model import LeftOut, Plan, ProbeSpec, ScriptSpec
 from cwai_bench.probes import PROBES, Options, World
@@ -29,7 +29,7 @@ STARTUP_EXPECTED = 1.0
 @dataclass(frozen=True)
 class Choice:
     """What the person asked for. ``items`` and ``skip`` are ids or patterns (``memory.*``); empty items: all.
-    ``scripts`` are those of the criteria file."""
+    ``scripts`` are those of the criteria file, ``disruptive`` ids or patterns of items that are not run unasked."""
 
     run_type: RunType
     items: tuple[str, ...] = ()
@@ -38,6 +38,7 @@ class Choice:
     options: Options = field(default_factory=Options)
     recorded: bool = False
     scripts: tuple[ScriptSpec, ...] = ()
+    disruptive: tuple[str, ...] = ()
 
 
 def select(names: list[str], items: tuple[str, ...], skip: tuple[str, ...]) -> list[str]:
@@ -76,6 +77,22 @@ def refuse_unknown(patterns: tuple[str, ...], run_type: RunType, scripts: Iterab
         )
 
 
+_UNASKED = Text("run only when asked for: --disruptive {i}", "仅在明确要求时运行：--disruptive {i}")
+
+
+def refuse_not_disruptive(patterns: tuple[str, ...]) -> None:
+    """Raise UsageError for a pattern of ``--disruptive`` that names no such item."""
+    known = long_items()
+    for pattern in patterns:
+        if not any(fnmatch.fnmatchcase(id, pattern) for id in known):
+            raise UsageError(
+                Text("--disruptive: there is no such item {p!r}", "--disruptive：没有这样的检测项 {p!r}").fill(
+                    p=pattern
+                ),
+                nearest(pattern, known),
+            )
+
+
 def make_plan(choice: Choice, world: World) -> Plan:
     """Raises UsageError for unknown items, and for a command that cannot do anything in this world."""
     refuse_unknown(choice.items + choice.skip, choice.run_type, choice.scripts)
@@ -83,7 +100,15 @@ def make_plan(choice: Choice, world: World) -> Plan:
     left_out: list[LeftOut] = []
     scripts: list[ScriptSpec] = []
     if choice.run_type in ("run", "check"):
-        checks = select(list(CHECKS), choice.items, choice.skip)
+        refuse_not_disruptive(choice.disruptive)
+        for id in CHECKS:
+            if long_run(id) is not None and any(fnmatch.fnmatchcase(id, p) for p in choice.disruptive):
+                checks += select([id], (), choice.skip)
+            elif select([id], choice.items, choice.skip):
+                if long_run(id) is None:
+                    checks.append(id)
+                else:
+                    left_out.append(LeftOut(id, "not_selected", _UNASKED.fill(i=id)))
         for script in choice.scripts:
             if select([script.info.id], choice.items, choice.skip):
                 planned = _planned(script, choice, world)
@@ -104,6 +129,14 @@ def make_plan(choice: Choice, world: World) -> Plan:
     kept: list[ProbeSpec] = []
     run: list[ScriptSpec] = []
     no_time = Text("does not fit in the time budget of {b:g} s", "超出时间预算 {b:g} 秒")
+    asked = [] if choice.recorded else [(id, runs) for id in checks if (runs := long_run(id)) is not None]
+    for id, runs in asked:
+        if choice.budget is not None and spent + runs.expected > choice.budget:
+            left_out.append(LeftOut(id, "not_selected", no_time.fill(b=choice.budget)))
+            checks.remove(id)
+            continue
+        spent += runs.expected
+        expected += runs.expected
     for script in scripts:
         may_take = script.expected or script.limit
         if choice.budget is not None and spent + may_take > choice.budget:

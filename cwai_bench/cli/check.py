@@ -40,7 +40,7 @@ def main(parser: Parser, argv: Sequence[str], lang: Lang) -> int:
 
 
 def _list(args: argparse.Namespace, lang: Lang) -> None:
-    from cwai_bench.checks import CHECKS
+    from cwai_bench.checks import CHECKS, long_run
     from cwai_bench.cli.execute import order_of
     from cwai_bench.model import ItemKind
     from cwai_bench.plan import select
@@ -61,7 +61,8 @@ def _list(args: argparse.Namespace, lang: Lang) -> None:
     }
     width = max((len(i.id) for i in chosen), default=0)
     for info in chosen:
-        line = f"{info.id:<{width}}  [{kinds[info.kind].to(lang)}] {info.title.to(lang)}"
+        unasked = "" if long_run(info.id) is None else f" (--disruptive {info.id})"
+        line = f"{info.id:<{width}}  [{kinds[info.kind].to(lang)}] {info.title.to(lang)}{unasked}"
         sys.stdout.write(line + "\n")
         if args.verbose:
             for label, text in (

@@ -37,7 +37,7 @@ def choice_of(args: argparse.Namespace, run_type: RunType, order: Order | None =
     """What was chosen; ``order`` has the person's own scripts."""
     recorded = getattr(args, "root", None) is not None
     scripts = tuple(script.spec for script in order.scripts) if order is not None else ()
-    return Choice(run_type, args.items, args.skip, args.budget, probe_options(args), recorded, scripts)
+    return Choice(run_type, args.items, args.skip, args.budget, probe_options(args), recorded, scripts, args.disruptive)
 
 
 def execute(
@@ -180,7 +180,7 @@ def _settings(args: argparse.Namespace) -> dict[str, Scalar]:
     """What was chosen, without what is at its default: enough to do it again."""
     defaults = asdict(Options())
     chosen = {k: v for k, v in asdict(probe_options(args)).items() if v != defaults[k]}
-    for name in ("items", "skip", "budget", "baseline", "allow_unknown"):
+    for name in ("items", "skip", "disruptive", "budget", "baseline", "allow_unknown"):
         value = getattr(args, name, None)
         if value:
             chosen[name] = value
@@ -339,6 +339,7 @@ def show_plan(plan: Plan, args: argparse.Namespace, lang: Lang) -> None:
         Text("expected time: {s:.0f} s", "预计时长：{s:.0f} 秒").fill(s=plan.expected).to(lang),
         Text("{n} checks (-v lists them)", "{n} 项检查（-v 列出）").fill(n=len(plan.checks)).to(lang),
         *(f"  {check}" for check in plan.checks if args.verbose),
+        *_long_lines(plan, lang),
         *_script_lines(plan, lang),
         Text("{n} probes:", "{n} 项探测：").fill(n=len(plan.probes)).to(lang),
     ]
@@ -349,6 +350,20 @@ def show_plan(plan: Plan, args: argparse.Namespace, lang: Lang) -> None:
         lines.append(Text("left out:", "不执行：").to(lang))
         lines += [f"  {item.what:<28} {item.reason.to(lang)}" for item in plan.left_out]
     sys.stdout.write("\n".join(lines) + "\n")
+
+
+def _long_lines(plan: Plan, lang: Lang) -> list[str]:
+    """The vendors' tests that were asked for: what each takes by the vendor's word, and at most."""
+    from cwai_bench.checks import CHECKS, long_run
+
+    asked = [(id, runs) for id in plan.checks if (runs := long_run(id)) is not None]
+    if not asked:
+        return []
+    lines = [Text("{n} tests of the vendors:", "{n} 项厂商测试：").fill(n=len(asked)).to(lang)]
+    for id, runs in asked:
+        most = Text("at most {s:g} s", "最长 {s:g} 秒").fill(s=runs.command.timeout).to(lang)
+        lines.append(f"  {id:<22} {runs.expected:5.1f} s  {most}  {CHECKS[id].info.title.to(lang)}")
+    return lines
 
 
 def _script_lines(plan: Plan, lang: Lang) -> list[str]:

@@ -143,6 +143,16 @@ def choosing(parser: Parser) -> None:
         "--skip", metavar="ID[,ID]", type=words.names, default=(), help=Text("all but these items", "不执行这些检测项")
     )
     group.add(
+        "--disruptive",
+        metavar="ID[,ID]",
+        type=words.names,
+        default=(),
+        help=Text(
+            "also run these tests of the vendors, which take long or take the cards (check --list names them)",
+            "另外运行这些厂商测试：耗时长或独占加速卡（用 check --list 查看）",
+        ),
+    )
+    group.add(
         "--budget",
         metavar="TIME",
         type=words.seconds,

@@ -1,4 +1,4 @@
-"""The guard of one script: runs it, ends it, and answers with its reading. See ``script.py``."""
+"""The guard of one script or vendor's test: runs it, ends it, and answers with its reading. See ``script.py``."""
 
 from __future__ import annotations
 
@@ -15,12 +15,10 @@ from pathlib import Path
 
 import msgspec
 
-from cwai_bench.discover.script import LINGER_SECONDS, TERM_SECONDS, Job
+from cwai_bench.discover.script import LINGER_SECONDS, Job
 from cwai_bench.discover.tree import bounded, refused
 from cwai_bench.model import Reading
 
-OUTPUT_LIMIT = 1 << 16
-"""Bytes of a script's output that are kept."""
 LOOK_SECONDS = 0.05
 DRAIN_SECONDS = 0.5
 """Seconds in which the rest of the output is taken once the script has ended."""
@@ -47,36 +45,36 @@ def carry_out(job: Job, wanted: int) -> Reading:
     """Run the script to its end, to its limit, or until the other end of the pipe ``wanted`` is closed."""
     started = time.monotonic()
     try:
-        fd = _in_memory(job.text.encode())
+        held = [_in_memory(job.text.encode())] if job.text else []
         process = subprocess.Popen(
-            [f"/proc/self/fd/{fd}", *job.arguments],
+            [*(f"/proc/self/fd/{fd}" for fd in held), *job.arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             env=job.environ,
             cwd="/",
             start_new_session=True,
-            pass_fds=(fd,),
+            pass_fds=held,
         )
     except OSError as e:
-        first = job.text.split("\n", 1)[0][:200]
+        first = job.text.split("\n", 1)[0][:200] or job.arguments[0]
         return msgspec.structs.replace(refused(job.source, e), detail=f"{first}: {os.strerror(e.errno or 0)}")
     except ValueError as e:  # an argument that no program can be given
         return Reading(job.source, "error", detail=str(e))
-    output, ended = _collect(process, started + job.limit, wanted)
+    output, ended = _collect(process, started + job.limit, wanted, job.keep)
     left_behind = [pid for pid, state in _children() if ended and state != "Z"]
     if not ended:
         _signal_session(process.pid, signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(TERM_SECONDS)
+            process.wait(job.grace)
     _signal_session(process.pid, signal.SIGKILL)
-    immortal = _end_children(process, time.monotonic() + LINGER_SECONDS - TERM_SECONDS)
+    immortal = _end_children(process, time.monotonic() + LINGER_SECONDS)
     details = [] if ended else [f"ended after {job.limit:g} s"]
     if left_behind:
         details.append(f"{len(left_behind)} of its processes were left behind and were ended")
     if immortal:
         details.append(f"cannot be killed: pid {', '.join(map(str, immortal))}")
-    reading = bounded(job.source, output, process.returncode, "; ".join(details), OUTPUT_LIMIT)
+    reading = bounded(job.source, output, process.returncode, "; ".join(details), job.keep)
     duration = round(time.monotonic() - started, 4)
     if ended:
         return msgspec.structs.replace(reading, duration=duration)
@@ -100,7 +98,7 @@ def _in_memory(data: bytes) -> int:
         os.close(writable)
 
 
-def _collect(process: subprocess.Popen[bytes], deadline: float, wanted: int) -> tuple[bytes, bool]:
+def _collect(process: subprocess.Popen[bytes], deadline: float, wanted: int, keep: int) -> tuple[bytes, bool]:
     """The output, one byte more than is kept at most (the rest is drained), and whether the script came to its end."""
     assert process.stdout is not None
     out = bytearray()
@@ -123,7 +121,7 @@ def _collect(process: subprocess.Popen[bytes], deadline: float, wanted: int) -> 
                     return bytes(out), True
                 continue
             part = os.read(process.stdout.fileno(), 1 << 16)
-            out += part[: max(0, OUTPUT_LIMIT + 1 - len(out))]
+            out += part[: max(0, keep + 1 - len(out))]
             if not part:
                 selector.unregister(process.stdout)
 

@@ -1,4 +1,4 @@
-"""Running a person's own script: by the kernel, under a guard of its own.
+"""Running what takes long, under a guard of its own: a person's own script, a vendor's test.
 
 The guard (``guard.py``) is a process between us and the script. It outlives us: should this process be killed, it sees
 its standard input end and ends the script, so that none is left behind. It adopts what the script leaves behind, so
@@ -28,16 +28,22 @@ import msgspec
 
 from cwai_bench.discover.command import end, environment
 from cwai_bench.discover.reader import START_LIMIT, start_child
+from cwai_bench.discover.tree import TEXT_LIMIT
 from cwai_bench.model import Reading
 from cwai_bench.scripts import Script
+from cwai_bench.sources import Command
 
 TERM_SECONDS = 1.0
 """Seconds between SIGTERM and SIGKILL at the time limit: enough to remove what the script itself has put somewhere."""
-LINGER_SECONDS = 3.0
-"""Seconds in which the guard ends a script and all of its processes, or says which cannot be ended."""
-OVERHEAD_SECONDS = START_LIMIT + 2 * LINGER_SECONDS + 4.0
+LINGER_SECONDS = 2.0
+"""Seconds after SIGKILL in which the guard reaps all processes of a script, or says which cannot be ended."""
+OVERHEAD_SECONDS = START_LIMIT + 2 * LINGER_SECONDS + 2 * TERM_SECONDS
 """Seconds that :func:`run` may take beyond the script's own limit, at worst."""
-_ANSWER_LIMIT = 4 << 20
+OUTPUT_LIMIT = 1 << 16
+"""Bytes of a script's output that are kept."""
+VENDOR_GRACE = 10.0
+"""As TERM_SECONDS, of a vendor's test: dcgmi has to tell its host engine to stop, and cards to come to rest."""
+_ANSWER_LIMIT = 16 << 20
 
 
 class Job(msgspec.Struct, frozen=True):
@@ -45,9 +51,12 @@ class Job(msgspec.Struct, frozen=True):
 
     source: str
     text: str
+    """Of the script; empty: ``arguments`` are a whole command."""
     arguments: list[str]
     limit: float
     environ: dict[str, str]
+    keep: int = OUTPUT_LIMIT
+    grace: float = TERM_SECONDS
 
 
 def source_of(item: str) -> str:
@@ -67,16 +76,29 @@ def run(script: Script, node: str, run_id: str) -> Reading:
     if spec.root and os.geteuid() != 0:
         return Reading(source, "denied", detail="it asks to be run as root")
     told = {"CWAI_BENCH_NODE": node, "CWAI_BENCH_RUN": run_id, "CWAI_BENCH_ITEM": spec.info.id}
-    job = Job(source, script.text, spec.arguments, spec.limit, environment() | told)
+    return _guarded(Job(source, script.text, spec.arguments, spec.limit, environment() | told))
+
+
+def run_command(command: Command) -> Reading:
+    """The reading of a command that may take long, by its own time limit; standard output and error as one.
+
+    Whatever interrupts us ends the command as well.
+    """
+    words = list(command.argv)
+    return _guarded(Job(command.key, "", words, command.timeout, environment(), TEXT_LIMIT, VENDOR_GRACE))
+
+
+def _guarded(job: Job) -> Reading:
+    source = job.source
     with os.fdopen(os.memfd_create("cwai-bench-guard"), "w+b") as complaints:
         try:
             guard = start_child("cwai_bench.discover.guard", complaints)
         except OSError as e:
             return Reading(source, "error", detail=f"its guard could not be started: {e}")
         try:
-            answer = _ask(guard, job, time.monotonic() + spec.limit + OVERHEAD_SECONDS)
+            answer = _ask(guard, job, time.monotonic() + job.limit + job.grace + OVERHEAD_SECONDS)
         finally:
-            _let_go(guard)
+            _let_go(guard, job.grace)
         with contextlib.suppress(msgspec.DecodeError):
             return msgspec.json.decode(answer, type=Reading)
         complaints.seek(0)
@@ -102,14 +124,14 @@ def _ask(guard: subprocess.Popen[bytes], job: Job, deadline: float) -> bytes:
     return bytes(answer)
 
 
-def _let_go(guard: subprocess.Popen[bytes]) -> None:
+def _let_go(guard: subprocess.Popen[bytes], grace: float) -> None:
     """Hang up, which tells the guard to end the script if it still runs, and wait until it is gone."""
     assert guard.stdin is not None
     assert guard.stdout is not None
     with contextlib.suppress(BrokenPipeError):
         guard.stdin.close()
     try:
-        guard.wait(LINGER_SECONDS + 1.0)
+        guard.wait(grace + LINGER_SECONDS)
     except subprocess.TimeoutExpired:
         end(guard)
     guard.stdout.close()

@@ -16,7 +16,8 @@ from typing import Any, Protocol
 import msgspec
 
 from cwai_bench import __version__, journal
-from cwai_bench.discover.script import OVERHEAD_SECONDS
+from cwai_bench.checks import CHECKS, long_run
+from cwai_bench.discover.script import OVERHEAD_SECONDS, VENDOR_GRACE, run_command
 from cwai_bench.discover.script import run as run_script
 from cwai_bench.errors import CwaiError, DeviceError, Interrupted, NoVerdictError, UsageError
 from cwai_bench.group import Group, SoloGroup
@@ -24,7 +25,18 @@ from cwai_bench.launch import keeper, wire, world
 from cwai_bench.launch.environment import environment
 from cwai_bench.launch.link import Link, key_of
 from cwai_bench.launch.order import Front, Opening, Order, Outcome, Peer
-from cwai_bench.model import Facts, FactsRecord, Measurement, Plan, ProbeSpec, RankEvent, RunHeader, ScriptSpec, Subject
+from cwai_bench.model import (
+    Facts,
+    FactsRecord,
+    Measurement,
+    Plan,
+    ProbeSpec,
+    RankEvent,
+    Reading,
+    RunHeader,
+    ScriptSpec,
+    Subject,
+)
 from cwai_bench.plan import Choice, chosen_nodes, make_plan
 from cwai_bench.probes import PROBES, Context, World
 from cwai_bench.render import labels
@@ -184,7 +196,8 @@ def _work(task: Task, told: world.Launched, link: Link, progress: Progress) -> G
     mine = [r for r in range(group.size) if group.nodes[r] == node]
     link.open(opening, mine)
     reads = bool(plan.checks or plan.scripts)
-    total = reads + len(plan.scripts) + len(plan.probes)
+    asked = [] if task.root else [(id, runs) for id in plan.checks if (runs := long_run(id)) is not None]
+    total = reads + len(asked) + len(plan.scripts) + len(plan.probes)
     if loud:
         progress.plan(plan, opening.header.run_id, group.size, len(peers))
     number = 0
@@ -199,6 +212,17 @@ def _work(task: Task, told: world.Launched, link: Link, progress: Progress) -> G
         group.barrier()
         if loud:
             progress.end(number, total, title)
+    for id, runs in asked:
+        number += 1
+        title = CHECKS[id].info.title
+        if loud:
+            progress.begin(number, total, title, runs.expected)
+        link.at(id, runs.command.timeout + VENDOR_GRACE + OVERHEAD_SECONDS)
+        if group.rank in group.leaders:
+            _keep(run_command(runs.command), node, link)
+        group.barrier()
+        if loud:
+            progress.end(number, total, title)
     texts = {script.spec.info.id: script.text for script in order.scripts}
     for script in plan.scripts:
         number += 1
@@ -208,7 +232,7 @@ def _work(task: Task, told: world.Launched, link: Link, progress: Progress) -> G
             progress.begin(number, total, title, script.expected)
         link.at(script.info.id, script.limit + OVERHEAD_SECONDS)
         if group.rank in group.leaders and node in where:
-            _run_script(Script(script, texts[script.info.id]), node, opening.header.run_id, link)
+            _keep(run_script(Script(script, texts[script.info.id]), node, opening.header.run_id), node, link)
         group.barrier()
         if loud:
             progress.end(number, total, title)
@@ -329,14 +353,16 @@ def _discover(task: Task, node: str, plan: Plan, link: Link) -> None:
     from cwai_bench import checks, discover
 
     facts = discover.read_node(
-        node, task.root, checks.sources_for(plan.checks), deadline=time.monotonic() + DISCOVER_SECONDS - 5
+        node,
+        task.root,
+        checks.sources_for(plan.checks, recorded=task.root is not None),
+        deadline=time.monotonic() + DISCOVER_SECONDS - 5,
     )
     link.record(FactsRecord(facts))
 
 
-def _run_script(script: Script, node: str, run_id: str, link: Link) -> None:
-    """One script on this node; what it said is facts of the node, as all that is read there."""
-    reading = run_script(script, node, run_id)
+def _keep(reading: Reading, node: str, link: Link) -> None:
+    """What a script or a vendor's test said is facts of the node, as all that is read there."""
     link.record(FactsRecord(Facts(node, time.time(), os.geteuid() == 0, False, {reading.source: reading})))
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from cwai_bench.config import parse_criteria
 from cwai_bench.discover import script as door
-from cwai_bench.discover.guard import OUTPUT_LIMIT
+from cwai_bench.discover.script import OUTPUT_LIMIT
 from cwai_bench.errors import Interrupted
 from cwai_bench.model import Reading
 from cwai_bench.scripts import Script
