@@ -98,6 +98,7 @@ def make_plan(choice: Choice, world: World) -> Plan:
     refuse_unknown(choice.items + choice.skip, choice.run_type, choice.scripts)
     checks: list[str] = []
     left_out: list[LeftOut] = []
+    unasked: list[LeftOut] = []
     scripts: list[ScriptSpec] = []
     if choice.run_type in ("run", "check"):
         refuse_not_disruptive(choice.disruptive)
@@ -108,7 +109,7 @@ def make_plan(choice: Choice, world: World) -> Plan:
                 if long_run(id) is None:
                     checks.append(id)
                 else:
-                    left_out.append(LeftOut(id, "not_selected", _UNASKED.fill(i=id)))
+                    unasked.append(LeftOut(id, "not_selected", _UNASKED.fill(i=id)))
         for script in choice.scripts:
             if select([script.info.id], choice.items, choice.skip):
                 planned = _planned(script, choice, world)
@@ -165,7 +166,7 @@ def make_plan(choice: Choice, world: World) -> Plan:
                 "cwai-bench {t} --dry-run shows what is left out", "cwai-bench {t} --dry-run 可查看未执行的内容"
             ).fill(t=choice.run_type),
         )
-    return Plan(checks, kept, left_out, expected, choice.budget, run)
+    return Plan(checks, kept, left_out + unasked, expected, choice.budget, run)
 
 
 def chosen_nodes(spec: ScriptSpec, nodes: Iterable[str]) -> list[str]:
