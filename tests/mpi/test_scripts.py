@@ -204,3 +204,18 @@ def test_the_gate_stays_shut_on_a_script_that_fails(lab: Lab, site: Path, tmp_pa
     assert done.returncode == 1, done.stderr
     assert time.monotonic() - started < 60
     assert not (tmp_path / "started").exists()
+
+
+def test_a_vendors_test_is_run_once_when_asked_for_and_ends_with_the_run(lab: Lab, site: Path) -> None:
+    """In a stand-in for dcgmi; there is no card here, so that what it says is not judged."""
+    (site / "dcgmi").write_text(ENDLESS.format(pids=site / "pids"))
+    (site / "dcgmi").chmod(0o755)
+    lab.env["PATH"] = f"{site}:{lab.env['PATH']}"
+    chosen = ["--items", "memory.swap", "--disruptive", "nvidia.diag.long", "--store", str(lab.store)]
+    process = lab.start(*TOOL, "check", "-np", "2", "--mpirun-option=-x", "--mpirun-option=PATH", *chosen)
+    until(lambda: begun(site), 30, "the test begins")
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130, err
+    until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in (site / "pids").read_text().split()), 20, "it ends")
+    assert lab.report()["plan"]["checks"] == ["memory.swap", "nvidia.diag.long"]
