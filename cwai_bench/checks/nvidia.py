@@ -31,7 +31,17 @@ from cwai_bench.checks import (
 )
 from cwai_bench.checks.kind import accelerators
 from cwai_bench.readers import nvidia as reader
-from cwai_bench.sources import Call, Container, Nvidia, NvidiaCard, NvLink, Pci, PciDevice
+from cwai_bench.sources import (
+    NO_DRIVER_LIBRARY,
+    NO_PYTHON_LIBRARY,
+    Call,
+    Container,
+    Nvidia,
+    NvidiaCard,
+    NvLink,
+    Pci,
+    PciDevice,
+)
 from cwai_bench.text import Text
 
 T = TypeVar("T")
@@ -41,15 +51,12 @@ PASSED_THROUGH = "vfio-pci"
 PCI = Call("pci")
 # Without persistence mode the driver initialises every card anew for each of these: seconds for eight.
 NVML = Call("nvml", timeout=15.0)
-SMI = Command("nvidia-smi", "-q", "-x", timeout=20.0)
+SMI = Command("nvidia-smi", "-q", "-x", timeout=20.0, unless=NVML.key)
 HERE: tuple[Source, ...] = (PCI,)
 """What an item reads that only has to know whether there are NVIDIA cards."""
 CARDS: tuple[Source, ...] = (PCI, Call("container"), NVML, SMI)
-NVLINK_STATUS = Command("nvidia-smi", "nvlink", "-s", timeout=20.0)
-NVLINK_ERRORS = Command("nvidia-smi", "nvlink", "-e", timeout=20.0)
-
-NO_PYTHON_LIBRARY, NO_DRIVER_LIBRARY = -1, 12
-"""Codes of an answer that only says that NVML could not be asked: nvidia-ml-py or libnvidia-ml.so is not here."""
+NVLINK_STATUS = Command("nvidia-smi", "nvlink", "-s", timeout=20.0, unless=NVML.key)
+NVLINK_ERRORS = Command("nvidia-smi", "nvlink", "-e", timeout=20.0, unless=NVML.key)
 # nvidia-smi(1), RETURN VALUE
 EXIT_CODES = {
     2: "invalid argument",
@@ -102,7 +109,7 @@ def installed(facts: FactView) -> list[PciDevice]:
     return found
 
 
-def _nvml(facts: FactView) -> Nvidia | None:
+def nvml(facts: FactView) -> Nvidia | None:
     """What NVML says; None where it cannot be asked: its library is not here, or breaks."""
     if facts.absent(NVML.key):
         return None
@@ -118,7 +125,7 @@ def _nvml(facts: FactView) -> Nvidia | None:
 
 def answer(facts: FactView) -> Nvidia:
     """What the driver says; raises DriverDown when it says nothing."""
-    told = _nvml(facts)
+    told = nvml(facts)
     if told is not None and told.error:
         raise DriverDown(told.error)
     if told is not None:
@@ -148,7 +155,7 @@ def cards(facts: FactView) -> list[NvidiaCard]:
 
 def cited(facts: FactView, values: Mapping[str, object]) -> None:
     """Show what was judged of each card, as the evidence from whoever said it."""
-    source: Source = SMI if _nvml(facts) is None else NVML
+    source: Source = SMI if nvml(facts) is None else NVML
     facts.cite(source, "\n".join(f"{name} {value}" for name, value in values.items()))
 
 

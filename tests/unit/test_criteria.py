@@ -65,7 +65,7 @@ def test_no_quantities(written: object) -> None:
     assert config.quantity(written) is None
 
 
-# On the good node: what holds, and what does not.
+# On the item's home: what holds, and what does not.
 DEMANDS: dict[str, tuple[str, str]] = {
     "memory.total": ('{ min = "1000 GiB" }', '{ min = "1 TiB" }'),
     "swap.total": ("{ max = '0 B' }", "{ min = '1 GiB' }"),
@@ -88,9 +88,9 @@ for family in Path(__file__).parent.glob("test_check_*.py"):
 
 
 @pytest.mark.parametrize("item", CONFIGURABLE)
-def test_each_item_is_judged_by_the_criterion(item: str, good_facts: Facts) -> None:
+def test_each_item_is_judged_by_the_criterion(item: str, at_home: Callable[[str], Facts]) -> None:
     good, bad = DEMANDS[item]
-    passing, failing = judged(good_facts, item, good), judged(good_facts, item, bad)
+    passing, failing = judged(at_home(item), item, good), judged(at_home(item), item, bad)
     assert passing.status is Status.PASS, passing
     assert failing.status is Status.FAIL, failing
     for verdict in (passing, failing):
