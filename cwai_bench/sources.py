@@ -323,7 +323,8 @@ class Filesystems(msgspec.Struct, frozen=True):
 
 
 HOSTS_VARIABLE = "CWAI_BENCH_HOSTS"
-"""Names of the nodes of the run, with commas between, for those who start ranks: every node then asks for them all."""
+"""The nodes of the run as a node set (``node[01-16],login1``), for who starts ranks: every node then asks for them
+all."""
 
 
 class Names(msgspec.Struct, frozen=True):

@@ -256,9 +256,12 @@ def linked(facts: FactView) -> list[NvidiaCard]:
                     link.link,
                     link.up,
                     link.speed,
-                    *(errors.get(c.uuid, {}).get(link.link, {}).get(kind) for kind in ("Replay", "Recovery", "CRC")),
+                    counts.get("Replay"),
+                    counts.get("Recovery"),
+                    counts.get("CRC"),
                 )
                 for link in speeds[c.uuid]
+                for counts in [errors.get(c.uuid, {}).get(link.link, {})]
             ]
             if c.uuid in speeds
             else None,

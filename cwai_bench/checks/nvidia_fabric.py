@@ -314,7 +314,9 @@ def nvlink_growth(facts: FactView) -> Outcome:
     if wrong:
         return failed(", ".join(wrong[:8]))
     if silent := [name for name, g in grown.items() if not g]:
-        raise NotKnown("missing_source", Text("no answer from {c}", "以下链路未返回：{c}").fill(c=", ".join(silent[:8])))
+        raise NotKnown(
+            "missing_source", Text("no answer from {c}", "以下链路未返回：{c}").fill(c=", ".join(silent[:8]))
+        )
     all_seen(facts, len(found))
     return passed(f"{len(grown)} links, +0, {told.looked:.1f} s")
 

@@ -35,7 +35,7 @@ CALLS: Registry[Callable[[], msgspec.Struct]] = Registry("cwai_bench.discover")
 LANES = 2
 """Sources read at the same time, beside the commands."""
 COMMANDS_AT_ONCE = min(max(4, os.cpu_count() or 1), 16)
-"""They mostly wait: a node of eight NPUs is asked some 190 questions, and its tools take a good part of a second each."""
+"""They mostly wait: a node of eight NPUs is asked some 190 questions, and its tools take their time for each."""
 GIVE_UP_AFTER = 4
 """Commands of one program that did not answer in time, one after another, before the others of it are not run: a driver
 that hangs must not use up the time of all that comes after it."""

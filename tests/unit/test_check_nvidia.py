@@ -21,7 +21,6 @@ from cwai_bench.discover.recorded import slug
 from cwai_bench.judge import check_facts
 from cwai_bench.model import Action, Facts, Status, Verdict
 from cwai_bench.sources import Call
-
 from tests.unit.conftest import Planted, home_of
 
 PASS, WARN, FAIL, UNKNOWN, SKIP = Status.PASS, Status.WARN, Status.FAIL, Status.UNKNOWN, Status.SKIP

@@ -11,7 +11,16 @@ import pytest
 from cwai_bench.discover import CALLS
 from cwai_bench.discover.nvidia import CUDA_VARIABLES
 from cwai_bench.model import Reading
-from cwai_bench.sources import CudaEnvironment, EccCounts, Nvidia, NvidiaFabric, NvidiaProcess, NvLink, NvLinkErrors, answered
+from cwai_bench.sources import (
+    CudaEnvironment,
+    EccCounts,
+    Nvidia,
+    NvidiaFabric,
+    NvidiaProcess,
+    NvLink,
+    NvLinkErrors,
+    answered,
+)
 
 real = pytest.importorskip("pynvml")
 NOT_SUPPORTED, LOST, CORRUPT = 3, 15, 14
@@ -183,9 +192,10 @@ def test_a_link_of_nvlink_5(monkeypatch: pytest.MonkeyPatch) -> None:
         nvmlDeviceGetNvLinkState=lambda _h, link: 1 if link < 1 else refused(NOT_SUPPORTED),
         nvmlDeviceGetFieldValues=fields({215: 3, 220: 1036, 222: 4095}),
     ).cards
-    (link,) = card.links or ()
+    (link,) = card.links or [NvLink(9, False)]
     assert (link.replays, link.recoveries, link.later) == (None, 3, NvLinkErrors(None, 3, None))
-    assert (link.effective_ber, link.symbol_ber) == (pytest.approx(4e-12), pytest.approx(1.5e-254))
+    assert link.effective_ber == pytest.approx(4e-12)
+    assert link.symbol_ber == pytest.approx(1.5e-254)
 
 
 def test_a_card_that_is_lost_while_its_links_are_looked_at_keeps_what_it_said(monkeypatch: pytest.MonkeyPatch) -> None:
