@@ -4,6 +4,8 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 NATIVE := $(shell find cpp -name '*.cpp' -o -name '*.hpp' 2>/dev/null) CMakeLists.txt pyproject.toml \
           cwai_bench/__init__.py
+# The editable installation knows the modules by name: a new or a removed one needs it made again.
+MODULES := $(VENV)/.modules-$(shell find cwai_bench reports -name '*.py' | LC_ALL=C sort | cksum | cut -d' ' -f1)
 PIP    := $(BIN)/python -m pip --quiet --disable-pip-version-check install
 
 .PHONY: help run test bench lint format lab-deps docs clean
@@ -20,7 +22,11 @@ $(VENV)/.ready: tools/preflight.sh
 	$(PYTHON) -m venv $(VENV)
 	@touch $@
 
-$(VENV)/.built: $(VENV)/.ready $(NATIVE)
+$(MODULES): $(VENV)/.ready
+	@rm -f $(VENV)/.modules-*
+	@touch $@
+
+$(VENV)/.built: $(VENV)/.ready $(MODULES) $(NATIVE)
 	$(PIP) --editable .
 	@touch $@
 

@@ -29,7 +29,16 @@ from cwai_bench.checks.nvidia import (
 )
 from cwai_bench.checks.nvidia_driver import unit, unit_state
 from cwai_bench.model import Action, Severity
-from cwai_bench.sources import Call, Host, Network, NvidiaCard, NvidiaFabric, NvLink, NvLinkErrors
+from cwai_bench.sources import (
+    Call,
+    NvidiaFabric,
+    NvLink,
+    NvLinkErrors,
+    SteadyCard,
+    SteadyHost,
+    SteadyNetwork,
+    SteadyNvidia,
+)
 from cwai_bench.text import Text
 
 LINKS = (*CARDS, NVLINK_STATUS, NVLINK_ERRORS)
@@ -73,7 +82,7 @@ _AMPERE_BOARD = re.compile(r"A[18]00-SXM")
 """Cards behind NVSwitches that do not speak of a fabric: eight on a board have them, four are linked directly."""
 
 
-def _in_domain(card: NvidiaCard) -> bool:
+def _in_domain(card: SteadyCard) -> bool:
     """True of a card whose NVLink domain spans nodes: then the domain has an identity (as NCCL decides, too)."""
     return card.fabric is not None and not _NO_CLUSTER.fullmatch(card.fabric.cluster)
 
@@ -155,7 +164,7 @@ class _Links(NamedTuple):
         return f"{shown}, down: {' '.join(down[:8])}" if down else shown
 
 
-def nvlinks(card: NvidiaCard) -> _Links | None:
+def nvlinks(card: SteadyCard) -> _Links | None:
     return None if not card.links else _Links(card.name, card.links)
 
 
@@ -292,7 +301,7 @@ CRC_RATE = 100.0
 )
 def nvlink_growth(facts: FactView) -> Outcome:
     found = cards(facts)
-    told = nvml(facts)
+    told = nvml(facts, SteadyNvidia)
     if told is None:
         raise NotKnown(
             "missing_tool",
@@ -318,7 +327,7 @@ def nvlink_growth(facts: FactView) -> Outcome:
             "missing_source", Text("no answer from {c}", "以下链路未返回：{c}").fill(c=", ".join(silent[:8]))
         )
     all_seen(facts, len(found))
-    return passed(f"{len(grown)} links, +0, {told.looked:.1f} s")
+    return passed(f"{len(grown)} links, +0, {told.looked} s")
 
 
 def _growth(link: NvLink) -> dict[str, int]:
@@ -348,7 +357,7 @@ def _shown(grown: dict[str, int]) -> str:
 BER_OF_NONE = 1.5e-254
 
 
-def worst_ber(card: NvidiaCard) -> float | None:
+def worst_ber(card: SteadyCard) -> float | None:
     """The worst bit error rate of the card's links that are up; None where one of them tells none."""
     told = [(link.effective_ber, link.symbol_ber) for link in card.links or () if link.up]
     rates = [rate for pair in told for rate in pair if rate is not None]
@@ -393,7 +402,7 @@ def nvlink_bit_errors(facts: FactView) -> Outcome:
     unit="1",
 )
 def nvlink_ber(facts: FactView) -> dict[str, float]:
-    return by_card(facts, worst_ber)
+    return by_card(facts, worst_ber, cards)
 
 
 # ------------------------------------------------------------------------------------------- past the host's memory
@@ -412,7 +421,7 @@ def rdma_path(facts: FactView) -> str:
     """How NICs reach the memory of the cards: the name of the module, ``dma-buf``, or nothing; DoesNotApply where
     there is no RDMA NIC."""
     installed(facts)
-    found = facts.call("network", Network).rdma
+    found = facts.call("network", SteadyNetwork).rdma
     facts.cite(Call("network"), f"rdma devices: {', '.join(found) or '-'}")
     if not found:
         raise DoesNotApply(Text("no RDMA NIC here", "没有 RDMA 网卡"))
@@ -422,7 +431,7 @@ def rdma_path(facts: FactView) -> str:
     module = module_version(facts)
     if module is None:
         raise NotKnown("cause", Text("no module is loaded: see item nvidia.driver", "模块未加载，见 nvidia.driver"))
-    release = facts.call("host", Host).release
+    release = facts.call("host", SteadyHost).release
     version = re.match(r"(\d{1,4})\.(\d{1,4})", release)
     recent = version is not None and (int(version[1]), int(version[2])) >= DMA_BUF_KERNEL
     return "dma-buf" if module[1] and recent else ""

@@ -11,7 +11,7 @@ from cwai_bench.checks.rdma import PCI, RDMA, READS, hardware, named, ports
 from cwai_bench.checks.roce import ran_well
 from cwai_bench.model import Action, Severity
 from cwai_bench.readers import nic
-from cwai_bench.sources import Call, Command, Host, Pci, Rdma
+from cwai_bench.sources import Call, Command, Host, Pci, SteadyRdma
 from cwai_bench.text import Text
 
 SELF_TEST = Command("hca_self_test.ofed", timeout=30.0)
@@ -79,7 +79,7 @@ def efa(facts: FactView) -> Outcome:
     facts.cite(PCI, "\n".join(there) or "(no EFA device)")
     if not there:
         raise DoesNotApply(Text("no EFA device here", "没有 EFA 设备"))
-    names = {d.address: d.name for d in facts.call("rdma", Rdma).devices}
+    names = {d.address: d.name for d in facts.call("rdma", SteadyRdma).devices}
     facts.cite(RDMA, "\n".join(f"{address} {name}" for address, name in names.items() if address in there) or "-")
     reading = facts.command(*FI_INFO.argv)
     # fi_getinfo: -61 (No data available): the provider found no device at all.

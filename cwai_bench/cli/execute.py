@@ -17,7 +17,7 @@ from cwai_bench.cli import options as shared
 from cwai_bench.cli import progress as views
 from cwai_bench.cli.output import put, write_json
 from cwai_bench.errors import CwaiError, NoVerdictError, UsageError
-from cwai_bench.model import Plan, Scalar
+from cwai_bench.model import Plan, Report, Scalar
 from cwai_bench.plan import Choice, RunType, make_plan
 from cwai_bench.probes import Options, World
 from cwai_bench.text import Lang, Text
@@ -70,6 +70,11 @@ def execute(
     hosts = _hosts(args)
     ranks = args.np or len(hosts) * (args.per_node or 1) or 1
     starts_mpirun = told.alone and not front_there and (ranks > 1 or bool(hosts))
+    interface = getattr(args, "interface", None)
+    if interface and told.alone and not hosts:  # all ranks are to be here; other nodes may have other NICs
+        from cwai_bench.probes import nic
+
+        nic.refuse_unknown(interface)
     if args.dry_run:
         names = hosts or (os.uname().nodename,)
         size = ranks if starts_mpirun else told.size
@@ -98,6 +103,14 @@ def execute(
     if getattr(args, "output_lost", False) and outcome.exit_code == 0:
         return msgspec.structs.replace(outcome, exit_code=NoVerdictError.exit_code)
     return outcome
+
+
+def left_code(outcome: Outcome) -> int:
+    """What this process ends with. A front of ours carries the verdict; its ranks then end with 0, whatever it is, for
+    mpirun takes any other end for an accident and says so at length."""
+    from cwai_bench.launch import rank
+
+    return 0 if rank.front_of_environment() is not None else outcome.exit_code
 
 
 def order_of(args: argparse.Namespace, run_type: str, command: str, argv: Sequence[str], lang: Lang) -> Order:
@@ -139,7 +152,7 @@ def order_of(args: argparse.Namespace, run_type: str, command: str, argv: Sequen
         baseline=baseline_text,
         allow_unknown=args.allow_unknown,
         # A front on a terminal lays the summary out anew, as wide as that is.
-        with_report=args.json or _on_terminal(sys.stdout) or (front is not None and front.progress),
+        with_report=args.json or args.verbose or _on_terminal(sys.stdout) or (front is not None and front.progress),
         settings=_settings(args),
     )
 
@@ -288,7 +301,7 @@ def show(outcome: Outcome, args: argparse.Namespace, lang: Lang, out: TextIO) ->
     """The result: JSON and nothing else, or the summary and where the report is. Troubles always go to stderr."""
     text = outcome.report
     if not args.json:
-        text = _summary(outcome, lang, out).rstrip("\n") + "\n"
+        text = _summary(outcome, args, lang, out).rstrip("\n") + "\n"
         if outcome.html:
             text += Text("report: {p}", "报告：{p}").fill(p=outcome.html).to(lang) + "\n"
     lost = put(out, text)
@@ -300,16 +313,24 @@ def show(outcome: Outcome, args: argparse.Namespace, lang: Lang, out: TextIO) ->
         sys.stderr.write(f"cwai-bench: {outcome.trouble}\n  → {ends}\n")
 
 
-def _summary(outcome: Outcome, lang: Lang, out: TextIO) -> str:
-    if not _on_terminal(out) or not outcome.report:
+def _summary(outcome: Outcome, args: argparse.Namespace, lang: Lang, out: TextIO) -> str:
+    if not (_on_terminal(out) or args.verbose) or not outcome.report:
         return outcome.summary
-    import shutil
-
     from cwai_bench import render
 
-    return render.summary(
-        render.report_from_json(outcome.report.encode()), lang, width=shutil.get_terminal_size().columns, color=True
-    )
+    return laid_out(render.report_from_json(outcome.report.encode()), args, lang, _on_terminal(out))
+
+
+def laid_out(report: Report, args: argparse.Namespace, lang: Lang, on_terminal: bool) -> str:
+    """The summary of ``report``: as wide as the terminal, if there is one, and as full as was asked for."""
+    from cwai_bench import render
+
+    if not on_terminal:
+        return render.summary(report, lang, verbose=args.verbose)
+    import shutil
+
+    width = shutil.get_terminal_size().columns
+    return render.summary(report, lang, width=width, color=True, verbose=args.verbose)
 
 
 def show_plan(plan: Plan, args: argparse.Namespace, lang: Lang) -> None:
@@ -334,4 +355,4 @@ def show_plan(plan: Plan, args: argparse.Namespace, lang: Lang) -> None:
     sys.stdout.write("\n".join(lines) + "\n")
 
 
-__all__ = ["CwaiError", "choice_of", "execute", "order_of", "probe_options", "show"]
+__all__ = ["CwaiError", "choice_of", "execute", "laid_out", "left_code", "order_of", "probe_options", "show"]

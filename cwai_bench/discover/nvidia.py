@@ -120,15 +120,13 @@ def nvidia() -> Nvidia:
                 askers.append(ask)
             except (_Lost, pynvml.NVMLError) as e:
                 lost.append(f"{index}: {e}"[:200])
-        looked = 0.0
+        looked = 0
         if any(link.up for card in cards for link in card.links or ()):
             # From the last card's first reading on: no link is looked at for less.
             time.sleep(LOOK)
-            looked = time.monotonic() - started
+            looked = max(1, round(time.monotonic() - started))
             cards = [_looked_at_again(ask, card) for ask, card in zip(askers, cards, strict=True)]
-        return Nvidia(
-            driver, f"{cuda // 1000}.{cuda % 1000 // 10}" if cuda else "", cards, lost, looked=round(looked, 3)
-        )
+        return Nvidia(driver, f"{cuda // 1000}.{cuda % 1000 // 10}" if cuda else "", cards, lost, looked=looked)
     except pynvml.NVMLError as e:
         return Nvidia("", "", [], error=str(e), code=int(e.value))
     finally:

@@ -115,6 +115,13 @@ def test_only_what_fails_is_named(good_facts: Facts) -> None:
 def test_a_criterion_about_nothing_is_unknown(good_facts: Facts) -> None:
     verdict = judged(good_facts, "nic.speed", "{ min = '1 Gb/s', where.name = 'wlan*' }")
     assert (verdict.status, verdict.reason_code) == (Status.UNKNOWN, "absent")
+    assert verdict.detail is not None
+    assert verdict.detail.en.startswith("where.name = 'wlan*' fits none of: ens1f0np0, ens1f1np1, ibp106s0")
+    assert verdict.detail.en.endswith(" …")
+    assert "不匹配以下任何一项" in verdict.detail.zh
+    near = judged(good_facts, "nic.speed", "{ min = '1 Gb/s', where.name = 'ens1f0' }").detail
+    assert near is not None
+    assert near.en.endswith("did you mean 'ens1f0np0'?")
 
 
 def test_what_cannot_be_read_is_unknown(planted: Planted) -> None:
