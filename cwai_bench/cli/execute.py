@@ -321,12 +321,16 @@ def _summary(outcome: Outcome, args: argparse.Namespace, lang: Lang, out: TextIO
     return laid_out(render.report_from_json(outcome.report.encode()), args, lang, _on_terminal(out))
 
 
+TABLES_WIDTH = 160
+"""Columns where no terminal has a say: as many as the widest table of figures has."""
+
+
 def laid_out(report: Report, args: argparse.Namespace, lang: Lang, on_terminal: bool) -> str:
     """The summary of ``report``: as wide as the terminal, if there is one, and as full as was asked for."""
     from cwai_bench import render
 
     if not on_terminal:
-        return render.summary(report, lang, verbose=args.verbose)
+        return render.summary(report, lang, width=TABLES_WIDTH if args.verbose else 100, verbose=args.verbose)
     import shutil
 
     width = shutil.get_terminal_size().columns

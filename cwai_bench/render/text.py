@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from cwai_bench.model import Report, Status
 from cwai_bench.render import labels, renderer
+from cwai_bench.render.table import Cell
 from cwai_bench.render.view import Item, View, view
 from cwai_bench.text import Lang, Text
 
@@ -126,19 +127,31 @@ def _others(console: Console, seen: View, lang: Lang) -> None:
         console.print()
 
 
+def _words(cell: Cell, lang: Lang) -> str:
+    return cell.value if isinstance(cell.value, str) else cell.value.to(lang)
+
+
 def _tables(console: Console, seen: View, lang: Lang) -> None:
+    from rich.cells import cell_len
     from rich.table import Table
 
     for section in seen.sections:
         for table in section.tables:
             title = (table.title or section.title).to(lang)
             grid = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0))
-            for column in table.columns:
-                grid.add_column(_plain(column.label.to(lang)), justify="right" if column.numeric else "left")
+            least = 0
+            for n, column in enumerate(table.columns):
+                label = column.label.to(lang)
+                # Figures stay whole, and so do the words of their heading.
+                whole = label.split() + [_words(r.cells[n], lang) for r in table.rows if not column.words]
+                wide = max(map(cell_len, whole), default=0)
+                least += wide + 2
+                side: Literal["left", "right"] = "right" if column.numeric else "left"
+                grid.add_column(_plain(label), justify=side, min_width=wide)
             for row in table.rows:
-                values = [c.value if isinstance(c.value, str) else c.value.to(lang) for c in row.cells]
-                grid.add_row(*map(_plain, values), style="red" if row.bad else "")
-            console.print(grid)
+                grid.add_row(*(_plain(_words(c, lang)) for c in row.cells), style="red" if row.bad else "")
+            # A figure that is cut off is worse than a line that the terminal breaks.
+            console.print(grid, width=max(console.width, least), crop=False)
             console.print()
 
 
