@@ -112,6 +112,7 @@ def huawei(*rows: str) -> Callable[[Planted], object]:
 DIMM = "Memory #0x02 | Uncorrectable ECC (UnCorrectable ECC |  DIMMD7)"
 LEAK = "Critical | 0x12000023 | Asserted | Liquid cooling leak detected"
 POLICY = "sys/devices/system/cpu/cpufreq/policy64"
+SDB = disks.SMART.command("b")
 NVME1 = disks.SMART_LOG.command("1")
 UE = {"total_correctable_count": 4, "total_uncorrectable_count": 2, "total_deferred_count": 0}
 DEFERRED = {"total_correctable_count": 0, "total_uncorrectable_count": 0, "total_deferred_count": 1}
@@ -224,6 +225,23 @@ GOOD_CASES = [
         FAIL,
         "lustre-OST0003",
     ),
+    Case("storage.smart", said(SDB, '"passed": true', '"passed": false'), FAIL, "sdb"),
+    Case("storage.smart", said(SDB, '"smart_status": {\n  "passed": true\n }', '"smart_support": {}'), PASS, "1 / 2"),
+    Case(
+        "storage.smart",
+        lambda n: n.command(SDB, '{"smartctl": {"messages": [{"string": "open: failed: Permission denied"}]}}', 2),
+        UNKNOWN,
+        "permission",
+    ),
+    Case(
+        "storage.smart",
+        lambda n: n.command(SDB, '{"smartctl": {"messages": [{"string": "Read SMART Data failed"}]}}', 4),
+        UNKNOWN,
+        "Read SMART Data failed",
+    ),
+    Case("storage.smart", silent(SDB), UNKNOWN, "parse"),
+    Case("storage.smart", lambda n: n.refuse(SDB, "missing", "not installed"), UNKNOWN, "missing_tool"),
+    Case("storage.smart", lambda n: n.call("container", vm="kvm"), SKIP, "virtual drives"),
     Case("storage.lustre", lambda n: n.remove("sys/fs/lustre"), SKIP, "absent"),
     Case("storage.lustre", lambda n: n.write("sys/fs/lustre/health_check", "\n"), UNKNOWN, "parse"),
     Case("storage.zfs", lambda n: n.write("proc/spl/kstat/zfs/scratch/state", "DEGRADED\n"), WARN, "scratch DEGRADED"),
@@ -533,6 +551,7 @@ JSON_COMMANDS = {
     "amd.firmware": amd.FIRMWARE,
     "amd.rocminfo": amd.ROCMINFO,
     "storage.nvme_health": NVME1,
+    "storage.smart": SDB,
     "services.enabled": services.SERVICES,
     "clock.chrony": services.CHRONY,
     "host.reboots": services.LAST,

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cwai_bench.readers import Unreadable, amd, host, nvme
+from cwai_bench.readers import Unreadable, amd, host, nvme, smart
 from cwai_bench.readers.json_answer import count
 
 UNITS = """\
@@ -154,6 +154,7 @@ READERS: list[tuple[Callable[[str], object], str]] = [
     (host.tracking, CHRONY),
     (nvme.drive_health, SMART),
     (nvme.drive_health, SMARTCTL),
+    (smart.smart_status, '{"smartctl": {"exit_status": 0}, "smart_status": {"passed": true}}'),
     (amd.ecc, ECC),
     (amd.bad_pages, BAD_PAGES),
     (amd.firmware, FIRMWARE),
