@@ -12,7 +12,7 @@ from cwai_bench.readers.json_answer import decoded_object
 
 
 class SmartStatus(NamedTuple):
-    """``passed`` is None for what keeps no such status (a virtual drive, a card reader); ``message``: smartctl's own."""
+    """``passed`` is None for what keeps no status (a virtual drive, a card reader); ``message``: smartctl's own."""
 
     passed: bool | None
     message: str
