@@ -552,9 +552,11 @@ def test_a_text_cut_short_is_never_a_pass(key: str, keep: float, good_facts: Fac
     assert passing <= ({"nvidia.nvlink"} if key == NVLINK_ERRORS.key else set())
 
 
-def test_no_nvidia_card_no_item(planted: Planted) -> None:
-    found = check_facts([planted.call("pci", devices=[]).facts()], ITEMS)
-    assert {(v.status, v.reason_code) for v in found} == {(SKIP, "absent")}
+@pytest.mark.parametrize("without", [lambda n: n, lambda n: no_nvml(n).refuse(SMI, "missing", "No such file")])
+def test_no_nvidia_card_no_item(without: Callable[[Planted], Planted], planted: Planted) -> None:
+    """Whether or not there is a driver, or a tool, that could be asked."""
+    facts = without(planted).call("pci", devices=[]).facts()
+    assert {(v.status, v.reason_code) for v in check_facts([facts], ITEMS)} == {(SKIP, "absent")}
 
 
 def test_cards_given_to_virtual_machines_are_not_this_hosts(planted: Planted) -> None:
