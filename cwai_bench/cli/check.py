@@ -34,9 +34,9 @@ def main(parser: Parser, argv: Sequence[str], lang: Lang) -> int:
         from cwai_bench.cli import report
 
         return report.judge_facts(args, options.lang_of(args, lang))
-    from cwai_bench.cli.execute import execute
+    from cwai_bench.cli.execute import execute, left_code
 
-    return execute(args, "check", argv, lang, "check").exit_code
+    return left_code(execute(args, "check", argv, lang, "check"))
 
 
 def _list(args: argparse.Namespace, lang: Lang) -> None:

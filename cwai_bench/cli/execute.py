@@ -17,7 +17,7 @@ from cwai_bench.cli import options as shared
 from cwai_bench.cli import progress as views
 from cwai_bench.cli.output import put, write_json
 from cwai_bench.errors import CwaiError, NoVerdictError, UsageError
-from cwai_bench.model import Plan, Scalar
+from cwai_bench.model import Plan, Report, Scalar
 from cwai_bench.plan import Choice, RunType, make_plan
 from cwai_bench.probes import Options, World
 from cwai_bench.text import Lang, Text
@@ -71,6 +71,12 @@ def execute(
     ranks = args.np or len(hosts) * (args.per_node or 1) or 1
     starts_mpirun = told.alone and front is None and (ranks > 1 or bool(hosts))
 
+    interface = getattr(args, "interface", None)
+    if interface and told.alone and not hosts:  # all ranks are to be here; other nodes may have other NICs
+        from cwai_bench.probes import nic
+
+        nic.refuse_unknown(interface)
+
     def ordered() -> Order:
         """Asked of rank 0 alone: by the front what it was told itself, else by the files that the command names."""
         if front is not None:
@@ -113,6 +119,14 @@ def execute(
     if getattr(args, "output_lost", False) and outcome.exit_code == 0:
         return msgspec.structs.replace(outcome, exit_code=NoVerdictError.exit_code)
     return outcome
+
+
+def left_code(outcome: Outcome) -> int:
+    """What this process ends with. A front of ours carries the verdict; its ranks then end with 0, whatever it is, for
+    mpirun takes any other end for an accident and says so at length."""
+    from cwai_bench.launch import rank
+
+    return 0 if rank.front_of_environment() is not None else outcome.exit_code
 
 
 def order_of(
@@ -161,7 +175,7 @@ def order_of(
         baseline=baseline_text,
         allow_unknown=args.allow_unknown,
         # A front on a terminal lays the summary out anew, as wide as that is.
-        with_report=args.json or _on_terminal(sys.stdout) or _on_terminal(sys.stderr),
+        with_report=args.json or args.verbose or _on_terminal(sys.stdout) or _on_terminal(sys.stderr),
         settings=_settings(args),
         scripts=scripts.load(own.values(), criteria_file.parent) if runs and criteria_file else [],
     )
@@ -304,7 +318,7 @@ def show(outcome: Outcome, args: argparse.Namespace, lang: Lang, out: TextIO) ->
     """The result: JSON and nothing else, or the summary and where the report is. Troubles always go to stderr."""
     text = outcome.report
     if not args.json:
-        text = _summary(outcome, lang, out).rstrip("\n") + "\n"
+        text = _summary(outcome, args, lang, out).rstrip("\n") + "\n"
         if outcome.html:
             text += Text("report: {p}", "报告：{p}").fill(p=outcome.html).to(lang) + "\n"
     lost = put(out, text)
@@ -316,16 +330,28 @@ def show(outcome: Outcome, args: argparse.Namespace, lang: Lang, out: TextIO) ->
         sys.stderr.write(f"cwai-bench: {outcome.trouble}\n  → {ends}\n")
 
 
-def _summary(outcome: Outcome, lang: Lang, out: TextIO) -> str:
-    if not _on_terminal(out) or not outcome.report:
+def _summary(outcome: Outcome, args: argparse.Namespace, lang: Lang, out: TextIO) -> str:
+    if not (_on_terminal(out) or args.verbose) or not outcome.report:
         return outcome.summary
-    import shutil
-
     from cwai_bench import render
 
-    return render.summary(
-        render.report_from_json(outcome.report.encode()), lang, width=shutil.get_terminal_size().columns, color=True
-    )
+    return laid_out(render.report_from_json(outcome.report.encode()), args, lang, _on_terminal(out))
+
+
+TABLES_WIDTH = 160
+"""Columns where no terminal has a say: as many as the widest table of figures has."""
+
+
+def laid_out(report: Report, args: argparse.Namespace, lang: Lang, on_terminal: bool) -> str:
+    """The summary of ``report``: as wide as the terminal, if there is one, and as full as was asked for."""
+    from cwai_bench import render
+
+    if not on_terminal:
+        return render.summary(report, lang, width=TABLES_WIDTH if args.verbose else 100, verbose=args.verbose)
+    import shutil
+
+    width = shutil.get_terminal_size().columns
+    return render.summary(report, lang, width=width, color=True, verbose=args.verbose)
 
 
 def show_plan(plan: Plan, args: argparse.Namespace, lang: Lang) -> None:
@@ -378,4 +404,4 @@ def _script_lines(plan: Plan, lang: Lang) -> list[str]:
     return lines
 
 
-__all__ = ["CwaiError", "choice_of", "execute", "order_of", "probe_options", "show"]
+__all__ = ["CwaiError", "choice_of", "execute", "laid_out", "left_code", "order_of", "probe_options", "show"]

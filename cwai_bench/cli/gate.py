@@ -56,7 +56,7 @@ def main(parser: Parser, argv: Sequence[str], lang: Lang) -> int:
             Text("cannot start {c!r}: no such command", "无法启动 {c!r}：命令不存在").fill(c=command[0]),
             Text("check its path, and that it is executable", "请检查路径及执行权限"),
         )
-    from cwai_bench.cli.execute import execute
+    from cwai_bench.cli.execute import execute, left_code
     from cwai_bench.launch import rank, world
 
     run_type = "check" if args.check_only else "run"
@@ -75,7 +75,7 @@ def main(parser: Parser, argv: Sequence[str], lang: Lang) -> int:
                 )
                 + "\n"
             )
-        return outcome.exit_code
+        return left_code(outcome)
     os.environ.pop(rank.FRONT_VARIABLE, None)
     sys.stdout.flush()
     sys.stderr.flush()

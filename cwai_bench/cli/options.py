@@ -65,7 +65,12 @@ def common(parser: Parser, *, root: bool = True) -> None:
             "选项默认值文件（TOML）：[options] 一节，如 store = '/shared/cwai'",
         ),
     )
-    group.add("-v", "--verbose", action="store_true", help=Text("say more", "输出更多信息"))
+    group.add(
+        "-v",
+        "--verbose",
+        action="store_true",
+        help=Text("say more: every item, every figure", "输出更多信息：全部检测项与数据"),
+    )
 
 
 def launching(parser: Parser) -> None:

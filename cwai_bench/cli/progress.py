@@ -13,6 +13,7 @@ from cwai_bench.text import Lang, Text
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
 
+ELAPSED = Text("elapsed", "已用时")
 MARK = "\x1ecwai-bench "
 """Begins a progress line meant for a program. The record separator occurs in no sane text."""
 
@@ -59,7 +60,8 @@ class Lines(Silent):
 
     def begin(self, number: int, total: int, title: Text, expected: float) -> None:
         elapsed = time.monotonic() - self.started
-        sys.stderr.write(f"[{elapsed:6.1f} s] {number}/{total} {title.to(self.lang)}\n")
+        after = Text("{s:.1f} s elapsed", "已用 {s:.1f} 秒").fill(s=elapsed)
+        sys.stderr.write(f"{number}/{total} {title.to(self.lang)} ({after.to(self.lang)})\n")
         sys.stderr.flush()
 
 
@@ -107,6 +109,7 @@ class Terminal(Silent):
             TextColumn("{task.completed:.0f}/{task.total:.0f}"),
             BarColumn(24),
             TextColumn("{task.description}", markup=False),
+            TextColumn(ELAPSED.to(self.lang)),
             TimeElapsedColumn(),
             console=console,
             transient=True,

@@ -30,12 +30,13 @@ import msgspec
 
 from cwai_bench.model import Facts, Reading
 from cwai_bench.registry import Registry
-from cwai_bench.sources import Call, Command, Each, File, Source
+from cwai_bench.sources import Call, Command, Each, File, Source, answered
 
 CALLS: Registry[Callable[[], msgspec.Struct]] = Registry("cwai_bench.discover")
 LANES = 2
 """Sources read at the same time, beside the commands."""
-COMMANDS_AT_ONCE = 4
+COMMANDS_AT_ONCE = min(max(4, os.cpu_count() or 1), 16)
+"""They mostly wait: a node of eight NPUs is asked some 190 questions, and its tools take their time for each."""
 GIVE_UP_AFTER = 4
 """Commands of one program that did not answer in time, one after another, before the others of it are not run: a driver
 that hangs must not use up the time of all that comes after it."""
@@ -101,7 +102,8 @@ def _read_live(sources: list[Source], deadline: float) -> list[Reading]:
     from cwai_bench.discover.tree import Tree
 
     found: list[Reading] = []
-    to_run = deque(s for s in sources if isinstance(s, Command))
+    to_run = deque(s for s in sources if isinstance(s, Command) and not s.unless)
+    instead = deque(s for s in sources if isinstance(s, Command) and s.unless)
     to_read: deque[File | Call] = deque(s for s in sources if not isinstance(s, Command | Each))
     here = Tree(Path("/"))
     for each in (s for s in sources if isinstance(s, Each)):
@@ -115,10 +117,10 @@ def _read_live(sources: list[Source], deadline: float) -> list[Reading]:
 
     silent: Counter[str] = Counter()
 
-    def run_commands() -> None:
+    def run_commands(commands: deque[Command]) -> None:
         while True:
             try:
-                source = to_run.popleft()
+                source = commands.popleft()
             except IndexError:
                 return
             program = source.argv[0]
@@ -141,17 +143,30 @@ def _read_live(sources: list[Source], deadline: float) -> list[Reading]:
                 left = left_for(source)
                 found.extend(reader.read(source, left) if left > 0 else [_no_time(source)])
 
-    lanes = [threading.Thread(target=run_commands, daemon=True) for _ in range(min(COMMANDS_AT_ONCE, len(to_run)))]
-    lanes += [threading.Thread(target=read_others, daemon=True) for _ in range(min(LANES, len(to_read)))]
-    for lane in lanes:
-        lane.start()
-    for lane in lanes:
-        lane.join()
+    lanes = [(run_commands, (to_run,))] * min(COMMANDS_AT_ONCE, len(to_run))
+    _in_threads([*lanes, *[(read_others, ())] * min(LANES, len(to_read))])
+    told = {r.source: r for r in found}
+    needed: deque[Command] = deque()
+    for source in instead:
+        if source.unless in told and answered(told[source.unless]):
+            found.append(Reading(source.key, "missing", detail=f"not asked: {source.unless} has answered"))
+        else:
+            needed.append(source)
+    _in_threads([(run_commands, (needed,))] * min(COMMANDS_AT_ONCE, len(needed)))
     have = {r.source for r in found}
     missed = [
         Reading(s.key, "error", detail="it was not read: a bug of cwai-bench") for s in sources if s.key not in have
     ]
     return sorted(found + missed, key=lambda r: r.source)
+
+
+def _in_threads(work: list[tuple[Callable[..., None], tuple[object, ...]]]) -> None:
+    """Do all of ``work`` at the same time."""
+    threads = [threading.Thread(target=do, args=arguments, daemon=True) for do, arguments in work]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
 
 
 def family(each: Each, commands: list[Command], *, cut: bool = False) -> Reading:

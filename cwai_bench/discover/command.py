@@ -13,9 +13,9 @@ from cwai_bench.discover.tree import TEXT_LIMIT, bounded, decode, refused
 from cwai_bench.model import Reading
 from cwai_bench.sources import Command
 
-PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/Ascend/driver/tools"
-"""Searched after the person's own PATH: reading tools live in sbin, which a user's PATH often lacks; hccn_tool lives
-with its driver."""
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/Ascend/driver/tools:/opt/amazon/efa/bin"
+"""Searched after the person's own PATH: reading tools live in sbin, which a user's PATH often lacks; hccn_tool and
+fi_info live with their drivers."""
 GRACE = 0.3
 """Seconds between SIGTERM and SIGKILL, and then until a process that does not die is left behind."""
 STDERR_LIMIT = 4096

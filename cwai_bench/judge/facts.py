@@ -31,6 +31,8 @@ from cwai_bench.render.units import gigabits, size
 from cwai_bench.sources import Container
 from cwai_bench.text import Text
 
+NAMES_SHOWN = 8
+
 
 def check_facts(
     facts: Sequence[Facts],
@@ -112,12 +114,27 @@ def _node(check: NodeCheck, view: FactView) -> Found:
     return Found(outcome.status, outcome.observed[:OBSERVED_LIMIT], outcome.expected, detail)
 
 
+def _fits_none(criterion: Criterion, names: list[str]) -> Text:
+    """That a criterion picks none of what is here, and what it could pick."""
+    wanted = next((str(pattern) for key, pattern in criterion.where if key == "name"), None)
+    if wanted is None:
+        return Text("there is none here", "此处没有该对象")
+    near = difflib.get_close_matches(wanted, names, 1, 0.6)
+    shown = ", ".join(names[:NAMES_SHOWN]) + (" …" if len(names) > NAMES_SHOWN else "")
+    none = Text("where.name = {w!r} fits none of: {n}", "where.name = {w!r} 不匹配以下任何一项：{n}").fill(
+        w=wanted, n=shown or "-"
+    )
+    if not near:
+        return none
+    return Text("{t}; did you mean {m!r}?", "{t}；是否想用 {m!r}？").fill(t=none, m=near[0])
+
+
 def _against(criterion: Criterion, check: ConfigurableCheck, view: FactView) -> Found:
     found = check.values(view)
     values = dict(found) if isinstance(found, Mapping) else {"": found}
     values = {name: value for name, value in values.items() if not name or criterion.applies_to(name)}
     if not values:
-        raise NotKnown("absent", Text("nothing here is what the criterion is about", "没有符合判据限定条件的对象"))
+        raise NotKnown("absent", _fits_none(criterion, sorted(found if isinstance(found, Mapping) else ())))
     if not criterion.fits(check.unit):
         raise NotKnown("not_comparable", Text("the criterion is not in {u}", "判据的单位不是 {u}").fill(u=check.unit))
     bad = {name: value for name, value in values.items() if not criterion.holds(value)}

@@ -27,6 +27,7 @@ from cwai_bench.errors import NoVerdictError, UsageError
 from cwai_bench.launch import keeper
 from cwai_bench.launch.order import Front, Order, Outcome, Peer
 from cwai_bench.launch.rank import FRONT_VARIABLE
+from cwai_bench.sources import HOSTS_VARIABLE
 from cwai_bench.text import Text
 
 SIGINT_GRACE = 1.0
@@ -78,7 +79,7 @@ def mpirun_command(mpirun: Path, ranks: Ranks, arguments: list[str]) -> list[str
         command += ["--map-by", ":OVERSUBSCRIBE"]
         if ranks.count > (os.cpu_count() or 1):
             command += ["--mca", "mpi_yield_when_idle", "1"]
-    command += ["-x", FRONT_VARIABLE, *ranks.mpirun_options]
+    command += ["-x", FRONT_VARIABLE, *(["-x", HOSTS_VARIABLE] if ranks.hosts else []), *ranks.mpirun_options]
     return [*command, sys.executable, "-m", "cwai_bench", *arguments]
 
 
@@ -111,6 +112,10 @@ async def _launch(
         journal.new_run_id(order.run_type), secret, Peer(identity, "", keeper.addresses(), port), on_line is not None
     )
     environ = dict(os.environ) | {FRONT_VARIABLE: msgspec.json.encode(front).decode()}
+    if ranks.hosts:
+        from ClusterShell.NodeSet import NodeSet
+
+        environ[HOSTS_VARIABLE] = str(NodeSet.fromlist(list(ranks.hosts)))
     if os.geteuid() == 0:  # Open MPI refuses root unless told so; this command was typed by root
         environ |= {
             "OMPI_ALLOW_RUN_AS_ROOT": "1",

@@ -39,6 +39,7 @@ from cwai_bench.model import (
 )
 from cwai_bench.plan import Choice, chosen_nodes, make_plan
 from cwai_bench.probes import PROBES, Context, World
+from cwai_bench.probes.disturbance import Watch
 from cwai_bench.render import labels
 from cwai_bench.render.units import size
 from cwai_bench.scripts import Script
@@ -378,7 +379,11 @@ def _measure(spec: ProbeSpec, group: Group, node: str, link: Link) -> None:
     link.record(_event(group, node, "item_begin", spec.id))
     started = time.time()
 
+    watch = Watch()
+
     def emit(measurement: Measurement) -> None:
+        if measurement.status == "ok" and measurement.reason is None and (noise := watch.seen()) is not None:
+            measurement = msgspec.structs.replace(measurement, reason_code="busy", reason=noise)
         link.record(measurement)
 
     context = Context(group, spec, node, emit, link.note, time.monotonic() + spec.deadline)

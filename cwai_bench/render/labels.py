@@ -164,6 +164,8 @@ PASSED_AND = Text("{n}/{m} ({others})", "{n}/{m}（{others}）")
 SOME = Text("{n} {status}", "{n} 项{status}")
 ATTENTION = Text("Needs attention", "需要关注")
 AND_MORE = Text("… and {n} more: see the report", "……另有 {n} 项，详见报告")
+NOT_KNOWN_ABOVE = Text("not known, see above: {n}", "未知，见上：{n}")
+WARNINGS_ABOVE = Text("warnings, see above: {n}", "告警，见上：{n}")
 
 # -------------------------------------------------------------------------------------- the page
 
@@ -254,6 +256,8 @@ DATA = Text("Data check", "数据校验")
 DATA_RIGHT = Text("right", "正确")
 DATA_WRONG = Text("wrong data", "数据错误")
 DATA_NOT_CHECKED = Text("not checked", "未校验")
+DATA_NOISY = Text("{data}; {why}", "{data}；{why}")
+NOISY = Text("{figure}; noisy", "{figure}；受干扰")
 HIGHEST_BANDWIDTH = Text("{metric}: highest average", "{metric}：最高平均带宽")
 LOWEST_LATENCY = Text("{metric}: lowest p50", "{metric}：最低 p50")
 BANDWIDTH_BY_SIZE = Text(

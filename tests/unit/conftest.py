@@ -124,8 +124,20 @@ def good_facts() -> Facts:
     return read_node("", GOOD, sources_for(CHECKS, recorded=True), time.monotonic() + 30)
 
 
-HOMES = {"ascend": "ascend_910b", "roce": "a800_roce", "amd": "mi300x"}
-"""The recorded node on which the items of a scope pass; ``good`` (8 H100, InfiniBand) for all others."""
+HOMES = {
+    "ascend": "ascend_910b",
+    "roce": "a800_roce",
+    "amd": "mi300x",
+    "nvidia.nvlink_bit_errors": "b200",
+    "nvidia.nvlink_ber": "b200",
+    "rdma.efa": "efa",
+    "rdma.ufm": "ufm",
+}
+"""The recorded node on which an item, or the items of a scope, pass; ``good`` (8 H100, InfiniBand) for all others."""
+
+
+def home_of(check: str) -> str:
+    return HOMES.get(check) or HOMES.get(CHECKS[check].info.scope, "good")
 
 
 @pytest.fixture(scope="session")
@@ -136,4 +148,4 @@ def at_home(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Facts]:
     def read(node: str) -> Facts:
         return Planted(tmp_path_factory.mktemp(node) / "node", node).facts()
 
-    return lambda check: read(HOMES.get(CHECKS[check].info.scope, "good"))
+    return lambda check: read(home_of(check))
