@@ -310,24 +310,33 @@ class RankEvent(msgspec.Struct, frozen=True, tag="rank", tag_field="type"):
 
 
 class NodeEnd(msgspec.Struct, frozen=True, tag="end", tag_field="type"):
-    """Last record of a journal that was closed properly."""
+    """Last record of a journal that was closed properly.
+
+    ``lost``: why nothing came of ``node``, written by the process that waited for it; ``reason_code`` of that.
+    """
 
     node: str
     time: float
     interrupted: int = 0
+    lost: Text | None = None
+    reason_code: ReasonCode = ""
 
 
 Record = RunHeader | FactsRecord | Measurement | RankEvent | NodeEnd
 
 
 class NodeRecord(msgspec.Struct, frozen=True):
-    """What is known of a node after the merge. ``present``: its journal was read. ``ranks``: those it carried."""
+    """What is known of a node after the merge. ``present``: its journal was read. ``ranks``: those it carried.
+
+    ``reason_code``: why its journal is not there, where that is known.
+    """
 
     name: str
     ranks: list[int]
     present: bool
     complete: bool
     note: Text | None = None
+    reason_code: ReasonCode = ""
 
 
 RunStatus = Literal["running", "complete", "partial", "terminated", "error"]

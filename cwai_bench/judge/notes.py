@@ -13,6 +13,7 @@ from cwai_bench.checks import (
 from cwai_bench.config import Criteria, nearest
 from cwai_bench.errors import UsageError
 from cwai_bench.judge.consistency import held_by, same
+from cwai_bench.judge.presence import NODES
 from cwai_bench.model import (
     Run,
     Verdict,
@@ -79,7 +80,7 @@ def idle_criteria(run: Run, criteria: Criteria | None) -> list[Text]:
 
 def privilege_note(verdicts: Sequence[Verdict]) -> list[Text]:
     """What privilege would have shown, said once."""
-    denied = sorted({v.check for v in verdicts if v.reason_code == "permission"})
+    denied = sorted({v.check for v in verdicts if v.reason_code == "permission" and v.check != NODES.id})
     if not denied:
         return []
     return [

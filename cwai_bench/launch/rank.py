@@ -6,6 +6,7 @@ import os
 import secrets
 import time
 import traceback
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,7 +20,7 @@ from cwai_bench.launch import world
 from cwai_bench.launch.environment import environment
 from cwai_bench.launch.link import Link, key_of
 from cwai_bench.launch.order import Front, Opening, Order, Outcome, Peer
-from cwai_bench.model import FactsRecord, Measurement, Plan, ProbeSpec, RankEvent, RunHeader, Subject
+from cwai_bench.model import Facts, FactsRecord, Measurement, Plan, ProbeSpec, RankEvent, RunHeader, Subject
 from cwai_bench.plan import Choice, make_plan
 from cwai_bench.probes import PROBES, Context, World
 from cwai_bench.render import labels
@@ -249,13 +250,15 @@ def _opening(task: Task, group: Group, peers: list[Peer], plan: Plan) -> Opening
     return Opening(header, task.order, ([front.peer] if front else []) + peers, secret)
 
 
-def _discover(task: Task, node: str, plan: Plan, link: Link) -> None:
+def read_facts(order: Order, node: str, wanted: Sequence[str], root: Path | None = None) -> Facts:
+    """What the checks ``wanted`` ask of this node, or of the recorded one in ``root``."""
     from cwai_bench import checks, discover
 
-    facts = discover.read_node(
-        node, task.root, checks.sources_for(plan.checks), deadline=time.monotonic() + DISCOVER_SECONDS - 5
-    )
-    link.record(FactsRecord(facts))
+    return discover.read_node(node, root, checks.sources_for(wanted), deadline=time.monotonic() + DISCOVER_SECONDS - 5)
+
+
+def _discover(task: Task, node: str, plan: Plan, link: Link) -> None:
+    link.record(FactsRecord(read_facts(task.order, node, plan.checks, task.root)))
 
 
 def _measure(spec: ProbeSpec, group: Group, node: str, link: Link) -> None:
