@@ -5,9 +5,9 @@ anything is answered the kernel says who asks (SO_PEERCRED): a process of this u
 started and that has not asked before. Only a question for a password is answered, never one for a key's passphrase or
 about a host's key.
 
-A wrong password, tried on every node at once, would lock the account everywhere. So one node tries it first, the others
-wait; once it is refused, no other gets it, and after three refusals of an accepted one neither. An ssh that is
-refused its answer is ended, because it would try the empty password instead.
+A wrong password, tried on every node at once, would lock the account everywhere. So one node tries it first and the
+others wait until it is accepted somewhere; when two more nodes have refused than accepted it, no other gets it. An ssh
+that is not answered is ended, because it would try the empty password instead.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ from cwai_bench import journal
 from cwai_bench.errors import CwaiError, UsageError
 from cwai_bench.text import Text
 
-MAX_REFUSALS = 3
+MAX_REFUSALS = 2
+"""More refusals than acceptances, and it is given up: pam_faillock(8) locks an account at the third, unless set."""
 QUESTION_SECONDS = 5.0
 _PASSWORD = re.compile(
     r"(\([^()]*\) ?)?(\S+@\S+'s password|password( for \S+)?|(\S+@\S+ ?的)?(密码|口令))[:：]?\s*", re.IGNORECASE
@@ -47,7 +48,7 @@ class Door:
         self._asking: dict[int, str] = {}
         self._given: set[int] = set()
         self._trial: int | None = None
-        self._accepted = False
+        self._accepted = 0
         self._refusals: list[str] = []
         self._changed = asyncio.Event()
         self._reasons: dict[int, Text] = {}
@@ -115,7 +116,7 @@ class Door:
     def accepted(self, pid: int) -> None:
         """The node has let ``pid`` in."""
         if pid in self._given:
-            self._accepted = True
+            self._accepted += 1
         self._settle(pid)
 
     def over(self, pid: int, *, refused: bool) -> Text | None:
@@ -181,7 +182,7 @@ class Door:
         if pid in self._given:
             return Text("the password was refused", "密码被拒绝")
         while True:
-            if (self._refusals and not self._accepted) or len(self._refusals) >= MAX_REFUSALS:
+            if len(self._refusals) - self._accepted >= MAX_REFUSALS:
                 return Text(
                     "the password was not tried here: {n} refused it", "未在此节点尝试密码：已被 {n} 拒绝"
                 ).fill(n=", ".join(self._refusals))

@@ -321,7 +321,7 @@ class _Talk:
             why = Text("it ended in the middle of its answer", "在回应途中终止")
             return _Trouble("node_lost", _with(why, words))
         for pattern, reason_code, why in _MEANINGS:
-            if re.search(pattern, words):
+            if re.search(pattern, self.stderr.decode(errors="replace")):
                 return _Trouble(reason_code, _with(why, words))
         if code in (126, 127):
             why = Text(
@@ -580,11 +580,10 @@ async def _collect(
             loop.add_signal_handler(number, stop, number)
         progress.plan(plan, header.run_id, 0, len(nodes))
         await collector.run(nodes, gateways)
-        for number in signals:
-            loop.remove_signal_handler(number)
     if front.ends:
         front.files[journal.ABSENT] = journal.absent(header, front.ends)
-    outcome = finish.conclude(front.files, order, stopped)
+    # In a thread, so that a signal is seen: the report is written all the same, and a second one ends it.
+    outcome = await loop.run_in_executor(None, finish.conclude, front.files, order, stopped)
     if outcome.folder:
         front.drop_spool()
     return outcome
