@@ -1,9 +1,9 @@
 """The door to the password: it was typed once, stays in the memory of this process, and goes to ssh alone.
 
 ssh runs askpass.py with a question; that brings the question here, over a unix socket in a folder of our own. Before
-anything is answered the kernel says who asks (SO_PEERCRED): a process of this user whose parent is an ssh that we
-started and that has not asked before. Only a question for a password is answered, never one for a key's passphrase or
-about a host's key.
+anything is answered the kernel says who asks (SO_PEERCRED): a process of this user whose parent we started, and we
+start nothing but ssh. Only a question for the node's password is answered, never one of a jump host, for a key's
+passphrase or about a host's key.
 
 A wrong password, tried on every node at once, would lock the account everywhere. So one node tries it first and the
 others wait until it is accepted somewhere; when two more nodes have refused than accepted it, no other gets it. An ssh
@@ -45,7 +45,6 @@ class Door:
 
     def __init__(self, password: str) -> None:
         self._password = password.encode()
-        self._asking: dict[int, str] = {}
         self._given: set[int] = set()
         self._trial: int | None = None
         self._accepted = 0
@@ -58,7 +57,8 @@ class Door:
 
     async def __aenter__(self) -> Door:
         # No core dump of this process or of an ssh may hold the password.
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        self._core = resource.getrlimit(resource.RLIMIT_CORE)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, self._core[1]))
         folder = Path(tempfile.mkdtemp(prefix="cwai-"))  # mode 0700
         self._folders.append(folder)
         self._server = await asyncio.start_unix_server(self._answer, path=folder / "door")
@@ -74,6 +74,7 @@ class Door:
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
     ) -> None:
         self._password = b""
+        resource.setrlimit(resource.RLIMIT_CORE, self._core)
         if self._server is not None:
             self._server.close()
         for folder in self._folders:
@@ -109,19 +110,14 @@ class Door:
 
     # ---- what the collector tells
 
-    def expect(self, pid: int, node: str) -> None:
-        """``pid`` is an ssh to ``node``, and may ask."""
-        self._asking[pid] = node
-
     def accepted(self, pid: int) -> None:
         """The node has let ``pid`` in."""
         if pid in self._given:
             self._accepted += 1
         self._settle(pid)
 
-    def over(self, pid: int, *, refused: bool) -> Text | None:
-        """``pid`` has ended. Why it was not answered, where that was so."""
-        node = self._asking.pop(pid, "")
+    def over(self, pid: int, node: str, *, refused: bool) -> Text | None:
+        """``pid``, the ssh to ``node``, has ended. Why it was not answered, where that was so."""
         if pid in self._given and refused:
             self._refusals.append(node)
         self._settle(pid)
@@ -137,7 +133,8 @@ class Door:
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            pid = self._asker(writer)
+            parent = _parent(self._peer(writer))
+            pid = _ours(parent)
             if pid is None:
                 return
             try:
@@ -152,7 +149,7 @@ class Door:
                         "ssh asked {q!r}: only a question for a password is answered", "ssh 询问 {q!r}：仅回答密码询问"
                     ).fill(q=question[:200]),
                 )
-            elif (why := await self._why_not(pid)) is not None:
+            elif (why := _JUMP if parent != pid else await self._why_not(pid)) is not None:
                 self._reasons[pid] = why
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGTERM)
@@ -164,18 +161,12 @@ class Door:
         finally:
             writer.close()
 
-    def _asker(self, writer: asyncio.StreamWriter) -> int | None:
-        """The ssh of ours that asks, or None for a stranger."""
+    def _peer(self, writer: asyncio.StreamWriter) -> int:
+        """The process at the other end; 0 when it is another user's."""
         sock: socket.socket = writer.get_extra_info("socket")
         raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
         pid, uid, _gid = struct.unpack("3i", raw)
-        if uid != os.getuid():
-            return None
-        try:
-            parent = int(Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[1])
-        except (OSError, ValueError, IndexError):
-            return None
-        return parent if parent in self._asking else None
+        return int(pid) if uid == os.getuid() else 0
 
     async def _why_not(self, pid: int) -> Text | None:
         """Wait until ``pid`` may have the password, or say why it may not."""
@@ -193,6 +184,29 @@ class Door:
                 return None
             self._changed.clear()
             await self._changed.wait()
+
+
+_JUMP = Text(
+    "a jump host asks for a password, and the nodes' one is not for it: give it a key",
+    "跳板机要求输入密码，而节点密码不会用于跳板机：请为其配置密钥",
+)
+
+
+def _ours(pid: int) -> int | None:
+    """The child of ours that ``pid`` is, or that it descends from (the ssh to a jump host); None for a stranger."""
+    for _ in range(8):
+        if not pid or (parent := _parent(pid)) == os.getpid():
+            return pid or None
+        pid = parent
+    return None
+
+
+def _parent(pid: int) -> int:
+    """The process that started ``pid``, or 0 when it is gone."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[1])
+    except (OSError, ValueError, IndexError):
+        return 0
 
 
 __all__ = ["Door"]

@@ -70,7 +70,7 @@ class _EndedError(Exception):
 
 
 class Collector:
-    """Asks nodes, directly or through gateways. ``received``: bytes that came from all of them, as they travelled."""
+    """Asks nodes, directly or through gateways."""
 
     def __init__(self, ask: dialog.Ask, ways: dialog.Ways, sink: Sink, door: Door | None = None) -> None:
         self._ask, self._ways, self._sink, self._door = ask, ways, sink, door
@@ -80,7 +80,6 @@ class Collector:
         """Texts that some node is just sending."""
         self._processes: set[asyncio.subprocess.Process] = set()
         self._stopped = 0
-        self.received = 0
 
     async def run(self, nodes: Sequence[str], gateways: Sequence[str] = ()) -> None:
         """Ask all ``nodes``; each is answered for, or lost, when this returns."""
@@ -147,8 +146,6 @@ class Collector:
         except OSError as e:
             raise _Trouble("missing_tool", Text("ssh: {e}", "ssh：{e}").fill(e=e.strerror)) from e
         self._processes.add(process)
-        if self._door is not None:
-            self._door.expect(process.pid, host)
         talk = _Talk(process, min(dialog.NODE_TOTAL * len(left), wire.MAX_TOTAL))
         trouble: _Trouble | None = None
         try:
@@ -164,9 +161,8 @@ class Collector:
         finally:
             await self._end(process, talk)
             self._processes.discard(process)
-            self.received += talk.line.received
         refused = "Permission denied" in talk.stderr.decode(errors="replace")
-        asked = self._door.over(process.pid, refused=refused) if self._door is not None else None
+        asked = self._door.over(process.pid, host, refused=refused) if self._door is not None else None
         if not left:
             return
         self._refuse_when_stopped()
@@ -221,7 +217,7 @@ class Collector:
             sent.set_result(None)
         others = {self._coming[name] for name in names if name in self._coming}
         if others:
-            await asyncio.wait(others, timeout=OTHERS_SECONDS)
+            await asyncio.wait(others, timeout=min(OTHERS_SECONDS, self._ways.seconds / 4))
         await self._fetch(line, [name for name in names if name not in self._texts])
         if any(name not in self._texts for name in names):
             raise wire.WireError("a text of its facts did not come")
@@ -312,7 +308,7 @@ class _Talk:
                 "{s:g} 秒内没有回应：{w}；可用 --node-timeout 延长",
             ).fill(s=self.timed_out, w=where)
             return _Trouble("timeout", _with(why, words))
-        if asked is not None:
+        if asked is not None and ("Permission denied" in words or code == -signal.SIGTERM):
             return _Trouble("permission", _with(asked, words))
         if self.nonsense:
             why = Text("its answer makes no sense", "其回应无法理解")

@@ -82,11 +82,11 @@ async def receive(reader: asyncio.StreamReader) -> bytes | None:
 
 class Line:
     """Messages over a stream that is safe by itself, as ssh is: deflated, each in a frame. ``limit``: bytes in all,
-    once inflated. ``received``: bytes that came, as they travelled."""
+    once inflated."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, limit: int = MAX_TOTAL) -> None:
         self._reader, self._writer, self._limit = reader, writer, limit
-        self._bytes = self.received = 0
+        self._bytes = 0
 
     async def send(self, message: Any) -> None:
         plain = msgspec.json.encode(message)
@@ -101,7 +101,6 @@ class Line:
         payload = await receive(self._reader)
         if payload is None or not await self._genuine(payload):
             return None
-        self.received += _LENGTH.size + len(payload)
         plain = _inflated(payload)
         self._bytes += len(plain)
         if self._bytes > self._limit:

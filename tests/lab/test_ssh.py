@@ -139,11 +139,12 @@ def test_a_busy_node_and_one_whose_command_is_missing(two_nodes: Lab) -> None:
     assert "--remote-command" in found["node1"][1]
 
 
-def test_what_a_node_runs_ends_with_the_run(tmp_path: Path) -> None:
+@pytest.mark.parametrize("more", [[], ["--gateways", "node1"]], ids=["directly", "through a gateway"])
+def test_what_a_node_runs_ends_with_the_run(tmp_path: Path, more: list[str]) -> None:
     """Ctrl-C while a command on a node hangs and ignores SIGTERM: a report of what had come, and nothing left."""
     with Lab(tmp_path / "lab", differs={"node2": SYSTEMCTL}) as lab:
         one, two = lab.nodes
-        process = lab.start(one, command(lab, "node[1-2]", items="kernel.*,services.*"))
+        process = lab.start(one, command(lab, "node[1-2]", *more, items="kernel.*,services.*"))
         until(lambda: any("sleep 300" in line for line in lab.processes(two)))
         until(lambda: "node1-0" in lab.run(one, ["sh", "-c", "ls /var/tmp/cwai-bench-0/*"]).stdout)
         os.kill(inside(process.pid, "cwai-bench check"), signal.SIGINT)
