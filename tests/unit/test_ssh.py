@@ -293,7 +293,16 @@ def test_with_no_node_there_is_a_report_and_no_verdict(cluster: Cluster) -> None
 
 
 def test_fanout_is_kept_to(cluster: Cluster) -> None:
-    assert cluster.check([f"n{i}" for i in range(12)], fanout=3).exit_code == 0
+    def slowly(node: Play) -> Play:
+        async def play(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await asyncio.sleep(0.3)
+            await node(reader, writer)
+
+        return play
+
+    nodes = [f"n{i}" for i in range(9)]
+    cluster.plays |= {name: slowly(cluster.node(name)) for name in nodes}
+    assert cluster.check(nodes, fanout=3).exit_code == 0
     assert cluster.most_at_once == 3
 
 
