@@ -367,12 +367,14 @@ class Run(msgspec.Struct, frozen=True):
 # --------------------------------------------------------------------------------------------- report
 
 
-class Evidence(msgspec.Struct, frozen=True, gc=False):
-    """What was read, as it was read (cut to 4 KiB). ``source`` as in Reading."""
+class Evidence(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """What was read, as it was read (cut to 4 KiB). ``source`` as in Reading. ``nodes``: of which of a verdict's nodes;
+    none when it is of all of them."""
 
     source: str
     text: str
     truncated: bool = False
+    nodes: list[str] = []
 
 
 class ValueGroup(msgspec.Struct, frozen=True, gc=False):
@@ -391,13 +393,18 @@ class Suppression(msgspec.Struct, frozen=True, gc=False):
     until: str
 
 
-class Verdict(msgspec.Struct, frozen=True, gc=False):
-    """The judgement of one item on one subject. What is ``suppressed`` stays as it is; only the gate passes it over."""
+class Verdict(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """The judgement of one item on one subject, or on all the nodes for which it came out alike.
+
+    ``nodes``: those that it is about, or that it blames; none when it is about the group as a whole. The id of a
+    subject of kind ``node`` is their folded set (``node[1-8]``). ``expected``: where it is not the item's own
+    criterion. What is ``suppressed`` stays as it is; only the gate passes it over.
+    """
 
     check: str
     kind: ItemKind
     subject: Subject
-    node: str
+    nodes: list[str]
     status: Status
     observed: str = ""
     expected: Text | None = None
@@ -408,6 +415,11 @@ class Verdict(msgspec.Struct, frozen=True, gc=False):
     groups: list[ValueGroup] = []
     hint: Text | None = None
     suppressed: Suppression | None = None
+
+    @property
+    def subjects(self) -> list[Subject]:
+        """The subjects one by one."""
+        return [Subject("node", n) for n in self.nodes] if self.subject.kind == "node" else [self.subject]
 
 
 class Gate(msgspec.Struct, frozen=True):

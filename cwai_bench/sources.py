@@ -8,12 +8,15 @@ Four kinds of source. All that they yield is text, so that a node can be recorde
     Each("hccn_tool", "-i", "{}", "-link", "-g", over="dev/davinci[0-9]*")     one command for each of several devices
     Call("limits")                                        a question put to the system; the answer is JSON
 
-The answers' shapes stand here, below both rooms: ``discover`` writes them, ``checks`` reads them.
+The answers' shapes stand here, below both rooms: ``discover`` writes them, ``checks`` reads them. A check asks for no
+more than it needs: ``Steady…`` is an answer without what tells a node from its like or changes by the minute (serial
+numbers, addresses, temperatures, counters), so that what is judged of one node holds for all that answer it alike.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -137,21 +140,25 @@ Source = File | Command | Each | Call
 # ------------------------------------------------------------------------------- answers: kernel and processes
 
 
-class Host(msgspec.Struct, frozen=True):
-    """``uname(2)`` and what a process is told about the machine. ``boot`` and ``taken`` are seconds since the epoch."""
+class SteadyHost(msgspec.Struct, frozen=True):
+    """``uname(2)`` and what a process is told about the machine."""
 
-    hostname: str
     release: str
     version: str
     machine: str
     page_size: int
-
-    boot: float
-    taken: float
     timezone: str
     """Name and offset, as in ``CST +0800``."""
     python: str
     libc: str
+
+
+class Host(SteadyHost, frozen=True, kw_only=True):
+    """With its name and age. ``boot`` and ``taken`` are seconds since the epoch."""
+
+    hostname: str
+    boot: float
+    taken: float
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -324,7 +331,7 @@ class Resolved(msgspec.Struct, frozen=True):
     local: list[str]
 
 
-class Interface(msgspec.Struct, frozen=True):
+class SteadyInterface(msgspec.Struct, frozen=True):
     """A network interface. ``speed`` in bits per second and ``duplex`` are None when the driver does not say.
 
     ``physical``: a device stands behind it. ``kind`` is ethernet, infiniband, loopback, or a number of ARPHRD_*.
@@ -343,15 +350,24 @@ class Interface(msgspec.Struct, frozen=True):
     virtual_function: bool = False
     speed: int | None = None
     duplex: str | None = None
-    carrier_changes: int | None = None
     master: str = ""
+
+
+class Interface(SteadyInterface, frozen=True, kw_only=True):
+    """With its counters. ``carrier_changes`` since boot."""
+
+    carrier_changes: int | None = None
     counters: dict[str, int] = {}
 
 
-class Network(msgspec.Struct, frozen=True):
-    interfaces: list[Interface]
+class SteadyNetwork(msgspec.Struct, frozen=True):
+    interfaces: Sequence[SteadyInterface]
     rdma: list[str]
     """Names of RDMA devices (``/sys/class/infiniband``)."""
+
+
+class Network(SteadyNetwork, frozen=True):
+    interfaces: Sequence[Interface]
 
 
 class PciDevice(msgspec.Struct, frozen=True):
@@ -408,10 +424,9 @@ class Gid(msgspec.Struct, frozen=True, array_like=True):
     netdev: str = ""
 
 
-class RdmaPort(msgspec.Struct, frozen=True):
+class SteadyPort(msgspec.Struct, frozen=True):
     """A port of an RDMA device. What its driver does not say is empty.
 
-    ``before`` and ``after``: the counters (of ``counters`` and ``hw_counters``) at both ends of the look.
     ``pkeys``: those that are set, by index. ``traffic_class``: as mlx5 prints it, ``Global tclass=106``.
     """
 
@@ -424,23 +439,31 @@ class RdmaPort(msgspec.Struct, frozen=True):
     """``LinkUp``, ``Polling``, ``Disabled`` …"""
     rate: str
     """As the kernel prints it: ``400 Gb/sec (4X NDR)``."""
-    lid: int
     sm_lid: int
     pkeys: dict[int, int] = {}
-    gids: list[Gid] = []
     traffic_class: str = ""
+
+
+class RdmaPort(SteadyPort, frozen=True, kw_only=True):
+    """With its addresses and its counters.
+
+    ``before`` and ``after``: the counters (of ``counters`` and ``hw_counters``) at both ends of the look.
+    """
+
+    lid: int
+    gids: list[Gid] = []
     before: dict[str, int] = {}
     after: dict[str, int] = {}
 
 
-class RdmaDevice(msgspec.Struct, frozen=True):
+class SteadyRdmaDevice(msgspec.Struct, frozen=True):
     """An RDMA device. ``address``: of its PCI function, empty when it has none. ``netdevs``: its interfaces.
 
     ``verbs``: whether this user may open its device in /dev/infiniband: ``ok``, ``denied`` or ``missing``.
     """
 
     name: str
-    ports: list[RdmaPort]
+    ports: Sequence[SteadyPort]
     firmware: str = ""
     board: str = ""
     hca_type: str = ""
@@ -451,15 +474,22 @@ class RdmaDevice(msgspec.Struct, frozen=True):
     verbs: str = "ok"
 
 
-class Rdma(msgspec.Struct, frozen=True):
-    """All RDMA devices. ``looked``: seconds between both readings of the counters.
+class RdmaDevice(SteadyRdmaDevice, frozen=True):
+    ports: Sequence[RdmaPort]
 
-    ``connection_manager``: /dev/infiniband/rdma_cm, as ``RdmaDevice.verbs``.
-    """
 
-    devices: list[RdmaDevice]
-    looked: float
+class SteadyRdma(msgspec.Struct, frozen=True):
+    """All RDMA devices. ``connection_manager``: /dev/infiniband/rdma_cm, as ``RdmaDevice.verbs``."""
+
+    devices: Sequence[SteadyRdmaDevice]
     connection_manager: str = "ok"
+
+
+class Rdma(SteadyRdma, frozen=True, kw_only=True):
+    """``looked``: seconds between both readings of the counters."""
+
+    devices: Sequence[RdmaDevice]
+    looked: float
 
 
 # ------------------------------------------------------------------------------------------------ answers: NVIDIA
@@ -502,7 +532,7 @@ class NvidiaProcess(msgspec.Struct, frozen=True):
     memory: int | None = None
 
 
-class NvidiaCard(msgspec.Struct, frozen=True):
+class SteadyCard(msgspec.Struct, frozen=True):
     """One NVIDIA GPU. None: not said, or not supported. Bytes, seconds, watts, MHz, degrees Celsius.
 
     ``address`` is that of /sys/bus/pci (``0000:19:00.0``). ``links`` is None when NVLink was not asked about here.
@@ -510,8 +540,6 @@ class NvidiaCard(msgspec.Struct, frozen=True):
 
     address: str
     name: str
-    uuid: str = ""
-    serial: str | None = None
     vbios: str | None = None
     gsp: str | None = None
     inforom: str | None = None
@@ -533,12 +561,6 @@ class NvidiaCard(msgspec.Struct, frozen=True):
     recovery: str | None = None
     """What the driver wants done: ``None``, ``Reset``, ``Reboot``, ``Drain P2P``, ``Drain and Reset`` …"""
     memory_total: int | None = None
-    memory_used: int | None = None
-    temperature: float | None = None
-    margin: float | None = None
-    """Degrees left until the card slows itself down."""
-    memory_temperature: float | None = None
-    power: float | None = None
     power_limit: float | None = None
     power_default: float | None = None
     max_sm_clock: float | None = None
@@ -552,19 +574,36 @@ class NvidiaCard(msgspec.Struct, frozen=True):
     pcie_replays: int | None = None
     fabric: NvidiaFabric | None = None
     links: list[NvLink] | None = None
+
+
+class NvidiaCard(SteadyCard, frozen=True, kw_only=True):
+    """With what tells it from others of its kind, and what changes by the minute."""
+
+    uuid: str = ""
+    serial: str | None = None
+    memory_used: int | None = None
+    temperature: float | None = None
+    margin: float | None = None
+    """Degrees left until the card slows itself down."""
+    memory_temperature: float | None = None
+    power: float | None = None
     processes: list[NvidiaProcess] | None = None
 
 
-class Nvidia(msgspec.Struct, frozen=True):
+class SteadyNvidia(msgspec.Struct, frozen=True):
     """What the NVIDIA driver says. ``code``: the error of NVML when it could not be asked (then ``error`` names it); -1
     when there is no nvidia-ml-py. ``lost``: cards that the driver lists and cannot reach."""
 
     driver: str
     cuda: str
-    cards: list[NvidiaCard]
+    cards: Sequence[SteadyCard]
     lost: list[str] = []
     error: str = ""
     code: int = 0
+
+
+class Nvidia(SteadyNvidia, frozen=True):
+    cards: Sequence[NvidiaCard]
 
 
 class CudaEnvironment(msgspec.Struct, frozen=True):

@@ -23,9 +23,10 @@ A threshold is a constant beside its check; the criterion that a person reads is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, TypeVar
+from functools import lru_cache
+from typing import Any, Literal, TypeVar, cast
 
 import msgspec
 
@@ -56,6 +57,15 @@ Values = Value | Mapping[str, Value]
 T = TypeVar("T")
 _Value = TypeVar("_Value", bound=Callable[["FactView"], str | float])
 _Values = TypeVar("_Values", bound=Callable[["FactView"], Value | Mapping[str, Value]])
+
+
+class Presence:
+    """In :data:`Asked`: whether the source is there."""
+
+
+Asked = str | tuple[str, type]
+"""What a check looked at: a source as a whole; only whether it is there; or the answer of a call as far as it fits a
+shape, all else in it left unseen."""
 
 
 class NotKnown(Exception):
@@ -103,9 +113,10 @@ class FactView:
 
     def __init__(self, facts: Facts) -> None:
         self._facts = facts
-        self._shown: dict[str, str] = {}
-        self.asked: dict[str, None] = {}
-        """The sources that were looked at, in order."""
+        self._shown: dict[str, object] = {}
+        """What was handed out, by source: texts, what makes a text, and answers of calls."""
+        self.asked: dict[Asked, None] = {}
+        """What was looked at, in order."""
         self.asked_who = False
         """Whether something was asked that is not in the readings: the node's name, its privilege, the time."""
 
@@ -168,7 +179,7 @@ class FactView:
         if reading.status == "missing":
             return {}
         found = {path: self._good(path).text for path in self._good(pattern).text.splitlines()}
-        self._shown[pattern] = "\n".join(f"{path}: {text.rstrip()}" for path, text in found.items())
+        self._shown[pattern] = lambda: "\n".join(f"{path}: {text.rstrip()}" for path, text in found.items())
         return found
 
     def command(self, *argv: str) -> Reading:
@@ -189,42 +200,41 @@ class FactView:
             return {}
         keys = self._good(template.key).text.splitlines()
         found = {_device(argv, tuple(key.removeprefix("$ ").split(" "))): self._said(key) for key in keys}
-        self._shown[template.key] = "\n".join(f"[{name}] {reading.text.rstrip()}" for name, reading in found.items())
+        self._shown[template.key] = lambda: "\n".join(f"[{name}] {r.text.rstrip()}" for name, r in found.items())
         return found
 
     def call(self, name: str, shape: type[T]) -> T:
-        """The answer to a call, decoded as ``shape``."""
+        """The answer to a call, decoded as ``shape``; the same object for the same answer: do not change it."""
         key = Call(name).key
-        text = self._good(key).text
+        text = self._good(key, (key, shape)).text
         try:
-            answer = msgspec.json.decode(text, type=shape)
+            answer: T = _decoded(text, cast(Hashable, shape))
         except msgspec.DecodeError as e:
             raise NotKnown(
                 "parse", Text("{k} gave an answer that cannot be read: {e}", "{k} 的结果无法解析：{e}").fill(k=key, e=e)
             ) from e
-        self._shown.setdefault(key, text)
+        self._shown.setdefault(key, answer)
         return answer
 
     def absent(self, key: str) -> bool:
         """True when a source was looked for and is not there; then the item may not apply here."""
-        self.asked[key] = None
+        self.asked[key, Presence] = None
         reading = self._facts.readings.get(key)
         return reading is not None and reading.status == "missing"
 
-    def cite(self, source: Source, text: str) -> None:
-        """Show ``text`` as the evidence from ``source``, in place of all that was read there."""
+    def cite(self, source: Source, text: str | Callable[[], str]) -> None:
+        """Show ``text`` (or what it returns, if that takes time to make) as the evidence from ``source``, in place of
+        all that was read there."""
         self._shown[source.key] = text
 
     def evidence(self, status: Status) -> list[Evidence]:
         """What was handed out, cut to the size that a verdict of ``status`` deserves."""
         limit = EVIDENCE_BRIEF if status in (Status.PASS, Status.SKIP, Status.NA) else EVIDENCE_LIMIT
-        return [
-            Evidence(source, text[:limit], len(text) > limit)
-            for source, text in list(self._shown.items())[:EVIDENCE_PIECES]
-        ]
+        shown = {source: _as_text(what) for source, what in list(self._shown.items())[:EVIDENCE_PIECES]}
+        return [Evidence(source, text[:limit], len(text) > limit) for source, text in shown.items()]
 
-    def _reading(self, key: str) -> Reading:
-        self.asked[key] = None
+    def _reading(self, key: str, asked: Asked | None = None) -> Reading:
+        self.asked[asked or key] = None
         reading = self._facts.readings.get(key)
         if reading is None:
             raise NotKnown(
@@ -240,9 +250,9 @@ class FactView:
             raise NotKnown("missing_tool", Text("the command {c} is not installed", "未安装命令 {c}").fill(c=name))
         return self._good(key)
 
-    def _good(self, key: str) -> Reading:
-        """The reading of ``key`` if it went well; else says why not."""
-        reading = self._reading(key)
+    def _good(self, key: str, asked: Asked | None = None) -> Reading:
+        """The reading of ``key`` if it went well; else says why not. ``asked``: what of it is looked at."""
+        reading = self._reading(key, asked)
         if reading.status == "ok" and not reading.truncated:
             return reading
         if reading.status == "ok":
@@ -263,6 +273,12 @@ _NOT_GOOD: dict[str, tuple[ReasonCode, Text]] = {
 }
 
 
+def _as_text(shown: object) -> str:
+    if callable(shown):
+        shown = shown()
+    return shown if isinstance(shown, str) else msgspec.json.encode(shown).decode()
+
+
 def _named(key: str) -> str:
     """A source as a person would say it: ``kernel log`` for the call of that name, paths as they are."""
     return key.removeprefix("call:").replace("_", " ") if key.startswith("call:") else key
@@ -280,14 +296,41 @@ def _device(template: tuple[str, ...], words: tuple[str, ...]) -> str:
     )
 
 
+# Many checks look at the same few answers of a node, one check after the other.
+@lru_cache(maxsize=32)
+def _decoded(text: str, shape: Hashable) -> Any:
+    return msgspec.json.decode(text, type=shape)
+
+
+def told(reading: Reading, asked: Asked) -> object:
+    """What a check that looks at ``asked`` learns from ``reading``: equal for readings of which it learns the same."""
+    if isinstance(asked, tuple) and asked[1] is Presence:
+        return reading.status == "missing"
+    if isinstance(asked, tuple) and reading.status == "ok" and not reading.truncated:
+        try:
+            return msgspec.msgpack.encode(_decoded(reading.text, asked[1]))
+        except msgspec.DecodeError:
+            pass
+    return (reading.status, reading.text, reading.detail, reading.exit_code, reading.truncated)
+
+
+@lru_cache(maxsize=256)
+def _read(reader: Callable[[str], Any], text: str) -> Any:
+    return reader(text)
+
+
 def parsed(reader: Callable[[str], T], text: str, where: str) -> T:
-    """What ``reader`` makes of ``text``; raises NotKnown naming ``where`` when it cannot be read."""
+    """What ``reader`` makes of ``text``, the same object for the same text: do not change it.
+
+    Raises NotKnown naming ``where`` when it cannot be read.
+    """
     try:
-        return reader(text)
+        value: T = _read(reader, text)
     except Unreadable as e:
         raise NotKnown(
             "parse", Text("{w} cannot be read: {e}", "{w} 的内容无法解析：{e}").fill(w=where, e=str(e)[:200])
         ) from e
+    return value
 
 
 def whole(text: str, where: str) -> int:

@@ -25,7 +25,7 @@ from cwai_bench.checks.kernel_log import LOG, recent
 from cwai_bench.checks.kind import ACCELERATOR
 from cwai_bench.model import Action, Reading, ReasonCode, Severity, Status
 from cwai_bench.readers import ascend
-from cwai_bench.sources import Call, Command, Container, Each, File, Host, Pci, PciDevice
+from cwai_bench.sources import Call, Command, Container, Each, File, Pci, PciDevice, SteadyHost
 from cwai_bench.text import Text, plain
 
 T = TypeVar("T")
@@ -455,7 +455,7 @@ def _families(versions: str) -> set[str]:
 def cann(facts: FactView) -> Outcome:
     found = cann_files(facts)
     drive = _version(facts, DRIVER_FILE)
-    machine = facts.call("host", Host).machine
+    machine = facts.call("host", SteadyHost).machine
     foreign = [f"{f['version']} {f['arch']}" for f in found.values() if f.get("arch", machine) != machine]
     if foreign:
         return failed(f"{', '.join(foreign[:4])} / {machine}")

@@ -10,7 +10,7 @@ from cwai_bench.checks.limits import UNLIMITED
 from cwai_bench.checks.network import in_use
 from cwai_bench.checks.storage import writable
 from cwai_bench.model import Severity
-from cwai_bench.sources import Call, Clock, Cpus, File, Filesystems, Host, Limits, Network, Pci
+from cwai_bench.sources import Call, Clock, Cpus, File, Filesystems, Limits, Pci, SteadyHost, SteadyNetwork
 from cwai_bench.text import Text
 
 MEMINFO = File("proc/meminfo")
@@ -105,7 +105,7 @@ def accelerator_count(facts: FactView) -> float:
     severity=Severity.CRITICAL,
 )
 def rdma_count(facts: FactView) -> float:
-    return len(facts.call("network", Network).rdma)
+    return len(facts.call("network", SteadyNetwork).rdma)
 
 
 @configurable_check(
@@ -206,7 +206,7 @@ def memlock(facts: FactView) -> float:
     unit="text",
 )
 def kernel_version(facts: FactView) -> str:
-    return facts.call("host", Host).release
+    return facts.call("host", SteadyHost).release
 
 
 @configurable_check(

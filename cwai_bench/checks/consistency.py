@@ -14,7 +14,7 @@ from cwai_bench.checks.memory import THP, chosen, gib
 from cwai_bench.checks.network import in_use
 from cwai_bench.checks.pci import endpoints
 from cwai_bench.model import Severity
-from cwai_bench.sources import Call, Cpus, File, Host, Limits, Modules, Network, Pci
+from cwai_bench.sources import Call, Cpus, File, Host, Limits, Modules, Pci, SteadyHost, SteadyNetwork
 from cwai_bench.text import Text
 
 REIMAGE = Text("install the same image on all nodes", "为所有节点安装相同的系统镜像")
@@ -47,7 +47,7 @@ def without_own(text: str, hostname: str) -> str:
     severity=Severity.MAJOR,
 )
 def kernel(facts: FactView) -> str:
-    return facts.call("host", Host).release
+    return facts.call("host", SteadyHost).release
 
 
 @consistency_check(
@@ -226,7 +226,7 @@ def nics(facts: FactView) -> str:
     severity=Severity.MAJOR,
 )
 def rdma(facts: FactView) -> str:
-    found = facts.call("network", Network).rdma
+    found = facts.call("network", SteadyNetwork).rdma
     facts.cite(Call("network"), ", ".join(found))
     if not found:
         raise DoesNotApply(Text("no RDMA device here", "没有 RDMA 设备"))
@@ -343,7 +343,7 @@ def clock_source(facts: FactView) -> str:
     seen="container",
 )
 def timezone(facts: FactView) -> str:
-    return facts.call("host", Host).timezone
+    return facts.call("host", SteadyHost).timezone
 
 
 @consistency_check(
@@ -356,7 +356,7 @@ def timezone(facts: FactView) -> str:
     seen="container",
 )
 def libc(facts: FactView) -> str:
-    return facts.call("host", Host).libc
+    return facts.call("host", SteadyHost).libc
 
 
 @consistency_check(
@@ -371,7 +371,7 @@ def libc(facts: FactView) -> str:
     seen="container",
 )
 def python(facts: FactView) -> str:
-    return facts.call("host", Host).python
+    return facts.call("host", SteadyHost).python
 
 
 SYSCTLS = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from cwai_bench.checks import DoesNotApply, FactView, NotKnown, Outcome, failed, node_check, passed, warned
 from cwai_bench.checks.kind import accelerators
 from cwai_bench.model import Action, Severity
-from cwai_bench.sources import Call, Clock, Container, File, Network, Pci
+from cwai_bench.sources import Call, Clock, Container, File, Pci, SteadyNetwork
 from cwai_bench.text import Text
 
 # Documentation/admin-guide/tainted-kernels.rst: bit, letter, and what it means.
@@ -106,7 +106,7 @@ def iommu(facts: FactView) -> Outcome:
     facts.cite(Call("pci"), f"iommu groups by type: {pci.iommu_groups or '-'}")
     if facts.call("container", Container).vm:
         raise DoesNotApply(Text("a VM: the host's IOMMU is not seen from here", "虚拟机中无法看到宿主机的 IOMMU"))
-    if not accelerators(pci) and not facts.call("network", Network).rdma:
+    if not accelerators(pci) and not facts.call("network", SteadyNetwork).rdma:
         raise DoesNotApply(Text("no accelerator and no RDMA NIC here", "没有加速卡或 RDMA 网卡"))
     translated = {k: n for k, n in pci.iommu_groups.items() if k != "identity"}
     observed = ", ".join(f"{k} × {n}" for k, n in sorted(pci.iommu_groups.items())) or "off"

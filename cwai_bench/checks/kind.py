@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cwai_bench.checks import FactView, NotKnown, consistency_check
 from cwai_bench.model import Severity
-from cwai_bench.sources import Call, Host, Pci, PciDevice
+from cwai_bench.sources import Call, Pci, PciDevice, SteadyHost
 from cwai_bench.text import Text
 
 ACCELERATOR, DISPLAY_3D, DISPLAY = 0x12, 0x0302, 0x03
@@ -39,7 +39,7 @@ def accelerators(pci: Pci) -> list[PciDevice]:
 )
 def kind(facts: FactView) -> str:
     models = sorted({d.model for d in accelerators(facts.call("pci", Pci))})
-    return " ".join([facts.call("host", Host).machine, *models])
+    return " ".join([facts.call("host", SteadyHost).machine, *models])
 
 
 def node_kind(facts: FactView) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cwai_bench.checks import DoesNotApply, FactView, NotKnown, Outcome, failed, node_check, passed, warned, whole
 from cwai_bench.model import Action, Severity
-from cwai_bench.sources import Call, Container, Cpus, File, Limits, Network
+from cwai_bench.sources import Call, Container, Cpus, File, Limits, SteadyNetwork
 from cwai_bench.text import Text
 
 LIMITS = Call("limits")
@@ -71,7 +71,7 @@ def open_files(facts: FactView) -> Outcome:
     seen="container",
 )
 def locked_memory(facts: FactView) -> Outcome:
-    rdma = facts.call("network", Network).rdma
+    rdma = facts.call("network", SteadyNetwork).rdma
     facts.cite(Call("network"), f"rdma devices: {', '.join(rdma) or '-'}")
     if not rdma:
         raise DoesNotApply(Text("no RDMA NIC here: nothing has to be locked", "没有 RDMA 网卡，无需锁定内存"))

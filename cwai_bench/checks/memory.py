@@ -6,7 +6,7 @@ import re
 
 from cwai_bench.checks import DoesNotApply, FactView, Outcome, failed, node_check, passed, warned, whole
 from cwai_bench.model import Action, Severity
-from cwai_bench.sources import Call, Container, Cpus, Dimms, File, Host, MemoryBlocks
+from cwai_bench.sources import Call, Container, Cpus, Dimms, File, MemoryBlocks, SteadyHost
 from cwai_bench.text import Text
 
 MEMINFO = File("proc/meminfo")
@@ -338,7 +338,7 @@ ORDERS = 32
     severity=Severity.MINOR,
 )
 def fragmentation(facts: FactView) -> Outcome:
-    page = facts.call("host", Host).page_size
+    page = facts.call("host", SteadyHost).page_size
     free = large = 0
     for line in facts.text("proc/buddyinfo").splitlines():
         _, _, after = line.partition("zone")

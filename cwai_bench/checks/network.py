@@ -7,31 +7,30 @@ from collections import defaultdict
 
 from cwai_bench.checks import DoesNotApply, FactView, NotKnown, Outcome, failed, node_check, passed, warned
 from cwai_bench.model import Action, Severity
-from cwai_bench.sources import Call, File, Host, Interface, Network, Resolved
+from cwai_bench.sources import Call, File, Host, Interface, Network, Resolved, SteadyInterface, SteadyNetwork
 from cwai_bench.text import Text
 
 NETWORK = Call("network")
 
 
-def physical(facts: FactView) -> list[Interface]:
+def physical(facts: FactView) -> list[SteadyInterface]:
     """The interfaces with a device behind them; raises DoesNotApply when there is none (a container, most often)."""
-    found = [i for i in facts.call("network", Network).interfaces if i.physical]
-    facts.cite(NETWORK, "\n".join(_line(i) for i in found))
+    found = [i for i in facts.call("network", SteadyNetwork).interfaces if i.physical]
+    facts.cite(NETWORK, lambda: "\n".join(_line(i) for i in found))
     if not found:
         raise DoesNotApply(Text("no physical interface is seen from here", "此处看不到物理网卡"))
     return found
 
 
-def _line(i: Interface) -> str:
+def _line(i: SteadyInterface) -> str:
     speed = "-" if i.speed is None else f"{i.speed / 1e9:g}Gb/s"
-    counters = " ".join(f"{k}={v}" for k, v in i.counters.items())
     return (
         f"{i.name} {i.driver} {i.model} {i.operstate} {'up' if i.admin_up else 'down'} carrier={i.carrier} {speed} "
-        f"{i.duplex or '-'} mtu={i.mtu} master={i.master or '-'} changes={i.carrier_changes} {counters}"
+        f"{i.duplex or '-'} mtu={i.mtu} master={i.master or '-'}"
     )
 
 
-def in_use(facts: FactView) -> list[Interface]:
+def in_use(facts: FactView) -> list[SteadyInterface]:
     """Physical interfaces that carry traffic; raises DoesNotApply when none does."""
     found = [i for i in physical(facts) if i.admin_up and i.carrier]
     if not found:
@@ -39,6 +38,18 @@ def in_use(facts: FactView) -> list[Interface]:
             Text("no physical interface is up: see network.link", "没有已启用的物理网卡，见 network.link")
         )
     return found
+
+
+def _counted(facts: FactView) -> list[Interface]:
+    """Those in use, with their counters."""
+    names = {i.name for i in in_use(facts)}
+    found = [i for i in facts.call("network", Network).interfaces if i.name in names]
+    facts.cite(NETWORK, lambda: "\n".join(_counters_line(i) for i in found))
+    return found
+
+
+def _counters_line(i: Interface) -> str:
+    return f"{i.name} changes={i.carrier_changes} " + " ".join(f"{k}={v}" for k, v in i.counters.items())
 
 
 @node_check(
@@ -73,9 +84,9 @@ def link(facts: FactView) -> Outcome:
 SLOW = 1_000_000_000
 
 
-def _alike(found: list[Interface]) -> list[list[Interface]]:
+def _alike(found: list[SteadyInterface]) -> list[list[SteadyInterface]]:
     """Interfaces of the same model, whether a part of it is virtual or not."""
-    groups: dict[tuple[str, str, bool], list[Interface]] = defaultdict(list)
+    groups: dict[tuple[str, str, bool], list[SteadyInterface]] = defaultdict(list)
     for i in found:
         groups[i.driver, i.model, i.virtual_function].append(i)
     return list(groups.values())
@@ -169,7 +180,7 @@ DROPS_WARN, DROPS_FEW = 0.01, 1000
     severity=Severity.MAJOR,
 )
 def errors(facts: FactView) -> Outcome:
-    found = in_use(facts)
+    found = _counted(facts)
     bad, mild, worst = [], [], (0.0, "")
     for i in found:
         c = i.counters
@@ -211,7 +222,7 @@ FLAPS_PER_DAY, FLAPS_AT_BOOT = 5.0, 4
     action=Action.MONITOR,
 )
 def flaps(facts: FactView) -> Outcome:
-    known = [i for i in in_use(facts) if i.carrier_changes is not None]
+    known = [i for i in _counted(facts) if i.carrier_changes is not None]
     if not known:
         raise DoesNotApply(Text("this kernel does not count it", "内核不提供此计数"))
     host = facts.call("host", Host)

@@ -7,7 +7,7 @@ driver that does not answer fails ``nvidia.driver``; the items that then have no
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
 
@@ -31,10 +31,12 @@ from cwai_bench.checks import (
 )
 from cwai_bench.checks.kind import accelerators
 from cwai_bench.readers import nvidia as reader
-from cwai_bench.sources import Call, Container, Nvidia, NvidiaCard, NvLink, Pci, PciDevice
+from cwai_bench.sources import Call, Container, Nvidia, NvidiaCard, NvLink, Pci, PciDevice, SteadyCard, SteadyNvidia
 from cwai_bench.text import Text
 
 T = TypeVar("T")
+C = TypeVar("C", bound=SteadyCard)
+N = TypeVar("N", bound=SteadyNvidia)
 SCOPE = "nvidia"
 VENDOR = "10de"
 PASSED_THROUGH = "vfio-pci"
@@ -96,18 +98,18 @@ def installed(facts: FactView) -> list[PciDevice]:
         for d in accelerators(facts.call("pci", Pci))
         if d.model.split(":")[0] == VENDOR and d.driver != PASSED_THROUGH
     ]
-    facts.cite(PCI, "\n".join(f"{d.address} {d.model} {d.driver or '-'}" for d in found) or "(no NVIDIA card)")
+    facts.cite(PCI, lambda: "\n".join(f"{d.address} {d.model} {d.driver or '-'}" for d in found) or "(no NVIDIA card)")
     if not found:
         raise DoesNotApply(Text("no NVIDIA GPU here", "没有 NVIDIA GPU"))
     return found
 
 
-def _nvml(facts: FactView) -> Nvidia | None:
+def _nvml(facts: FactView, shape: type[N]) -> N | None:
     """What NVML says; None where it cannot be asked: its library is not here, or breaks."""
     if facts.absent(NVML.key):
         return None
     try:
-        told = facts.call(NVML.name, Nvidia)
+        told = facts.call(NVML.name, shape)
     except NotKnown as e:
         if e.reason_code == "error":
             return None
@@ -116,9 +118,13 @@ def _nvml(facts: FactView) -> Nvidia | None:
     return None if told.code in (NO_PYTHON_LIBRARY, NO_DRIVER_LIBRARY) else told
 
 
-def answer(facts: FactView) -> Nvidia:
+def answer(facts: FactView) -> SteadyNvidia:
     """What the driver says; raises DriverDown when it says nothing."""
-    told = _nvml(facts)
+    return _answer(facts, SteadyNvidia)
+
+
+def _answer(facts: FactView, shape: type[N]) -> N | Nvidia:
+    told = _nvml(facts, shape)
     if told is not None and told.error:
         raise DriverDown(told.error)
     if told is not None:
@@ -130,15 +136,24 @@ def answer(facts: FactView) -> Nvidia:
         facts.cite(SMI, (reading.text.strip() or reading.detail)[-1000:])
         meaning = EXIT_CODES.get(reading.exit_code or 0, "")
         raise DriverDown(": ".join(filter(None, [f"nvidia-smi: {reading.exit_code}", meaning, *last]))[:300])
-    told = parsed(reader.smi, reading.text + "\n" + reading.detail, SMI.key.removeprefix("$ "))
-    facts.cite(SMI, f"driver {told.driver}, CUDA {told.cuda}, {len(told.cards)} cards")
-    return told
+    whole = parsed(reader.smi, reading.text + "\n" + reading.detail, SMI.key.removeprefix("$ "))
+    facts.cite(SMI, f"driver {whole.driver}, CUDA {whole.cuda}, {len(whole.cards)} cards")
+    return whole
 
 
-def cards(facts: FactView) -> list[NvidiaCard]:
+def cards(facts: FactView) -> list[SteadyCard]:
     """The cards that the driver knows, in order of the bus."""
+    return _sorted(facts, answer(facts).cards)
+
+
+def cards_now(facts: FactView) -> list[NvidiaCard]:
+    """As ``cards``, with what changes by the minute and what no other card has."""
+    return _sorted(facts, _answer(facts, Nvidia).cards)
+
+
+def _sorted(facts: FactView, told: Sequence[C]) -> list[C]:
     installed(facts)
-    found = sorted(answer(facts).cards, key=lambda c: c.address)
+    found = sorted(told, key=lambda c: c.address)
     if not found:
         raise NotKnown(
             "cause", Text("the driver sees no card: see item nvidia.count", "驱动未识别到任何卡，见 nvidia.count")
@@ -148,8 +163,8 @@ def cards(facts: FactView) -> list[NvidiaCard]:
 
 def cited(facts: FactView, values: Mapping[str, object]) -> None:
     """Show what was judged of each card, as the evidence from whoever said it."""
-    source: Source = SMI if _nvml(facts) is None else NVML
-    facts.cite(source, "\n".join(f"{name} {value}" for name, value in values.items()))
+    source: Source = SMI if _nvml(facts, SteadyNvidia) is None else NVML
+    facts.cite(source, lambda: "\n".join(f"{name} {value}" for name, value in values.items()))
 
 
 def all_seen(facts: FactView, seen: int) -> None:
@@ -171,7 +186,7 @@ def tally(values: list[str]) -> str:
     return ", ".join(f"{n} × {value}" for value, n in counted.most_common(8))
 
 
-def known_of(found: list[NvidiaCard], values: Mapping[str, T | None]) -> dict[str, T]:
+def known_of(found: Sequence[SteadyCard], values: Mapping[str, T | None]) -> dict[str, T]:
     """The values that are known; DoesNotApply when none is, NotKnown when a card of the same model gives none."""
     known = {name: value for name, value in values.items() if value is not None}
     if not known:
@@ -185,14 +200,36 @@ def known_of(found: list[NvidiaCard], values: Mapping[str, T | None]) -> dict[st
 
 def judge_cards(
     facts: FactView,
-    value: Callable[[NvidiaCard], T | None],
+    value: Callable[[SteadyCard], T | None],
     *,
     bad: Callable[[T], bool] = lambda _: False,
     mild: Callable[[T], bool] = lambda _: False,
     show: Callable[[T], str] = str,
 ) -> Outcome:
     """FAIL when ``value`` of any card is ``bad``, WARN when it is ``mild``; each bad card is named."""
-    found = cards(facts)
+    return _judge(facts, cards(facts), value, bad, mild, show)
+
+
+def judge_cards_now(
+    facts: FactView,
+    value: Callable[[NvidiaCard], T | None],
+    *,
+    bad: Callable[[T], bool] = lambda _: False,
+    mild: Callable[[T], bool] = lambda _: False,
+    show: Callable[[T], str] = str,
+) -> Outcome:
+    """As ``judge_cards``, of what ``cards_now`` tells."""
+    return _judge(facts, cards_now(facts), value, bad, mild, show)
+
+
+def _judge(
+    facts: FactView,
+    found: list[C],
+    value: Callable[[C], T | None],
+    bad: Callable[[T], bool],
+    mild: Callable[[T], bool],
+    show: Callable[[T], str],
+) -> Outcome:
     values = {c.address: value(c) for c in found}
     cited(facts, {name: "-" if v is None else show(v) for name, v in values.items()})
     for wrong, verdict in ((bad, failed), (mild, warned)):
@@ -207,7 +244,7 @@ def judge_cards(
     )
 
 
-def alike(facts: FactView, value: Callable[[NvidiaCard], T | None], show: Callable[[T], str] = str) -> str:
+def alike(facts: FactView, value: Callable[[SteadyCard], T | None], show: Callable[[T], str] = str) -> str:
     """For comparing nodes: the value, or each value and how many cards have it. That a card is missing is said once,
     by ``nvidia.count``."""
     found = cards(facts)
@@ -218,8 +255,8 @@ def alike(facts: FactView, value: Callable[[NvidiaCard], T | None], show: Callab
 
 def by_card(
     facts: FactView,
-    value: Callable[[NvidiaCard], float | None],
-    ask: Callable[[FactView], list[NvidiaCard]] = cards,
+    value: Callable[[C], float | None],
+    ask: Callable[[FactView], list[C]],
 ) -> dict[str, float]:
     """For a person's criterion: the value of each card by its address."""
     found = ask(facts)
@@ -230,11 +267,12 @@ def by_card(
     return {name: float(v) for name, v in known.items()}
 
 
-def linked(facts: FactView) -> list[NvidiaCard]:
+def linked(facts: FactView) -> list[SteadyCard]:
     """The cards with their NVLinks: NVML says them at once, nvidia-smi by two commands more."""
     found = cards(facts)
     if any(c.links is not None for c in found):
         return found
+    uuids = {c.address: c.uuid for c in cards_now(facts)}
     speeds = _nvlink(facts, NVLINK_STATUS, reader.nvlink_status)
     errors = _nvlink(facts, NVLINK_ERRORS, reader.nvlink_errors)
     if any(set(counts) - {link.link for link in speeds.get(uuid, ())} for uuid, counts in errors.items()):
@@ -249,11 +287,14 @@ def linked(facts: FactView) -> list[NvidiaCard]:
                     link.link,
                     link.up,
                     link.speed,
-                    *(errors.get(c.uuid, {}).get(link.link, {}).get(kind) for kind in ("Replay", "Recovery", "CRC")),
+                    *(
+                        errors.get(uuids[c.address], {}).get(link.link, {}).get(kind)
+                        for kind in ("Replay", "Recovery", "CRC")
+                    ),
                 )
-                for link in speeds[c.uuid]
+                for link in speeds[uuids[c.address]]
             ]
-            if c.uuid in speeds
+            if uuids[c.address] in speeds
             else None,
         )
         for c in found

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from cwai_bench.checks import FactView, Outcome, whole
-from cwai_bench.checks.nvidia import CARDS, judge_cards, method, nvidia_node_check
+from cwai_bench.checks.nvidia import CARDS, judge_cards, judge_cards_now, method, nvidia_node_check
 from cwai_bench.model import Action, Severity
-from cwai_bench.sources import Call, File, Host, NvidiaCard
+from cwai_bench.sources import Call, File, Host, SteadyCard
 from cwai_bench.text import Text
 
 HARDWARE = ("hw_slowdown", "hw_thermal_slowdown", "hw_power_brake_slowdown")
@@ -52,7 +52,7 @@ def throttle(facts: FactView) -> Outcome:
     facts.cite(Call("host"), f"up {(host.taken - host.boot) / 3600:.1f} h")
     uptime = max(host.taken - host.boot, 1.0)
 
-    def slowed(card: NvidiaCard) -> _Slowed | None:
+    def slowed(card: SteadyCard) -> _Slowed | None:
         if card.slowed_by is None:
             return None
         longest = max((card.slowed_for.get(r, 0.0) for r in (*HARDWARE, *SOFTWARE)), default=0.0)
@@ -89,7 +89,7 @@ MARGIN = 5.0
     action=Action.ISOLATE,
 )
 def heat(facts: FactView) -> Outcome:
-    return judge_cards(
+    return judge_cards_now(
         facts,
         lambda c: None if c.margin is None or c.temperature is None else (c.temperature, c.margin),
         bad=lambda t: t[1] <= 0,

@@ -13,9 +13,11 @@ from cwai_bench.checks.nvidia import (
     DriverDown,
     answer,
     cards,
+    cards_now,
     cited,
     installed,
     judge_cards,
+    judge_cards_now,
     known_of,
     method,
     module_version,
@@ -25,7 +27,7 @@ from cwai_bench.checks.nvidia import (
 from cwai_bench.checks.processes import NO_SYSTEMD
 from cwai_bench.model import Action, Severity
 from cwai_bench.readers import nvidia as reader
-from cwai_bench.sources import Call, Container, CudaEnvironment, NvidiaCard
+from cwai_bench.sources import Call, Container, CudaEnvironment, SteadyCard
 from cwai_bench.text import Text
 
 
@@ -140,7 +142,7 @@ def upgrade(facts: FactView) -> Outcome:
     severity=Severity.MAJOR,
 )
 def processes(facts: FactView) -> Outcome:
-    return judge_cards(
+    return judge_cards_now(
         facts,
         lambda c: c.processes,
         mild=bool,
@@ -168,9 +170,9 @@ LEFTOVER = 1 << 30
     action=Action.RESET,
 )
 def leftover_memory(facts: FactView) -> Outcome:
-    if any(c.processes for c in cards(facts)):
+    if any(c.processes for c in cards_now(facts)):
         raise DoesNotApply(Text("the cards are in use: see nvidia.processes", "GPU 正在使用，见 nvidia.processes"))
-    return judge_cards(
+    return judge_cards_now(
         facts,
         lambda c: c.memory_used,
         mild=lambda used: used >= LEFTOVER,
@@ -198,7 +200,7 @@ def persistence(facts: FactView) -> Outcome:
     return judge_cards(facts, lambda c: c.persistence, mild=lambda on: not on, show=on_off)
 
 
-def mig_mode(card: NvidiaCard) -> tuple[bool, bool] | None:
+def mig_mode(card: SteadyCard) -> tuple[bool, bool] | None:
     return None if card.mig is None else (card.mig, card.mig if card.mig_pending is None else card.mig_pending)
 
 

@@ -26,7 +26,7 @@ from cwai_bench.checks.nvidia import (
 )
 from cwai_bench.checks.nvidia_driver import unit, unit_state
 from cwai_bench.model import Action, Severity
-from cwai_bench.sources import Call, Host, Network, NvidiaCard, NvidiaFabric, NvLink
+from cwai_bench.sources import Call, NvidiaFabric, NvLink, SteadyCard, SteadyHost, SteadyNetwork
 from cwai_bench.text import Text
 
 LINKS = (*CARDS, NVLINK_STATUS, NVLINK_ERRORS)
@@ -70,7 +70,7 @@ _AMPERE_BOARD = re.compile(r"A[18]00-SXM")
 """Cards behind NVSwitches that do not speak of a fabric: eight on a board have them, four are linked directly."""
 
 
-def _in_domain(card: NvidiaCard) -> bool:
+def _in_domain(card: SteadyCard) -> bool:
     """True of a card whose NVLink domain spans nodes: then the domain has an identity (as NCCL decides, too)."""
     return card.fabric is not None and not _NO_CLUSTER.fullmatch(card.fabric.cluster)
 
@@ -152,7 +152,7 @@ class _Links(NamedTuple):
         return f"{shown}, down: {' '.join(down[:8])}" if down else shown
 
 
-def nvlinks(card: NvidiaCard) -> _Links | None:
+def nvlinks(card: SteadyCard) -> _Links | None:
     return None if not card.links else _Links(card.name, card.links)
 
 
@@ -277,7 +277,7 @@ def rdma_path(facts: FactView) -> str:
     """How NICs reach the memory of the cards: the name of the module, ``dma-buf``, or nothing; DoesNotApply where
     there is no RDMA NIC."""
     installed(facts)
-    found = facts.call("network", Network).rdma
+    found = facts.call("network", SteadyNetwork).rdma
     facts.cite(Call("network"), f"rdma devices: {', '.join(found) or '-'}")
     if not found:
         raise DoesNotApply(Text("no RDMA NIC here", "没有 RDMA 网卡"))
@@ -287,7 +287,7 @@ def rdma_path(facts: FactView) -> str:
     module = module_version(facts)
     if module is None:
         raise NotKnown("cause", Text("no module is loaded: see item nvidia.driver", "模块未加载，见 nvidia.driver"))
-    release = facts.call("host", Host).release
+    release = facts.call("host", SteadyHost).release
     version = re.match(r"(\d{1,4})\.(\d{1,4})", release)
     recent = version is not None and (int(version[1]), int(version[2])) >= DMA_BUF_KERNEL
     return "dma-buf" if module[1] and recent else ""

@@ -8,11 +8,11 @@ from cwai_bench.checks import FactView, Outcome
 from cwai_bench.checks.nvidia import CARDS, judge_cards, method, nvidia_node_check
 from cwai_bench.checks.nvidia_driver import on_off
 from cwai_bench.model import Action, Severity
-from cwai_bench.sources import EccCounts, NvidiaCard
+from cwai_bench.sources import EccCounts, SteadyCard
 from cwai_bench.text import Text
 
 
-def ecc_mode(card: NvidiaCard) -> tuple[bool, bool] | None:
+def ecc_mode(card: SteadyCard) -> tuple[bool, bool] | None:
     return None if card.ecc is None or card.ecc_pending is None else (card.ecc, card.ecc_pending)
 
 
@@ -143,7 +143,7 @@ class _Repair(NamedTuple):
         return f"{self.kind} {self.used}" + (", pending" if self.pending else "") + (", failed" if self.failed else "")
 
 
-def _repair(card: NvidiaCard) -> _Repair | None:
+def _repair(card: SteadyCard) -> _Repair | None:
     if card.remap_pending is not None and card.remap_failed is not None:
         return _Repair("rows", card.remapped_uncorrected or 0, card.remap_pending, card.remap_failed)
     if card.retired_pages is not None:

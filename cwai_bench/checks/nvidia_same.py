@@ -8,6 +8,8 @@ from cwai_bench.checks.nvidia import (
     alike,
     answer,
     by_card,
+    cards,
+    cards_now,
     installed,
     linked,
     method,
@@ -19,7 +21,7 @@ from cwai_bench.checks.nvidia_driver import mig_mode, on_off
 from cwai_bench.checks.nvidia_fabric import LINKS, RDMA_PATH, nvlinks, rdma_path
 from cwai_bench.checks.nvidia_memory import ecc_mode
 from cwai_bench.model import Severity
-from cwai_bench.sources import NvidiaCard
+from cwai_bench.sources import SteadyCard
 from cwai_bench.text import Text
 
 FLASH = Text("flash the same firmware on all cards with the vendor's package", "使用厂商固件包统一刷写")
@@ -200,7 +202,7 @@ def gpudirect(facts: FactView) -> str:
     unit="1",
 )
 def temperature(facts: FactView) -> dict[str, float]:
-    return by_card(facts, lambda c: c.temperature)
+    return by_card(facts, lambda c: c.temperature, cards_now)
 
 
 @nvidia_yours(
@@ -212,7 +214,7 @@ def temperature(facts: FactView) -> dict[str, float]:
     unit="1",
 )
 def memory_temperature(facts: FactView) -> dict[str, float]:
-    return by_card(facts, lambda c: c.memory_temperature)
+    return by_card(facts, lambda c: c.memory_temperature, cards_now)
 
 
 @nvidia_yours(
@@ -224,7 +226,7 @@ def memory_temperature(facts: FactView) -> dict[str, float]:
     unit="1",
 )
 def your_power_limit(facts: FactView) -> dict[str, float]:
-    return by_card(facts, lambda c: c.power_limit)
+    return by_card(facts, lambda c: c.power_limit, cards)
 
 
 @nvidia_yours(
@@ -236,7 +238,7 @@ def your_power_limit(facts: FactView) -> dict[str, float]:
     unit="1",
 )
 def max_clock(facts: FactView) -> dict[str, float]:
-    return by_card(facts, lambda c: c.max_sm_clock)
+    return by_card(facts, lambda c: c.max_sm_clock, cards)
 
 
 @nvidia_yours(
@@ -248,7 +250,7 @@ def max_clock(facts: FactView) -> dict[str, float]:
     unit="1",
 )
 def application_clock(facts: FactView) -> dict[str, float]:
-    return by_card(facts, lambda c: c.application_clock)
+    return by_card(facts, lambda c: c.application_clock, cards)
 
 
 @nvidia_yours(
@@ -272,7 +274,7 @@ def nvlink_count(facts: FactView) -> dict[str, float]:
     unit="1",
 )
 def nvlink_crc_errors(facts: FactView) -> dict[str, float]:
-    def crc_errors(card: NvidiaCard) -> int | None:
+    def crc_errors(card: SteadyCard) -> int | None:
         return _sum(*(link.crc_errors for link in card.links or ()))
 
     return by_card(facts, crc_errors, linked)
@@ -287,7 +289,7 @@ def nvlink_crc_errors(facts: FactView) -> dict[str, float]:
     unit="B",
 )
 def memory(facts: FactView) -> dict[str, float]:
-    return by_card(facts, lambda c: c.memory_total)
+    return by_card(facts, lambda c: c.memory_total, cards)
 
 
 @nvidia_yours(
@@ -299,7 +301,7 @@ def memory(facts: FactView) -> dict[str, float]:
     unit="B",
 )
 def memory_used(facts: FactView) -> dict[str, float]:
-    return by_card(facts, lambda c: c.memory_used)
+    return by_card(facts, lambda c: c.memory_used, cards_now)
 
 
 @nvidia_yours(
@@ -311,7 +313,7 @@ def memory_used(facts: FactView) -> dict[str, float]:
     unit="1",
 )
 def ecc_corrected_total(facts: FactView) -> dict[str, float]:
-    return by_card(facts, lambda c: _sum(c.ecc_aggregate.sram_corrected, c.ecc_aggregate.dram_corrected))
+    return by_card(facts, lambda c: _sum(c.ecc_aggregate.sram_corrected, c.ecc_aggregate.dram_corrected), cards)
 
 
 @nvidia_yours(
@@ -323,7 +325,7 @@ def ecc_corrected_total(facts: FactView) -> dict[str, float]:
     unit="1",
 )
 def ecc_uncorrected_total(facts: FactView) -> dict[str, float]:
-    return by_card(facts, lambda c: _sum(c.ecc_aggregate.sram_uncorrected, c.ecc_aggregate.dram_uncorrected))
+    return by_card(facts, lambda c: _sum(c.ecc_aggregate.sram_uncorrected, c.ecc_aggregate.dram_uncorrected), cards)
 
 
 def _sum(*numbers: int | None) -> int | None:
@@ -345,6 +347,7 @@ def rows_remapped(facts: FactView) -> dict[str, float]:
         lambda c: c.retired_pages
         if c.remapped_uncorrected is None
         else c.remapped_uncorrected + (c.remapped_corrected or 0),
+        cards,
     )
 
 
@@ -357,7 +360,7 @@ def rows_remapped(facts: FactView) -> dict[str, float]:
     unit="1",
 )
 def replay_count(facts: FactView) -> dict[str, float]:
-    return by_card(facts, lambda c: c.pcie_replays)
+    return by_card(facts, lambda c: c.pcie_replays, cards)
 
 
 @nvidia_yours(

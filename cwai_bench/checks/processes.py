@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cwai_bench.checks import DoesNotApply, FactView, NotKnown, Outcome, node_check, passed, warned
 from cwai_bench.model import Action, Severity
-from cwai_bench.sources import Call, Command, Container, Network, Processes
+from cwai_bench.sources import Call, Command, Container, Processes, SteadyNetwork
 from cwai_bench.text import Text
 
 PROCESSES = Call("processes")
@@ -116,7 +116,7 @@ IRQBALANCE = Command("systemctl", "is-active", "irqbalance.service")
 def irqbalance(facts: FactView) -> Outcome:
     if not facts.call("container", Container).systemd:
         raise DoesNotApply(NO_SYSTEMD)
-    rdma = facts.call("network", Network).rdma
+    rdma = facts.call("network", SteadyNetwork).rdma
     facts.cite(Call("network"), f"rdma devices: {', '.join(rdma) or '-'}")
     if not rdma:
         raise DoesNotApply(Text("no RDMA NIC here", "没有 RDMA 网卡"))

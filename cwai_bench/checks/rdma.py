@@ -14,7 +14,20 @@ from cwai_bench.checks import DoesNotApply, FactView, NotKnown, Outcome, failed,
 from cwai_bench.checks.kind import accelerators
 from cwai_bench.model import Action, Severity
 from cwai_bench.readers import nic
-from cwai_bench.sources import Call, Command, Container, Modules, Network, Pci, PciDevice, Rdma, RdmaDevice, RdmaPort
+from cwai_bench.sources import (
+    Call,
+    Command,
+    Container,
+    Modules,
+    Pci,
+    PciDevice,
+    Rdma,
+    RdmaPort,
+    SteadyNetwork,
+    SteadyPort,
+    SteadyRdma,
+    SteadyRdmaDevice,
+)
 from cwai_bench.text import Text
 
 RDMA = Call("rdma", timeout=10.0)
@@ -37,8 +50,8 @@ class Port(NamedTuple):
     """A port with its device. ``name`` is how people write it: ``mlx5_0``, or ``mlx5_0:2`` when there are several."""
 
     name: str
-    device: RdmaDevice
-    said: RdmaPort
+    device: SteadyRdmaDevice
+    said: SteadyPort
 
     @property
     def up(self) -> bool:
@@ -77,14 +90,14 @@ def named(names: Iterable[str]) -> str:
     return ", ".join(listed[:NAMED]) + (f" … ({len(listed)})" if len(listed) > NAMED else "")
 
 
-def devices(facts: FactView) -> list[RdmaDevice]:
+def devices(facts: FactView) -> list[SteadyRdmaDevice]:
     """The RDMA devices of the node, its virtual functions only where there is nothing else (in a VM).
 
     Raises DoesNotApply where there is no RDMA, NotKnown where there should be.
     """
-    found = facts.call("rdma", Rdma).devices
-    own = [d for d in found if not d.virtual_function] or found
-    facts.cite(RDMA, "\n".join(_line(p) for p in _ports(own)) or "(no RDMA device)")
+    found = facts.call("rdma", SteadyRdma).devices
+    own = [d for d in found if not d.virtual_function] or list(found)
+    facts.cite(RDMA, lambda: "\n".join(_line(p) for p in _ports(own)) or "(no RDMA device)")
     if own:
         return own
     # A container sees the host's PCI devices, but no RDMA device that it was not given.
@@ -98,14 +111,23 @@ def _line(p: Port) -> str:
     return (
         f"{p.name} {p.device.address or '-'} {p.device.hca_type} {p.device.board} fw {p.device.firmware} numa"
         f" {p.device.numa_node} {'/'.join(p.device.netdevs) or '-'} {s.link_layer} {s.state} {s.phys_state} {s.rate}"
-        f" lid {s.lid} sm {s.sm_lid}"
+        f" sm {s.sm_lid}"
     )
 
 
-def _ports(found: list[RdmaDevice]) -> Iterator[Port]:
+def _name(device: SteadyRdmaDevice, said: SteadyPort) -> str:
+    return device.name if len(device.ports) == 1 else f"{device.name}:{said.port}"
+
+
+def _ports(found: Iterable[SteadyRdmaDevice]) -> Iterator[Port]:
     for device in found:
         for said in device.ports:
-            yield Port(device.name if len(device.ports) == 1 else f"{device.name}:{said.port}", device, said)
+            yield Port(_name(device, said), device, said)
+
+
+def now(facts: FactView) -> dict[str, RdmaPort]:
+    """The ports with their addresses and counters, by name."""
+    return {_name(d, said): said for d in facts.call("rdma", Rdma).devices for said in d.ports}
 
 
 def ports(facts: FactView) -> list[Port]:
@@ -196,7 +218,7 @@ def uneven(values: dict[str, str]) -> list[str]:
     scope="rdma",
 )
 def every_nic(facts: FactView) -> Outcome:
-    found = facts.call("rdma", Rdma).devices
+    found = facts.call("rdma", SteadyRdma).devices
     facts.cite(RDMA, "\n".join(f"{d.name} {d.address}" for d in found) or "(no RDMA device)")
     wanted = capable(facts.call("pci", Pci))
     facts.cite(PCI, "\n".join(f"{d.address} {d.model} {d.driver or '-'}" for d in wanted) or "(no RDMA NIC)")
@@ -361,7 +383,7 @@ def firmware(facts: FactView) -> Outcome:
 def userspace(facts: FactView) -> Outcome:
     found = devices(facts)
     bad = [f"{d.name} {d.verbs}" for d in found if d.verbs != "ok"]
-    manager = facts.call("rdma", Rdma).connection_manager
+    manager = facts.call("rdma", SteadyRdma).connection_manager
     observed = f"{len(found) - len(bad)} / {len(found)}, rdma_cm {manager}"
     facts.cite(RDMA, "\n".join([*(f"{d.name} uverbs {d.verbs}" for d in found), f"rdma_cm {manager}"]))
     if bad:
@@ -386,7 +408,11 @@ FULL_MEMBER = 0x8000  # IBTA vol. 1, 10.9: the top bit of a P_Key
 )
 def subnet_manager(facts: FactView) -> Outcome:
     found = in_use(facts, INFINIBAND)
-    lost = [f"{p.name} lid {p.said.lid} sm_lid {p.said.sm_lid}" for p in found if not (p.said.lid and p.said.sm_lid)]
+    lids = {name: said.lid for name, said in now(facts).items()}
+    facts.cite(RDMA, lambda: "\n".join(f"{p.name} lid {lids[p.name]} sm_lid {p.said.sm_lid}" for p in found))
+    lost = [
+        f"{p.name} lid {lids[p.name]} sm_lid {p.said.sm_lid}" for p in found if not (lids[p.name] and p.said.sm_lid)
+    ]
     observed = f"{len(found) - len(lost)} / {len(found)}, SM {named(dict.fromkeys(str(p.said.sm_lid) for p in found))}"
     return failed(f"{observed}; {named(lost)}") if lost else passed(observed)
 
@@ -448,7 +474,7 @@ DEVINFO = Command("ibv_devinfo", timeout=10.0)
     tool_optional=True,
 )
 def mtu(facts: FactView) -> Outcome:
-    small = {i.name for i in facts.call("network", Network).interfaces if i.mtu < NETDEV_MTU_FULL}
+    small = {i.name for i in facts.call("network", SteadyNetwork).interfaces if i.mtu < NETDEV_MTU_FULL}
     up = [p for p in rails(facts) if p.up]
     found = [p for p in up if p.said.link_layer != ETHERNET or not small & set(p.device.netdevs)]
     if not found:

@@ -12,6 +12,7 @@ from cwai_bench.checks.rdma import (
     active_mtus,
     devices,
     in_use,
+    now,
     ports,
     rails,
 )
@@ -31,6 +32,7 @@ from cwai_bench.checks.roce import (
     sysctl_values,
     traffic_classes,
     usable_gid,
+    with_gids,
 )
 from cwai_bench.model import Severity
 from cwai_bench.readers import nic
@@ -143,7 +145,7 @@ def ofed(facts: FactView) -> str:
     scope="roce",
 )
 def gid_index(facts: FactView) -> str:
-    return folded({p.name: str(g.index) if (g := usable_gid(p)) else "-" for p in roce_rails(facts)})
+    return folded({name: str(g.index) if (g := usable_gid(p)) else "-" for name, p in with_gids(facts).items()})
 
 
 @consistency_check(
@@ -299,7 +301,7 @@ def port_rate(facts: FactView) -> dict[str, float]:
 def error_growth(facts: FactView) -> dict[str, float]:
     found = in_use(facts)
     looked = window(facts)
-    seen = grown(found, ERRORS)
+    seen = grown(found, ERRORS, now(facts))
     if not seen.told:
         raise NotKnown("unsupported", Text("the drivers here count none of these", "驱动不提供这些计数器"))
     return {p.name: sum(n for (port, _), n in seen.grew.items() if port == p.name) / looked for p in found}

@@ -4,13 +4,13 @@ them for ever). One item for each sort of counter, all of one shape; flaps and w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from cwai_bench.checks import DoesNotApply, FactView, NotKnown, Outcome, failed, node_check, passed, warned
-from cwai_bench.checks.rdma import NAMED, RDMA, READS, Port, in_use, named
+from cwai_bench.checks.rdma import NAMED, RDMA, READS, Port, in_use, named, now
 from cwai_bench.model import Action, Severity
-from cwai_bench.sources import Call, Host, Rdma
+from cwai_bench.sources import Call, Host, Rdma, RdmaPort
 from cwai_bench.text import Text
 
 # --------------------------------------------------------------------------------------------- how a counter grows
@@ -80,21 +80,25 @@ class Grown(NamedTuple):
     told: int
 
 
-def grown(found: Iterable[Port], names: Iterable[str]) -> Grown:
-    """Raises NotKnown when a port lacks what its like have, at either end of the look."""
+def grown(found: Iterable[Port], names: Iterable[str], said: Mapping[str, RdmaPort]) -> Grown:
+    """``said``: the counters of each port.
+
+    Raises NotKnown when a port lacks what its like have, at either end of the look.
+    """
     grew: dict[tuple[str, str], int] = {}
     stuck: list[tuple[str, str]] = []
     told: set[str] = set()
     listed = list(found)
     for name in names:
-        have = {p.like for p in listed if name in p.said.before or name in p.said.after}
+        have = {p.like for p in listed if name in said[p.name].before or name in said[p.name].after}
         for p in listed:
             if p.like not in have:
                 continue
-            if name not in p.said.before or name not in p.said.after:
+            before, after = said[p.name].before, said[p.name].after
+            if name not in before or name not in after:
                 raise NotKnown("parse", Text("{p} does not tell its {c}", "{p} 未给出 {c}").fill(p=p.name, c=name))
             told.add(p.name)
-            more = growth(name, p.said.before[name], p.said.after[name])
+            more = growth(name, before[name], after[name])
             if more is None:
                 stuck.append((p.name, name))
             elif more:
@@ -247,15 +251,19 @@ SORTS = (
 )
 
 
-def _cite(facts: FactView, found: list[Port], names: Iterable[str], looked: float) -> None:
+def _cite(
+    facts: FactView, found: list[Port], names: Iterable[str], looked: float, said: Mapping[str, RdmaPort]
+) -> None:
     listed = list(names)
     facts.cite(
         RDMA,
-        f"within {looked:.1f} s\n"
+        lambda: f"within {looked:.1f} s\n"
         + "\n".join(
             f"{p.name} "
             + " ".join(
-                f"{n} {p.said.before.get(n, '-')}→{p.said.after.get(n, '-')}" for n in listed if n in p.said.after
+                f"{n} {said[p.name].before.get(n, '-')}→{said[p.name].after.get(n, '-')}"
+                for n in listed
+                if n in said[p.name].after
             )
             for p in found
         ),
@@ -298,9 +306,9 @@ def _register(sort: Sort) -> None:
     )
     def judge(facts: FactView) -> Outcome:
         found = in_use(facts)
-        looked = window(facts)
-        _cite(facts, found, sort.counters, looked)
-        seen = grown(found, sort.counters)
+        looked, said = window(facts), now(facts)
+        _cite(facts, found, sort.counters, looked, said)
+        seen = grown(found, sort.counters, said)
         if not seen.told:
             raise DoesNotApply(Text("the drivers here count none of these", "驱动不提供这些计数器"), "unsupported")
         many = {key: more for key, more in seen.grew.items() if more / looked > sort.limit}
@@ -351,10 +359,10 @@ FLAPS_PER_DAY, FLAPS_AT_BOOT = 5.0, 3
 )
 def flaps(facts: FactView) -> Outcome:
     found = in_use(facts)
-    looked = window(facts)
+    looked, said = window(facts), now(facts)
     names = ("link_downed",)
-    _cite(facts, found, names, looked)
-    seen = grown(found, names)
+    _cite(facts, found, names, looked, said)
+    seen = grown(found, names, said)
     if not seen.told:
         raise DoesNotApply(Text("the drivers here do not count it", "驱动不提供此计数"), "unsupported")
     if seen.grew:
@@ -362,7 +370,7 @@ def flaps(facts: FactView) -> Outcome:
     host = facts.call("host", Host)
     days = max((host.taken - host.boot) / 86400, 1.0)
     facts.cite(Call("host"), f"up {days:.1f} d")
-    rates = {p.name: max(p.said.after.get("link_downed", 0) - FLAPS_AT_BOOT, 0) / days for p in found}
+    rates = {p.name: max(said[p.name].after.get("link_downed", 0) - FLAPS_AT_BOOT, 0) / days for p in found}
     bad = {name: rate for name, rate in rates.items() if rate > FLAPS_PER_DAY}
     stuck = [port for port, _ in seen.stuck]
     if bad or stuck:
@@ -397,11 +405,11 @@ WAIT_TICKS = 1_000_000
 )
 def wait(facts: FactView) -> Outcome:
     found = in_use(facts)
-    looked = window(facts)
+    looked, said = window(facts), now(facts)
     names = ("port_xmit_wait", "port_xmit_data")
-    _cite(facts, found, names, looked)
-    seen = grown(found, names)
-    if not any("port_xmit_wait" in p.said.after for p in found):
+    _cite(facts, found, names, looked, said)
+    seen = grown(found, names, said)
+    if not any("port_xmit_wait" in said[p.name].after for p in found):
         raise DoesNotApply(Text("the drivers here do not count it", "驱动不提供此计数"), "unsupported")
     worst = [
         f"{p.name} {ticks}/{sent}"

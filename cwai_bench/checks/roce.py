@@ -22,10 +22,10 @@ from cwai_bench.checks import (
     warned,
     whole,
 )
-from cwai_bench.checks.rdma import ETHERNET, NETDEV_MTU_FULL, NONE_UP, RDMA, READS, Port, named, rails, uneven
+from cwai_bench.checks.rdma import ETHERNET, NETDEV_MTU_FULL, NONE_UP, RDMA, READS, Port, named, now, rails, uneven
 from cwai_bench.model import Action, Reading, ReasonCode, Severity
 from cwai_bench.readers import nic
-from cwai_bench.sources import Call, Command, Each, File, Gid, Host, Network
+from cwai_bench.sources import Call, Command, Each, File, Gid, Host, RdmaPort, SteadyNetwork
 from cwai_bench.text import Text
 
 T = TypeVar("T")
@@ -120,19 +120,21 @@ def _address(gid: Gid) -> str:
 V2 = "RoCE v2"
 
 
-def usable_gid(port: Port) -> Gid | None:
+def usable_gid(port: RdmaPort) -> Gid | None:
     """The first GID of RoCE v2 with an address that can be routed, IPv4 first, as NCCL and UCX choose."""
-    good = [g for g in port.said.gids if g.type == V2 and _address(g)]
+    good = [g for g in port.gids if g.type == V2 and _address(g)]
     return min(good, key=lambda g: (":" in _address(g), g.index)) if good else None
 
 
-def _cite_gids(facts: FactView, found: list[Port]) -> None:
-    facts.cite(
-        RDMA,
-        "\n".join(
-            f"{p.name} " + "; ".join(f"{g.index} {g.gid} {g.type} {g.netdev}" for g in p.said.gids) for p in found
-        ),
+def with_gids(facts: FactView) -> dict[str, RdmaPort]:
+    """The rails with their GIDs, by name. Raises as ``roce_rails``."""
+    rails, said = roce_rails(facts), now(facts)
+    found = {p.name: said[p.name] for p in rails}
+    lines = (
+        f"{name} " + "; ".join(f"{g.index} {g.gid} {g.type} {g.netdev}" for g in p.gids) for name, p in found.items()
     )
+    facts.cite(RDMA, "\n".join(lines))
+    return found
 
 
 @node_check(
@@ -151,9 +153,8 @@ def _cite_gids(facts: FactView, found: list[Port]) -> None:
     scope="roce",
 )
 def address(facts: FactView) -> Outcome:
-    found = roce_rails(facts)
-    _cite_gids(facts, found)
-    without = [p.name for p in found if not any(_address(g) for g in p.said.gids)]
+    found = with_gids(facts)
+    without = [name for name, p in found.items() if not any(_address(g) for g in p.gids)]
     observed = f"{len(found) - len(without)} / {len(found)}"
     return failed(f"{observed}; {named(without)}") if without else passed(observed)
 
@@ -179,11 +180,10 @@ def address(facts: FactView) -> Outcome:
     scope="roce",
 )
 def gid(facts: FactView) -> Outcome:
-    found = [p for p in roce_rails(facts) if any(_address(g) for g in p.said.gids)]
-    _cite_gids(facts, found)
+    found = {name: p for name, p in with_gids(facts).items() if any(_address(g) for g in p.gids)}
     if not found:
         raise NotKnown("cause", Text("no rail has an address: see roce.address", "轨道均无 IP，见 roce.address"))
-    indices = {p.name: str(g.index) if (g := usable_gid(p)) else "-" for p in found}
+    indices = {name: str(g.index) if (g := usable_gid(p)) else "-" for name, p in found.items()}
     observed = alike({name: f"GID {index}" for name, index in indices.items()})
     if lost := [name for name, index in indices.items() if index == "-"]:
         return failed(f"{observed}; {named(lost)}")
@@ -208,7 +208,7 @@ def gid(facts: FactView) -> Outcome:
 )
 def mtu(facts: FactView) -> Outcome:
     found = roce_rails(facts)
-    known = {i.name: i.mtu for i in facts.call("network", Network).interfaces}
+    known = {i.name: i.mtu for i in facts.call("network", SteadyNetwork).interfaces}
     if lost := [p.name for p in found if interface(p) not in known]:
         raise NotKnown("parse", Text("the interface of {p} is not seen", "看不到 {p} 的网络接口").fill(p=named(lost)))
     values = {p.name: known[interface(p)] for p in found}

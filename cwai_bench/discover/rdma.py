@@ -124,4 +124,4 @@ def rdma() -> Rdma:
         )
         for device in devices
     ]
-    return Rdma(later, time.monotonic() - started, _may_open(USER / "rdma_cm"))
+    return Rdma(devices=later, looked=time.monotonic() - started, connection_manager=_may_open(USER / "rdma_cm"))

@@ -9,7 +9,8 @@ import msgspec
 
 from cwai_bench.baseline import Baseline
 from cwai_bench.config import Criteria
-from cwai_bench.judge.facts import check_facts
+from cwai_bench.judge.alike import Alike
+from cwai_bench.judge.facts import check_alike, check_facts
 from cwai_bench.judge.found import info_of
 from cwai_bench.judge.gate import day_of, expired, gate_of, suppress
 from cwai_bench.judge.measured import probe_verdicts
@@ -32,13 +33,8 @@ def judge(
     Raises UsageError when ``baseline`` names no node of the run.
     """
     notes = idle_criteria(run, criteria)
-    verdicts = check_facts(
-        run.facts,
-        run.plan.checks,
-        nodes=[n.name for n in run.nodes],
-        criteria=criteria,
-        baseline=baseline,
-    )
+    alike = Alike(run.facts, [n.name for n in run.nodes])
+    verdicts = check_alike(alike, run.plan.checks, criteria=criteria, baseline=baseline)
     verdicts += node_verdicts(run)
     verdicts += rank_verdicts(run)
     for spec in run.plan.probes:
@@ -49,7 +45,7 @@ def judge(
     infos = {id: info_of(id) for id in run.plan.checks} | {spec.info.id: spec.info for spec in run.plan.probes}
     infos |= {i.id: i for i in (NODES, RANKS) if any(v.check == i.id for v in verdicts)}
     interrupted = run.settings.get("interrupted", 0)
-    environment, differing = environment_of(run)
+    environment, differing = environment_of(run, alike)
     return Report(
         run_id=run.run_id,
         run_type=run.run_type,
@@ -72,7 +68,7 @@ def judge(
             for m in run.measurements
         ],
         events=run.events,
-        counts={status.value: sum(v.status is status for v in verdicts) for status in _CHECK_KINDS},
+        counts={status.value: sum(len(v.subjects) for v in verdicts if v.status is status) for status in _CHECK_KINDS},
         gate=gate_of(
             verdicts,
             infos,

@@ -5,33 +5,29 @@ from __future__ import annotations
 import hashlib
 import re
 import statistics
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
 
 from cwai_bench.baseline import Baseline
-from cwai_bench.checks import (
-    ConsistencyCheck,
-    DoesNotApply,
-    FactView,
-    NotKnown,
-    Value,
-)
+from cwai_bench.checks import ConsistencyCheck, DoesNotApply, FactView, NotKnown, Value
 from cwai_bench.checks.kind import node_kind
-from cwai_bench.judge.alike import Alike
-from cwai_bench.judge.found import ALL, NODE_LOST, OBSERVED_LIMIT, VALUE_LIMIT, bug
-from cwai_bench.model import (
-    Action,
-    Evidence,
-    Facts,
-    ReasonCode,
-    Status,
-    Subject,
-    ValueGroup,
-    Verdict,
+from cwai_bench.judge.alike import Alike, Answer
+from cwai_bench.judge.found import (
+    ALL,
+    NODE_LOST,
+    OBSERVED_LIMIT,
+    VALUE_LIMIT,
+    Found,
+    bug,
+    evidence,
+    joined,
+    verdicts_of,
 )
-from cwai_bench.render.nodeset import fold, natural
+from cwai_bench.model import ReasonCode, Status, ValueGroup, Verdict
+from cwai_bench.render.nodeset import fold
 from cwai_bench.text import Text, plain
 
 KIND_CHECK = "same.kind"
@@ -50,10 +46,6 @@ class Held:
     absent: bool = False
     reason_code: ReasonCode = ""
     reason: Text | None = None
-    view: FactView | None = None
-
-    def evidence(self, status: Status) -> list[Evidence]:
-        return [] if self.view is None else self.view.evidence(status)
 
     def shown(self, check: ConsistencyCheck) -> str:
         if self.absent:
@@ -72,45 +64,53 @@ def _bounded(value: str) -> str:
 
 def held_by(check: ConsistencyCheck, view: FactView) -> Held:
     try:
-        return Held(check.value(view), view=view)
+        return Held(check.value(view))
     except DoesNotApply as e:
-        return Held(None, True, e.reason_code, e.reason, view)
+        return Held(None, True, e.reason_code, e.reason)
     except NotKnown as e:
-        return Held(None, False, e.reason_code, e.reason, view)
+        return Held(None, False, e.reason_code, e.reason)
     except Exception as e:
         return Held(None, False, "error", bug(e))
 
 
+_LOST = Held(None, reason_code="node_lost", reason=NODE_LOST)
+
+
 def consistency_verdicts(
     check: ConsistencyCheck,
-    names: Sequence[str],
-    by_node: Mapping[str, Facts],
-    kinds: Mapping[str, str],
+    answers: Sequence[Answer[Held]],
+    kinds: Sequence[str],
     alike: Alike,
     baseline: str | Baseline | None,
 ) -> list[Verdict]:
-    lost = Held(None, reason_code="node_lost", reason=NODE_LOST)
-    held = {
-        node: alike.ask(check.info.id, by_node[node], lambda view: held_by(check, view)) if node in by_node else lost
-        for node in names
-    }
+    """``kinds``: what kind of node each is, by its place."""
+    answers = [*answers, Answer(_LOST, alike.lost)] if alike.lost else list(answers)
     if baseline is None:
-        return [_listed(check, held, kinds)]
+        return [_listed(check, answers, kinds, alike)]
+    base_at = -1
     if isinstance(baseline, Baseline):
-        against, base_name = held_by(check, FactView(baseline.facts)), ""
-        base_kind = node_kind(FactView(baseline.facts))
+        view = FactView(baseline.facts)
+        base, base_kind = held_by(check, view), node_kind(view)
     else:
-        against, base_name, base_kind = held[baseline], baseline, kinds.get(baseline, "")
-    verdicts = []
-    for node in names:
-        other_kind = bool(base_kind and kinds.get(node)) and kinds[node] != base_kind and check.info.id != KIND_CHECK
-        verdicts.append(
-            _compared(check, node, held[node], against, is_baseline=node == base_name, other_kind=other_kind)
-        )
+        base_at = alike.names.index(baseline)
+        base, base_kind = next(a.said for a in answers if base_at in a.at), kinds[base_at]
+    if check.info.id == KIND_CHECK:
+        base_kind = ""
+    found: list[Answer[Found]] = []
+    for answer in answers:
+        parts: dict[tuple[bool, bool], list[int]] = {}
+        for i in answer.at:
+            other_kind = bool(base_kind and kinds[i]) and kinds[i] != base_kind
+            parts.setdefault((i == base_at, other_kind), []).append(i)
+        found += [
+            Answer(_compared(check, answer.said, base, is_baseline=is_baseline, other_kind=other_kind), at)
+            for (is_baseline, other_kind), at in parts.items()
+        ]
+    verdicts = verdicts_of(check.info, found, alike, check.value)
     # The values of all, once: on the first verdict.
-    groups = _groups(check, held, base_name)
-    if not base_name and not against.absent and against.value is not None:
-        shown = against.shown(check)
+    groups = _groups(check, answers, alike, base_at)
+    if base_at < 0 and not base.absent and base.value is not None:
+        shown = base.shown(check)
         groups = [msgspec.structs.replace(g, is_baseline=g.value == shown) for g in groups]
     return [msgspec.structs.replace(verdicts[0], groups=groups), *verdicts[1:]] if verdicts else []
 
@@ -118,10 +118,7 @@ def consistency_verdicts(
 _FINE: ReasonCode = ""
 
 
-def _compared(
-    check: ConsistencyCheck, node: str, own: Held, base: Held, *, is_baseline: bool, other_kind: bool
-) -> Verdict:
-    info = check.info
+def _compared(check: ConsistencyCheck, own: Held, base: Held, *, is_baseline: bool, other_kind: bool) -> Found:
     status, detail, reason_code = Status.PASS, None, _FINE
     if own.value is None and not own.absent:
         status, detail, reason_code = Status.UNKNOWN, own.reason, own.reason_code
@@ -139,19 +136,7 @@ def _compared(
         detail = Text("baseline", "基线")
     elif not same(check, own.value, base.value):
         status, detail = Status.FAIL, _difference(own.value, base.value)
-    return Verdict(
-        info.id,
-        info.kind,
-        Subject("node", node),
-        node,
-        status,
-        own.shown(check),
-        plain(base.shown(check)),
-        detail,
-        reason_code,
-        info.action if status is Status.FAIL else Action.NONE,
-        own.evidence(status),
-    )
+    return Found(status, own.shown(check), plain(base.shown(check)), detail, reason_code)
 
 
 def _difference(own: Value | None, base: Value | None) -> Text | None:
@@ -172,80 +157,75 @@ def same(check: ConsistencyCheck, own: Value | None, base: Value | None) -> bool
     return own == base
 
 
-def _groups(check: ConsistencyCheck, held: Mapping[str, Held], base_name: str) -> list[ValueGroup]:
+def _groups(check: ConsistencyCheck, answers: Sequence[Answer[Held]], alike: Alike, base_at: int) -> list[ValueGroup]:
     """The values and who has them: the largest group first, those that could not be read (``?``) last."""
-    nodes: dict[str, list[str]] = {}
-    for node, own in held.items():
-        nodes.setdefault(own.shown(check), []).append(node)
-    ordered = sorted(nodes.items(), key=lambda g: (g[0] == "?", -len(g[1]), g[0]))
-    return [ValueGroup(value, sorted(names, key=natural), base_name in names) for value, names in ordered]
+    places: dict[str, list[int]] = {}
+    for answer in answers:
+        places.setdefault(answer.said.shown(check), []).extend(answer.at)
+    ordered = sorted(places.items(), key=lambda g: (g[0] == "?", -len(g[1]), g[0]))
+    return [ValueGroup(value, alike.named(sorted(at)), base_at in at) for value, at in ordered]
 
 
-def _listed(check: ConsistencyCheck, held: Mapping[str, Held], kinds: Mapping[str, str]) -> Verdict:
+def _listed(check: ConsistencyCheck, answers: Sequence[Answer[Held]], kinds: Sequence[str], alike: Alike) -> Verdict:
     """With no baseline nothing is judged: the values are listed, with a hint that does not vote."""
     info = check.info
-    known = {node: own for node, own in held.items() if own.value is not None}
-    groups = _groups(check, held, "")
+    groups = _groups(check, answers, alike, -1)
+    known = [answer for answer in answers if answer.said.value is not None]
     if not known:
         # Nowhere does it apply; or it may, and nobody could say.
-        first = min(held.values(), key=lambda own: own.absent, default=Held(None, True, "absent"))
+        first = min((a.said for a in answers), key=lambda own: own.absent, default=Held(None, True, "absent"))
         status = Status.SKIP if first.absent else Status.UNKNOWN
-        reason, code = first.reason, first.reason_code
-        return Verdict(info.id, info.kind, ALL, "", status, "", info.criterion, reason, code, groups=groups)
-    unread = [node for node, own in held.items() if own.value is None and not own.absent]
-    detail = Text("not known of {n}", "未获知：{n}").fill(n=fold(unread)) if unread else None
+        return Verdict(info.id, info.kind, ALL, [], status, "", None, first.reason, first.reason_code, groups=groups)
+    unread = sorted(i for a in answers if a.said.value is None and not a.said.absent for i in a.at)
+    detail = Text("not known of {n}", "未获知：{n}").fill(n=fold(alike.named(unread))) if unread else None
     values = [g.value for g in groups if g.value != "?"]
-    observed = values[0] if len(values) == 1 else f"{len(values)}: " + " | ".join(values)
-    first_known = next(iter(known.values()))
+    observed = values[0] if len(values) == 1 else f"{len(values)}: " + " | ".join(values[:OBSERVED_LIMIT])
     return Verdict(
         info.id,
         info.kind,
         ALL,
-        "",
+        [],
         Status.NA,
         observed[:OBSERVED_LIMIT],
-        info.criterion,
+        None,
         detail,
         "no_baseline",
-        evidence=first_known.evidence(Status.NA) if len(values) == 1 else [],
+        evidence=evidence(check.value, alike, known[0].at[0], Status.NA) if len(values) == 1 else [],
         groups=groups,
-        hint=_hint(check, known, kinds),
+        hint=_hint(check, known, kinds, alike),
     )
 
 
-def _hint(check: ConsistencyCheck, known: Mapping[str, Held], kinds: Mapping[str, str]) -> Text | None:
+def _hint(check: ConsistencyCheck, known: Sequence[Answer[Held]], kinds: Sequence[str], alike: Alike) -> Text | None:
     """Who stands out among nodes of the same kind; it never changes a verdict."""
+    by_kind: dict[str, dict[int, Value | None]] = {}
+    for answer in known:
+        for i in answer.at:
+            by_kind.setdefault(kinds[i], {})[i] = answer.said.value
     parts: list[Text] = []
-    for kind in dict.fromkeys(kinds.get(node, "") for node in known):
-        peers = {node: own.value for node, own in known.items() if kinds.get(node, "") == kind}
-        if len(peers) < HINT_NODES:
-            continue
-        odd = _odd_ones(check, peers)
+    for peers in by_kind.values():
+        odd = set(_odd_ones(check, peers)) if len(peers) >= HINT_NODES else set()
         if odd:
-            usual = [v for n, v in peers.items() if n not in odd]
-            most = max(set(map(str, usual)), key=[str(v) for v in usual].count) if isinstance(usual[0], str) else None
+            usual = [v for i, v in peers.items() if i not in odd]
+            numbers = [v for v in usual if isinstance(v, int | float)]
             common = (
-                most
-                if most is not None
-                else check.show(statistics.median(v for v in usual if isinstance(v, int | float)))
+                check.show(statistics.median(numbers)) if numbers else Counter(map(str, usual)).most_common(1)[0][0]
             )
-            parts.append(Text("most have {c}; {n} differ", "多数为 {c}；{n} 与之不同").fill(c=common, n=fold(odd)))
-    return Text("; ".join(p.en for p in parts), "；".join(p.zh for p in parts)) if parts else None
+            form = Text("most have {c}; {n} differ", "多数为 {c}；{n} 与之不同")
+            parts.append(form.fill(c=common, n=fold(alike.named(sorted(odd)))))
+    return joined(parts)
 
 
-def _odd_ones(check: ConsistencyCheck, peers: Mapping[str, Value | None]) -> list[str]:
-    numbers = {node: float(v) for node, v in peers.items() if isinstance(v, int | float)}
+def _odd_ones(check: ConsistencyCheck, peers: Mapping[int, Value | None]) -> list[int]:
+    numbers = {i: float(v) for i, v in peers.items() if isinstance(v, int | float)}
     if len(numbers) == len(peers):
         median = statistics.median(numbers.values())
         spread = statistics.median(abs(v - median) for v in numbers.values())
         # On a tight fleet the spread is nothing and every z is huge: the deviation must matter as well.
         return [
-            node
-            for node, v in numbers.items()
+            i
+            for i, v in numbers.items()
             if abs(v - median) > check.tolerance * abs(median) and 0.6745 * abs(v - median) > MODIFIED_Z_LIMIT * spread
         ]
-    values = [str(v) for v in peers.values()]
-    common = max(set(values), key=values.count)
-    if values.count(common) * 2 <= len(values):
-        return []
-    return [node for node, v in peers.items() if str(v) != common]
+    common, count = Counter(map(str, peers.values())).most_common(1)[0]
+    return [] if count * 2 <= len(peers) else [i for i, v in peers.items() if str(v) != common]

@@ -1,22 +1,23 @@
-"""What a check says of a node, whichever node that is, and how it becomes a verdict."""
+"""What a check says of a node, whichever node that is, and how that becomes verdicts: one for all that came out alike.
+
+What proves a verdict is made by asking the check once more. So it costs nothing where it is not kept: of nodes that
+came out alike a few different answers are enough, and the journal has what every node said.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-from cwai_bench.checks import (
-    CHECKS,
-    DoesNotApply,
-    FactView,
-    NotKnown,
-)
-from cwai_bench.judge.alike import Alike
+import msgspec
+
+from cwai_bench.checks import CHECKS, DoesNotApply, FactView, NotKnown
+from cwai_bench.judge.alike import Alike, Answer
 from cwai_bench.model import (
     Action,
     CheckInfo,
     Evidence,
-    Facts,
     ItemKind,
     ReasonCode,
     Severity,
@@ -24,12 +25,129 @@ from cwai_bench.model import (
     Subject,
     Verdict,
 )
+from cwai_bench.render.nodeset import fold
 from cwai_bench.text import Text, plain
 
 OBSERVED_LIMIT = 400
 VALUE_LIMIT = 2000
 """Characters shown of what one item observed, and of a value that is compared across nodes."""
+ANSWERS_KEPT = 4
+"""Different answers kept as evidence of a verdict on several nodes."""
+PROVEN, PROVEN_CALM = 200, 20
+"""Verdicts of one item that have evidence: of those that somebody must see to, and of the others."""
 ALL = Subject("group", "all")
+NODE_LOST = Text("this node delivered no facts", "该节点未提供数据")
+_CALM = (Status.PASS, Status.SKIP, Status.NA)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a check says of a node, whichever node that is. ``expected``: where it is not the item's criterion."""
+
+    status: Status
+    observed: str = ""
+    expected: Text | None = None
+    detail: Text | None = None
+    reason_code: ReasonCode = ""
+
+
+def attempt(look: Callable[[FactView], Found]) -> Callable[[FactView], Found]:
+    """``look``, or UNKNOWN or SKIP when it could not come to a verdict. A bug in a check ends no run."""
+
+    def looked(view: FactView) -> Found:
+        try:
+            return look(view)
+        except NotKnown as e:
+            return Found(Status.UNKNOWN, detail=e.reason, reason_code=e.reason_code)
+        except DoesNotApply as e:
+            return Found(Status.SKIP, detail=e.reason, reason_code=e.reason_code)
+        except Exception as e:
+            return Found(Status.UNKNOWN, detail=bug(e), reason_code="error")
+
+    return looked
+
+
+def bug(error: Exception) -> Text:
+    bug = f"{type(error).__name__}: {error}"[:300]
+    return Text("a bug of cwai-bench, please report it: {b}", "cwai-bench 的缺陷，请上报：{b}").fill(b=bug)
+
+
+def verdicts_of(
+    info: CheckInfo, answers: Iterable[Answer[Found]], alike: Alike, raw: Callable[[FactView], Any] | None
+) -> list[Verdict]:
+    """A verdict for each way in which the item came out. ``raw`` is the check itself, asked again for its evidence."""
+    same: dict[Found, list[Answer[Found]]] = {}
+    for answer in answers:
+        same.setdefault(answer.said, []).append(answer)
+    verdicts = []
+    proven = {True: 0, False: 0}
+    for found, given in same.items():
+        calm = found.status in _CALM
+        proven[calm] += 1
+        keep = raw is not None and proven[calm] <= (PROVEN_CALM if calm else PROVEN)
+        at = given[0].at if len(given) == 1 else sorted(i for answer in given for i in answer.at)
+        nodes = alike.named(at)
+        verdicts.append(
+            Verdict(
+                info.id,
+                info.kind,
+                Subject("node", fold(nodes)),
+                nodes,
+                found.status,
+                found.observed,
+                found.expected,
+                found.detail,
+                found.reason_code,
+                info.action if found.status in (Status.FAIL, Status.WARN) else Action.NONE,
+                _proof(given, found.status, alike, raw) if keep and raw is not None else [],
+            )
+        )
+    return verdicts
+
+
+def _proof(
+    given: Sequence[Answer[Found]], status: Status, alike: Alike, raw: Callable[[FactView], Any]
+) -> list[Evidence]:
+    """What was read on the nodes of the first few of the answers ``given``."""
+    who: dict[tuple[str, str, bool], list[int]] = {}
+    for answer in given[:ANSWERS_KEPT]:
+        for piece in evidence(raw, alike, answer.at[0], status):
+            who.setdefault((piece.source, piece.text, piece.truncated), []).extend(answer.at)
+    everybody = sum(len(answer.at) for answer in given)
+    return [Evidence(*piece, nodes=[] if len(at) == everybody else alike.named(at)) for piece, at in who.items()]
+
+
+def evidence(raw: Callable[[FactView], Any], alike: Alike, place: int, status: Status) -> list[Evidence]:
+    """What the check ``raw`` looks at on the node at ``place``."""
+    facts = alike.facts[place]
+    if facts is None:
+        return []
+    view = FactView(facts)
+    try:
+        raw(view)
+    except Exception:
+        pass  # what it had looked at by then is why
+    return view.evidence(status)
+
+
+def narrowed(verdict: Verdict, nodes: Sequence[str]) -> Verdict:
+    """A verdict on several nodes, of these ``nodes`` alone."""
+    if len(nodes) == len(verdict.nodes):
+        return verdict
+    kept = set(nodes)
+    left = [
+        msgspec.structs.replace(e, nodes=[n for n in e.nodes if n in kept])
+        for e in verdict.evidence
+        if not e.nodes or kept & set(e.nodes)
+    ]
+    return msgspec.structs.replace(verdict, subject=Subject("node", fold(nodes)), nodes=list(nodes), evidence=left)
+
+
+def lost_nodes(alike: Alike) -> list[Answer[Found]]:
+    """What is said of the nodes that delivered nothing, whatever the item."""
+    if not alike.lost:
+        return []
+    return [Answer(Found(Status.UNKNOWN, detail=NODE_LOST, reason_code="node_lost"), alike.lost)]
 
 
 def info_of(id: str) -> CheckInfo:
@@ -41,67 +159,10 @@ def info_of(id: str) -> CheckInfo:
     )
 
 
-def unknown_check(id: str, node: str) -> Verdict:
+def unknown_check(id: str, alike: Alike) -> list[Verdict]:
     info = info_of(id)
-    return Verdict(
-        id, info.kind, Subject("node", node), node, Status.UNKNOWN, detail=info.method, reason_code="unsupported"
-    )
-
-
-NODE_LOST = Text("this node delivered no facts", "该节点未提供数据")
-
-
-@dataclass(frozen=True)
-class Found:
-    """What a check says of a node, whichever node that is."""
-
-    status: Status
-    observed: str = ""
-    expected: Text | None = None
-    detail: Text | None = None
-    reason_code: ReasonCode = ""
-    evidence: list[Evidence] = field(default_factory=list)
-
-
-def verdict_of(
-    info: CheckInfo, node: str, facts: Facts | None, look: Callable[[FactView], Found], alike: Alike
-) -> Verdict:
-    """What ``look`` finds, or UNKNOWN or SKIP when it could not come to a verdict. A bug in a check ends no run."""
-
-    def attempt(view: FactView) -> Found:
-        try:
-            return look(view)
-        except NotKnown as e:
-            status, code, reason = Status.UNKNOWN, e.reason_code, e.reason
-        except DoesNotApply as e:
-            status, code, reason = Status.SKIP, e.reason_code, e.reason
-        except Exception as e:
-            status, code, reason = Status.UNKNOWN, "error", bug(e)
-        return Found(status, detail=reason, reason_code=code, evidence=view.evidence(status))
-
-    found = (
-        Found(Status.UNKNOWN, detail=NODE_LOST, reason_code="node_lost")
-        if facts is None
-        else alike.ask(info.id, facts, attempt)
-    )
-    return Verdict(
-        info.id,
-        info.kind,
-        Subject("node", node),
-        node,
-        found.status,
-        found.observed,
-        found.expected,
-        found.detail,
-        found.reason_code,
-        info.action if found.status in (Status.FAIL, Status.WARN) else Action.NONE,
-        found.evidence,
-    )
-
-
-def bug(error: Exception) -> Text:
-    bug = f"{type(error).__name__}: {error}"[:300]
-    return Text("a bug of cwai-bench, please report it: {b}", "cwai-bench 的缺陷，请上报：{b}").fill(b=bug)
+    found = Found(Status.UNKNOWN, detail=info.method, reason_code="unsupported")
+    return verdicts_of(info, [Answer(found, range(len(alike.names)))], alike, None)
 
 
 def joined(texts: Sequence[Text]) -> Text | None:

@@ -11,6 +11,7 @@ from datetime import date, datetime, timezone
 import msgspec
 
 from cwai_bench.config import Suppress
+from cwai_bench.judge.found import narrowed
 from cwai_bench.judge.presence import NODES, RANKS, signal_name
 from cwai_bench.model import (
     CheckInfo,
@@ -46,15 +47,21 @@ def suppress(verdicts: Sequence[Verdict], suppressions: Sequence[Suppress]) -> l
     That a node or a rank was lost is never passed over.
     """
 
-    def marked(v: Verdict) -> Verdict:
-        if v.status not in (Status.FAIL, Status.WARN, Status.UNKNOWN) or v.check in (NODES.id, RANKS.id):
-            return v
-        why = next((s for s in suppressions if s.covers(v.check, v.node)), None)
-        if why is None:
-            return v
-        return msgspec.structs.replace(v, suppressed=Suppression(why.owner, why.reason, why.until.isoformat()))
-
-    return [marked(v) for v in verdicts]
+    marked: list[Verdict] = []
+    for v in verdicts:
+        of_item = [s for s in suppressions if s.item == v.check]
+        if not of_item or v.status not in (Status.FAIL, Status.WARN, Status.UNKNOWN) or v.check in (NODES.id, RANKS.id):
+            marked.append(v)
+            continue
+        covered: dict[Suppress | None, list[str]] = {}
+        for node in v.nodes or [""]:
+            why = next((s for s in of_item if s.covers(v.check, node)), None)
+            covered.setdefault(why, []).append(node)
+        for why, nodes in covered.items():
+            part = narrowed(v, nodes) if len(covered) > 1 else v
+            suppressed = why and Suppression(why.owner, why.reason, why.until.isoformat())
+            marked.append(msgspec.structs.replace(part, suppressed=suppressed))
+    return marked
 
 
 def expired(suppressions: Iterable[Suppress]) -> list[Text]:
@@ -108,9 +115,11 @@ def gate_of(
     if interrupted:
         code = 128 + interrupted
         status = Status.FAIL if failed else Status.UNKNOWN
-    named = {v.node for v in verdicts if v.status is Status.FAIL and v.node and v.subject.kind not in ("link", "group")}
-    named |= {v.node for v in verdicts if v.status is Status.FAIL and v.node and v.reason_code == "wrong_data"}
-    named |= {v.node for v in verdicts if v.check == NODES.id and v.node and v.reason_code == "node_lost"}
+    named: set[str] = set()
+    for v in verdicts:
+        to_blame = v.subject.kind not in ("link", "group") or v.reason_code == "wrong_data"
+        if (v.status is Status.FAIL and to_blame) or (v.check == NODES.id and v.reason_code == "node_lost"):
+            named.update(v.nodes)
     if len(because) > REASONS_LIMIT:
         more = len(because) - REASONS_LIMIT
         because = [*because[:REASONS_LIMIT], Text("and {m} more", "另有 {m} 条").fill(m=more)]
@@ -143,7 +152,7 @@ def _suppression_reasons(verdicts: Sequence[Verdict], infos: Mapping[str, CheckI
     return [
         form.fill(
             t=infos[check].title,
-            n=fold(v.node or v.subject.id for v in group),
+            n=fold(name for v in group for name in v.nodes or [v.subject.id]),
             s="/".join(dict.fromkeys(v.status.value for v in group)),
             d=why.until,
             o=why.owner,
@@ -162,7 +171,8 @@ def _reasons(verdicts: Sequence[Verdict], infos: Mapping[str, CheckInfo], form: 
     found = []
     for id in ordered:
         group = by_check[id]
-        named = fold(v.node if v.subject.kind == "node" else v.subject.id for v in group)
-        observed = f" ({group[0].observed})" if len(group) == 1 and group[0].observed else ""
+        named = fold(subject.id for v in group for subject in v.subjects)
+        alone = len(group) == 1 and len(group[0].nodes) < 2
+        observed = f" ({group[0].observed})" if alone and group[0].observed else ""
         found.append(form.fill(t=infos[id].title, n=named, o=observed))
     return found

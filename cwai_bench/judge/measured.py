@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
@@ -82,10 +82,10 @@ def _unmeasured(run: Run, spec: ProbeSpec) -> Verdict:
         spec.info.id,
         spec.info.kind,
         Subject("group", spec.id),
-        "",
+        [],
         Status.UNKNOWN,
         "",
-        spec.info.criterion,
+        None,
         detail,
         code,
     )
@@ -93,7 +93,7 @@ def _unmeasured(run: Run, spec: ProbeSpec) -> Verdict:
 
 def _measured(spec: ProbeSpec, subject: Subject, ms: list[Measurement], criterion: Criterion | None) -> Verdict:
     info = spec.info
-    node = ms[0].node if len({m.node for m in ms}) == 1 and subject.kind != "group" else ""
+    nodes = [ms[0].node] if len({m.node for m in ms}) == 1 and subject.kind != "group" else []
 
     def verdict(
         status: Status,
@@ -101,23 +101,21 @@ def _measured(spec: ProbeSpec, subject: Subject, ms: list[Measurement], criterio
         detail: Text | None = None,
         code: ReasonCode = "",
         expected: Text | None = None,
-        at: str = node,
+        at: Sequence[str] = nodes,
     ) -> Verdict:
         action = info.action if status is Status.FAIL else Action.NONE
-        return Verdict(
-            info.id, info.kind, subject, at, status, observed, expected or info.criterion, detail, code, action
-        )
+        return Verdict(info.id, info.kind, subject, list(at), status, observed, expected, detail, code, action)
 
     good = [m for m in ms if m.status == "ok" and m.samples]
     wrong = [m for m in ms if m.correct is False]
     if wrong:
-        nodes = {m.node for m in wrong}
+        blamed = list(dict.fromkeys(m.node for m in wrong))
         return verdict(
             Status.FAIL,
             _summary(good),
             joined([_wrong(m) for m in wrong[:8]]),
             "wrong_data",
-            at=nodes.pop() if len(nodes) == 1 else "",
+            at=blamed if len(blamed) == 1 else [],
         )
     broken = [m for m in ms if m.status in ("error", "timeout", "aborted")]
     if broken:

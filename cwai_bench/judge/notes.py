@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from cwai_bench.checks import (
     CHECKS,
     ConfigurableCheck,
     ConsistencyCheck,
-    FactView,
 )
 from cwai_bench.config import Criteria, nearest
 from cwai_bench.errors import UsageError
+from cwai_bench.judge.alike import Alike
 from cwai_bench.judge.consistency import held_by, same
 from cwai_bench.judge.presence import NODES
 from cwai_bench.model import (
@@ -29,17 +30,15 @@ _SHARED = {
 }
 
 
-def environment_of(run: Run) -> tuple[dict[str, str], list[Text]]:
+def environment_of(run: Run, alike: Alike) -> tuple[dict[str, str], list[Text]]:
     """What all nodes share, and a note of what they do not."""
     shared = dict(run.environment)
     differing: list[str] = []
-    for key, id in _SHARED.items():
-        if id not in CHECKS or not run.facts:
-            continue
-        check = CHECKS[id]
+    checks = {key: CHECKS[id] for key, id in _SHARED.items() if id in CHECKS}
+    asked = [partial(held_by, check) for check in checks.values() if isinstance(check, ConsistencyCheck)]
+    for (key, check), answers in zip(checks.items(), alike.ask(asked), strict=True):
         assert isinstance(check, ConsistencyCheck)
-        held = [held_by(check, FactView(facts)) for facts in run.facts]
-        known = [h for h in held if h.value is not None]
+        known = [a.said for a in answers if a.said.value is not None]
         if not known:
             continue
         if all(same(check, h.value, known[0].value) for h in known):

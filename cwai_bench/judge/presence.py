@@ -71,10 +71,10 @@ def node_verdicts(run: Run) -> list[Verdict]:
             NODES.id,
             NODES.kind,
             Subject("node", node.name),
-            node.name,
+            [node.name],
             Status.UNKNOWN,
             "",
-            NODES.criterion,
+            None,
             detail,
             code,
             NODES.action,
@@ -84,7 +84,7 @@ def node_verdicts(run: Run) -> list[Verdict]:
     count = len(run.nodes)
     if bad or not count:
         return bad
-    return [Verdict(NODES.id, NODES.kind, ALL, "", Status.PASS, f"{count}/{count}", NODES.criterion)]
+    return [Verdict(NODES.id, NODES.kind, ALL, [], Status.PASS, f"{count}/{count}")]
 
 
 _ENDS: dict[str, Text] = {
@@ -120,7 +120,7 @@ def rank_verdicts(run: Run) -> list[Verdict]:
     finished = {e.rank for e in run.events if e.state == "finished"}
     if run.settings.get("interrupted"):
         reason = Text("the run was interrupted", "运行被中断")
-        return [Verdict(RANKS.id, RANKS.kind, ALL, "", Status.UNKNOWN, "", RANKS.criterion, reason, "aborted")]
+        return [Verdict(RANKS.id, RANKS.kind, ALL, [], Status.UNKNOWN, "", None, reason, "aborted")]
     if len(finished) < run.world_size:
         missing = sorted(set(range(run.world_size)) - finished)
         reason = Text("no end is known of rank {r}", "未获知 rank {r} 的结束状态").fill(
@@ -131,15 +131,15 @@ def rank_verdicts(run: Run) -> list[Verdict]:
                 RANKS.id,
                 RANKS.kind,
                 ALL,
-                "",
+                [],
                 Status.UNKNOWN,
                 f"{len(finished)}/{run.world_size}",
-                RANKS.criterion,
+                None,
                 reason,
                 "rank_lost",
             )
         ]
-    return [Verdict(RANKS.id, RANKS.kind, ALL, "", Status.PASS, f"{len(finished)}/{run.world_size}", RANKS.criterion)]
+    return [Verdict(RANKS.id, RANKS.kind, ALL, [], Status.PASS, f"{len(finished)}/{run.world_size}")]
 
 
 def _rank_verdict(event: RankEvent, *, fatal: bool) -> Verdict:
@@ -152,10 +152,10 @@ def _rank_verdict(event: RankEvent, *, fatal: bool) -> Verdict:
         RANKS.id,
         RANKS.kind,
         Subject("rank", f"{event.node}/rank{event.rank}"),
-        event.node,
+        [event.node],
         Status.FAIL if fatal else Status.UNKNOWN,
         " ".join([event.state, *where])[:OBSERVED_LIMIT],
-        RANKS.criterion,
+        None,
         said if event.detail is None else joined([said, event.detail]),
         codes.get(event.state, "rank_lost"),
         RANKS.action if fatal else Action.NONE,

@@ -8,6 +8,7 @@ json), Linux Documentation/ABI/stable/sysfs-class-infiniband (rate; the traffic 
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import NamedTuple
 
 import msgspec
@@ -150,6 +151,33 @@ def _measure(value: str, kind: str) -> float | None:
     return NO_LIGHT if said == "-inf" else float(said)
 
 
+class _Field(NamedTuple):
+    """What the name of a field of ``ethtool -m`` tells: what it measures, of which channel, and so on."""
+
+    quantity: str
+    channel: str
+    copper: bool
+    threshold: bool
+    flag: bool
+    loss: bool
+
+
+@lru_cache(maxsize=1024)  # modules have the same two hundred names, over and over
+def _field(name: str) -> _Field:
+    quantity, channel = "", ""
+    for candidate, (pattern, _) in _MEASURED.items():
+        if found := pattern.fullmatch(name):
+            quantity, channel = candidate, found[1] or "1"
+    return _Field(
+        quantity,
+        channel,
+        _COPPER.match(name) is not None,
+        name.endswith("threshold"),
+        re.search(r" (alarm|warning)\b", name) is not None,
+        re.fullmatch(r"(Rx|Tx) loss of signal|Tx fault", name) is not None,
+    )
+
+
 def module(text: str) -> Module:
     """``ethtool -m``. A text that tells of optics but not of all that belongs to them is Unreadable: it was cut."""
     fields: list[tuple[str, str]] = []
@@ -161,10 +189,10 @@ def module(text: str) -> Module:
     if "Identifier" not in said:
         raise Unreadable("it names no module")
     measured: dict[str, dict[str, float]] = {name: {} for name in _MEASURED}
-    for name, value in fields:
-        for quantity, (pattern, kind) in _MEASURED.items():
-            if (found := pattern.fullmatch(name)) and (number := _measure(value, kind)) is not None:
-                measured[quantity][found[1] or "1"] = number
+    named = [(_field(name), name, value) for name, value in fields]
+    for field, _, value in named:
+        if field.quantity and (number := _measure(value, _MEASURED[field.quantity][1])) is not None:
+            measured[field.quantity][field.channel] = number
     limits: dict[str, Limits | None] = {}
     for quantity, (name, kind) in _LIMITED.items():
         told = [
@@ -173,13 +201,13 @@ def module(text: str) -> Module:
         ]
         limits[quantity] = Limits(*(t for t in told if t is not None)) if None not in told else None
     technology = said.get("Transmitter technology", "")
-    copper = bool(_COPPER.search(technology)) or any(_COPPER.match(name) for name in said)
+    copper = bool(_COPPER.search(technology)) or any(field.copper for field, _, _ in named)
     if not copper and not measured["receive"]:
         raise Unreadable("it tells neither of copper nor of light received")
-    if any(name.endswith("threshold") for name in said) and None in limits.values():
+    if any(field.threshold for field, _, _ in named) and None in limits.values():
         raise Unreadable("its list of thresholds is not whole")
-    raised = [n for n, v in fields if v == "On" and re.search(r" (alarm|warning)\b", n)]
-    lost = [n for n, v in fields if re.fullmatch(r"(Rx|Tx) loss of signal|Tx fault", n) and re.search(r"\bYes\b", v)]
+    raised = [name for field, name, value in named if field.flag and value == "On"]
+    lost = [name for field, name, value in named if field.loss and re.search(r"\bYes\b", value)]
     return Module(
         identifier=said["Identifier"],
         part=said.get("Vendor PN") or None,

@@ -1,4 +1,5 @@
-"""The verdicts of a report as a spreadsheet reads them: one row for each verdict, UTF-8 with the mark Excel needs.
+"""The verdicts of a report as a spreadsheet reads them: one row for each verdict on each subject,
+UTF-8 with the mark Excel needs.
 
 A cell that a spreadsheet would take for a formula begins with an apostrophe (OWASP, "CSV Injection").
 """
@@ -11,6 +12,7 @@ import io
 from cwai_bench.model import Report
 from cwai_bench.render import renderer
 from cwai_bench.render.untrusted import neutral_struct
+from cwai_bench.render.view import expected_of
 from cwai_bench.text import Lang, Text
 
 HEADER = (
@@ -29,26 +31,23 @@ def write(report: Report, lang: Lang) -> str:
     rows.writerow(HEADER)
     for v in report.verdicts:
         info = known.get(v.check)
-        row = [
-            report.run_id,
-            v.check,
-            info.title.to(lang) if info else v.check,
-            v.kind.value,
-            v.subject.kind,
-            v.subject.id,
-            v.node,
+        expected = expected_of(info, v)
+        common = [
             v.status.value,
             str(info.required).lower() if info else "",
             info.severity.value if info else "",
             v.observed,
-            v.expected.to(lang) if v.expected else "",
+            expected.to(lang) if expected else "",
             v.detail.to(lang) if v.detail else "",
             v.reason_code,
             v.action.value,
             info.suggestion.to(lang) if info else "",
             *((v.suppressed.until, v.suppressed.owner, v.suppressed.reason) if v.suppressed else ("", "", "")),
         ]
-        rows.writerow([guarded(cell) for cell in row])
+        head = [report.run_id, v.check, info.title.to(lang) if info else v.check, v.kind.value]
+        for subject in v.subjects:
+            node = subject.id if subject.kind == "node" else " ".join(v.nodes)
+            rows.writerow([guarded(cell) for cell in [*head, subject.kind, subject.id, node, *common]])
     return "\ufeff" + out.getvalue()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 
 # Only names that cannot mean anything else to ClusterShell (groups, ranges, wildcards) are given to it.
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}")
@@ -14,17 +15,19 @@ def fold(nodes: Iterable[str]) -> str:
     names = list(dict.fromkeys(nodes))
     plain = [name for name in names if _PLAIN.fullmatch(name)]
     odd = [name for name in names if not _PLAIN.fullmatch(name)]
-    return ",".join(([_fold(plain)] if plain else []) + odd)
+    if len(plain) > 1:
+        plain = [_folded(tuple(plain))]
+    return ",".join(plain + odd)
 
 
-def _fold(plain: list[str]) -> str:
-    if len(plain) == 1:
-        return plain[0]
+@lru_cache(maxsize=64)  # most items come out alike on all nodes
+def _folded(plain: tuple[str, ...]) -> str:
     from ClusterShell.NodeSet import RESOLVER_NOGROUP, NodeSet
 
-    return str(NodeSet.fromlist(plain, resolver=RESOLVER_NOGROUP))
+    return str(NodeSet.fromlist(list(plain), resolver=RESOLVER_NOGROUP))
 
 
+@lru_cache(maxsize=1 << 16)  # the same nodes are sorted for every item
 def natural(name: str) -> tuple[tuple[int, int, str], ...]:
     """Sort key by which node9 comes before node10."""
     return tuple((0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", name) if part)

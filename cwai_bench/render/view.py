@@ -15,7 +15,6 @@ import msgspec
 from cwai_bench.model import (
     Action,
     CheckInfo,
-    Evidence,
     ItemKind,
     NodeRecord,
     RankEvent,
@@ -299,7 +298,7 @@ def _item(info: CheckInfo, verdicts: list[Verdict], baseline: str | None, everyb
     for v in verdicts:
         same = (v.status, v.observed, v.expected, v.detail, v.reason_code, v.action, v.hint, v.suppressed)
         alike[msgspec.json.encode(same)].append(v)
-    results = [_result(vs, everybody) for vs in _fewer(list(alike.values()))]
+    results = [_result(info, vs, everybody) for vs in _fewer(list(alike.values()))]
     results.sort(key=lambda r: (WORST_FIRST.index(r.status), -r.count))
     # With no verdict at all nothing is known of it, whatever the reason: it must not read as passed.
     status = results[0].status if results else Status.UNKNOWN
@@ -318,7 +317,7 @@ def _item(info: CheckInfo, verdicts: list[Verdict], baseline: str | None, everyb
         weight=labels.WEIGHT.fill(
             severity=labels.SEVERITY[info.severity], required=labels.REQUIRED if required else labels.OPTIONAL
         ),
-        where=where([v.subject for v in worst], everybody),
+        where=where([s for v in worst for s in v.subjects], everybody),
         brief=results[0].brief if results else labels.NO_VERDICT,
         method=info.method,
         criterion=info.criterion,
@@ -361,17 +360,18 @@ def _baseline(kind: ItemKind, baseline: str | None) -> Text:
     return labels.NO if baseline is None else labels.YES_NAMED.fill(name=baseline)
 
 
-def _result(verdicts: list[Verdict], everybody: Everybody) -> Result:
+def _result(info: CheckInfo, verdicts: list[Verdict], everybody: Everybody) -> Result:
     v = verdicts[0]
+    subjects = [s for w in verdicts for s in w.subjects]
     proofs = _proofs(verdicts)
     more = max(0, len(proofs) - EVIDENCE_SHOWN)
     return Result(
         status=v.status,
-        where=where([w.subject for w in verdicts], everybody),
-        count=len(verdicts),
-        brief=_brief(v),
+        where=where(subjects, everybody),
+        count=len(subjects),
+        brief=_brief(info, v),
         observed=_span_of({w.observed for w in verdicts}),
-        expected=v.expected,
+        expected=expected_of(info, v),
         detail=v.detail,
         reason=labels.REASON.get(v.reason_code),
         action=labels.ACTION[v.action] if v.action is not Action.NONE else None,
@@ -396,21 +396,28 @@ def _span_of(observed: set[str]) -> str:
 
 def _proofs(verdicts: list[Verdict]) -> list[Proof]:
     """Nodes of which the very same was read share one piece."""
-    alike: dict[Evidence, list[Subject]] = defaultdict(list)
+    alike: dict[tuple[str, str, bool], list[Subject]] = defaultdict(list)
     for v in verdicts:
-        for evidence in v.evidence:
-            alike[evidence].append(v.subject)
-    return [Proof(folded(subjects), e.source, e.text, e.truncated) for e, subjects in alike.items()]
+        for e in v.evidence:
+            of = [Subject("node", n) for n in e.nodes] if e.nodes else v.subjects
+            alike[e.source, e.text, e.truncated] += of
+    return [Proof(folded(subjects), *piece) for piece, subjects in alike.items()]
 
 
-def _brief(v: Verdict) -> Text:
+def expected_of(info: CheckInfo | None, v: Verdict) -> Text | None:
+    """What it should have been, of what was judged."""
+    judged = v.status in (Status.FAIL, Status.WARN, Status.PASS)
+    return v.expected or (info.criterion if info is not None and judged else None)
+
+
+def _brief(info: CheckInfo, v: Verdict) -> Text:
     """What was found, in a line: the value and what it should have been; of what is not known, why."""
     reason = v.detail or labels.REASON.get(v.reason_code, plain(""))
     if v.status in (Status.UNKNOWN, Status.SKIP):
         return reason
     if v.status in (Status.FAIL, Status.WARN):
-        if v.observed and v.expected is not None:
-            return labels.NOT_BUT.fill(observed=v.observed, expected=v.expected)
+        if v.observed:
+            return labels.NOT_BUT.fill(observed=v.observed, expected=expected_of(info, v))
         return v.detail or plain(v.observed)
     return plain(v.observed) if v.observed else reason
 

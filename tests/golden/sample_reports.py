@@ -201,17 +201,16 @@ def verdict(
     hint: Text | None = None,
     suppressed: Suppression | None = None,
 ) -> Verdict:
-    judged = status not in (Status.UNKNOWN, Status.SKIP)
     if action is None:
         action = info.action if status in (Status.FAIL, Status.WARN) else Action.NONE
     return Verdict(
         check=info.id,
         kind=info.kind,
         subject=subject or Subject("node", node),
-        node=node,
+        nodes=[node] if node else [],
         status=status,
         observed=observed,
-        expected=expected or (info.criterion if judged else None),
+        expected=expected,
         detail=detail,
         reason_code=reason_code,
         action=action,

@@ -364,7 +364,7 @@ AMD_CHANGES: dict[str, Callable[[Planted], object]] = {
 def test_a_difference_of_amd_cards_fails(check: str, mi300x: Planted) -> None:
     before = mi300x.facts()
     AMD_CHANGES[check](mi300x.rename("node2"))
-    verdicts = {v.node: v.status for v in check_facts([before, mi300x.facts()], [check], baseline="node1")}
+    verdicts = {n: v.status for v in check_facts([before, mi300x.facts()], [check], baseline="node1") for n in v.nodes}
     assert verdicts == {"node1": PASS, "node2": FAIL}
 
 
@@ -381,7 +381,11 @@ def test_the_same_names_written_otherwise_are_no_difference(
     change: Callable[[Planted], object], planted: Planted, good_facts: Facts
 ) -> None:
     change(planted.rename("node2"))
-    verdicts = {v.node: v.status for v in check_facts([good_facts, planted.facts()], ["same.hosts"], baseline="node1")}
+    verdicts = {
+        n: v.status
+        for v in check_facts([good_facts, planted.facts()], ["same.hosts"], baseline="node1")
+        for n in v.nodes
+    }
     assert verdicts["node2"] is PASS
 
 

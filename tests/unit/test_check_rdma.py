@@ -431,7 +431,7 @@ def test_a_difference_between_nodes_is_found(check: str, tmp_path: Path, at_home
     third = msgspec.structs.replace(first, node="node3")
     odd = Planted(tmp_path / "odd", home(check)).rename("node2")
     CHANGES[check](odd)
-    found = {v.node: v for v in check_facts([first, odd.facts(), third], [check], baseline=first.node)}
+    found = {n: v for v in check_facts([first, odd.facts(), third], [check], baseline=first.node) for n in v.nodes}
     assert [found[n].status for n in (first.node, "node2", "node3")] == [PASS, FAIL, PASS], found["node2"]
     (verdict,) = check_facts([first, odd.facts()], [check])
     assert verdict.status is Status.NA

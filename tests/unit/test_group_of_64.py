@@ -95,7 +95,8 @@ def test_each_fault_is_found_where_it_is_and_nowhere_else(report: Report) -> Non
     failed: dict[str, set[str]] = {}
     for verdict in report.verdicts:
         if verdict.status is Status.FAIL:
-            failed.setdefault(verdict.node, set()).add(verdict.check)
+            for node in verdict.nodes:
+                failed.setdefault(node, set()).add(verdict.check)
     assert set(failed) == set(FAULTS)
     for node, checks in FOUND.items():
         assert checks <= failed[node], f"{node}: {failed[node]}"

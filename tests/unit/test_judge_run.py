@@ -253,7 +253,7 @@ def test_one_wrong_rank_fails_the_collective_and_is_named() -> None:
     wrong = of_rank(1, 8, 2e-6, correct=False, parameters=place | {"bad_count": 3, "first_bad_index": 17})
     report = judge(sweep_run(SWEPT[0], wrong))
     verdict = verdict_of(report, "mpi.all_reduce")
-    assert (verdict.status, verdict.node) == (Status.FAIL, "node2")
+    assert (verdict.status, verdict.nodes) == (Status.FAIL, ["node2"])
     assert verdict.detail is not None
     assert "rank 1 on node2" in verdict.detail.en
     assert "first_bad_index 17" in verdict.detail.en
@@ -359,7 +359,7 @@ def test_a_lost_rank_fails_by_name_and_place(state: RankState) -> None:
     bad = event(1, state, signal=9, item="mpi.all_reduce#1", progress={"bytes": 1 << 20, "iteration": 12})
     report = judge(run(events=[*FINISHED[:1], bad]))
     verdict = verdict_of(report, "run.ranks")
-    assert (verdict.status, verdict.reason_code, verdict.node) == (Status.FAIL, "rank_lost", "node2")
+    assert (verdict.status, verdict.reason_code, verdict.nodes) == (Status.FAIL, "rank_lost", ["node2"])
     assert verdict.subject == Subject("rank", "node2/rank1")
     assert verdict.observed == f"{state} SIGKILL mpi.all_reduce#1 bytes=1048576 iteration=12"
     assert (report.gate.exit_code, report.gate.leave_out) == (1, ["node2"])
@@ -369,7 +369,7 @@ def test_a_lost_rank_fails_by_name_and_place(state: RankState) -> None:
 def test_victims_of_a_dead_rank_are_not_accused() -> None:
     events = [event(1, "died", signal=9), event(0, "signalled", signal=15), event(0, "failed"), event(0, "overdue")]
     found = [v for v in judge(run(events=events)).verdicts if v.check == "run.ranks"]
-    assert [(v.node, v.status) for v in found] == [("node2", Status.FAIL)]
+    assert [(v.nodes, v.status) for v in found] == [(["node2"], Status.FAIL)]
 
 
 @pytest.mark.parametrize(("state", "code"), [("failed", "error"), ("overdue", "timeout")])
@@ -393,7 +393,7 @@ def test_a_node_without_journal_is_unknown_and_named() -> None:
     nodes = [NodeRecord("node1", [0], True, True), NodeRecord("node2", [], False, False)]
     report = judge(run(nodes=nodes, status="partial"))
     verdict = verdict_of(report, "run.nodes")
-    assert (verdict.status, verdict.reason_code, verdict.node) == (Status.UNKNOWN, "node_lost", "node2")
+    assert (verdict.status, verdict.reason_code, verdict.nodes) == (Status.UNKNOWN, "node_lost", ["node2"])
     assert report.gate.exit_code == 3
     assert any("node2" in b.en and "node2" in b.zh for b in report.gate.because)
 
@@ -503,7 +503,7 @@ def test_a_criterion_makes_a_configurable_item_count(good_facts: Facts) -> None:
 
 def test_a_lost_node_is_unknown_in_every_item(good_facts: Facts) -> None:
     report = judge(check_run([good_facts], ["memory.swap", "cpu.online"], names=["node1", "node9"]))
-    lost = {(v.check, v.status, v.reason_code) for v in report.verdicts if v.node == "node9"}
+    lost = {(v.check, v.status, v.reason_code) for v in report.verdicts if "node9" in v.nodes}
     assert lost == {(c, Status.UNKNOWN, "node_lost") for c in ("memory.swap", "cpu.online")}
     assert report.gate.exit_code == 3
 
@@ -577,7 +577,7 @@ def test_when_a_node_is_lost_a_death_elsewhere_blames_nobody() -> None:
     died = RankEvent(0, "node1", 5.0, "died", "mpi.all_reduce#0")
     report = judge(run(nodes=nodes, events=[died], measurements=[]))
     ranks = [v for v in report.verdicts if v.check == "run.ranks"]
-    assert [(v.node, v.status) for v in ranks] == [("node1", Status.UNKNOWN)]
+    assert [(v.nodes, v.status) for v in ranks] == [(["node1"], Status.UNKNOWN)]
     assert report.gate.exit_code == 3
     assert report.gate.leave_out == ["node2"]
 

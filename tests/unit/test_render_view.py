@@ -64,7 +64,7 @@ def info(id: str, kind: ItemKind = ItemKind.NODE, required: bool = True) -> Chec
 
 
 def verdict(check: str, node: str, status: Status, observed: str = "", **more: Any) -> Verdict:
-    plainest = Verdict(check, ItemKind.NODE, Subject("node", node), node, status, observed)
+    plainest = Verdict(check, ItemKind.NODE, Subject("node", node), [node], status, observed)
     return msgspec.structs.replace(plainest, **more)
 
 

@@ -1,0 +1,54 @@
+"""RDMA in the guest: perftest over two paths of soft-RoCE, and the server check on a kernel that has RDMA devices."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.lab import guest, rails
+
+pytestmark = pytest.mark.lab("guest")
+
+
+def test_perftest_runs_over_each_of_two_paths(tmp_path: Path) -> None:
+    script = rails.paths(2)
+    for path in (0, 1):
+        script += rails.between("ib_write_bw", path, "-s", "65536", "-n", "500")
+        script += rails.between("ib_write_lat", path, "-s", "8", "-n", "200")
+        script += f"echo counters {path} $(cat /sys/class/infiniband/rxea{path}/ports/1/hw_counters/sent_pkts)\n"
+    done = guest.run(["sh", "-c", script], tmp_path, modules=rails.MODULES, deadline=240)
+    assert done.returncode == 0, done.stderr
+    bandwidths = re.findall(r"^ 65536 +500 +\S+ +(\S+) ", done.stdout, re.M)
+    latencies = re.findall(r"^ 8 +200 +\S+ +\S+ +(\S+) ", done.stdout, re.M)
+    assert len(bandwidths) == len(latencies) == 2, done.stdout
+    assert all(float(figure) > 0 for figure in bandwidths + latencies)
+    # 500 messages of 64 KiB in packets of at most 4 KiB: they crossed this device, and no other.
+    sent = {path: int(n) for path, n in re.findall(r"^counters (\d) (\d+)$", done.stdout, re.M)}
+    assert all(n >= 500 * 16 for n in sent.values())
+
+
+def test_the_check_reads_the_devices_of_a_real_kernel(tmp_path: Path) -> None:
+    items = "'rdma.*,roce.*'"
+    check = f"{sys.executable} -m cwai_bench check --items {items} --json --store /tmp/store"
+    script = rails.paths(2) + (
+        f"{check} >/run/exchange/whole.json\nip link set b1 down; sleep 1\n{check} >/run/exchange/cut.json || echo $?\n"
+    )
+    done = guest.run(["sh", "-c", script], tmp_path, modules=rails.MODULES, deadline=240)
+    assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr
+    (exchange,) = sorted(tmp_path.glob("boot*/exchange"))[-1:]
+    whole, cut = (
+        {v["check"]: v for v in json.loads((exchange / name).read_text())["verdicts"]}
+        for name in ("whole.json", "cut.json")
+    )
+    assert {v["status"] for v in whole.values()} == {"PASS", "SKIP"}
+    assert whole["rdma.devices"]["observed"] == "0 / 0, 4 RDMA"
+    assert (whole["rdma.link"]["observed"], whole["rdma.state"]["observed"]) == ("4 / 4", "4 / 4")
+    assert whole["rdma.userspace"]["observed"] == "4 / 4, rdma_cm ok"
+    assert whole["rdma.retries"]["observed"].startswith("4 ports, +0")
+    # The end that was taken down is not in use; the other one has lost its link.
+    assert (cut["rdma.link"]["status"], cut["rdma.link"]["observed"]) == ("FAIL", "2 / 4; rxea1 Polling")
+    assert {check for check, v in cut.items() if v["status"] not in ("PASS", "SKIP")} == {"rdma.link"}
