@@ -325,7 +325,7 @@ class NodeEnd(msgspec.Struct, frozen=True, tag="end", tag_field="type"):
 Record = RunHeader | FactsRecord | Measurement | RankEvent | NodeEnd
 
 
-class NodeRecord(msgspec.Struct, frozen=True):
+class NodeRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     """What is known of a node after the merge. ``present``: its journal was read. ``ranks``: those it carried.
 
     ``reason_code``: why its journal is not there, where that is known.

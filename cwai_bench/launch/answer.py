@@ -149,9 +149,9 @@ async def _read(ask: dialog.Ask, uplink: Uplink) -> None:
         return
     try:
         loop = asyncio.get_running_loop()
-        facts = await loop.run_in_executor(None, rank.read_facts, ask.order, ask.node, ask.checks)
-        (packed,), texts = parcel.pack([msgspec.json.encode(FactsRecord(facts))])
-        await uplink.answered(dialog.Facts(ask.node, msgspec.Raw(packed), environment()), texts)
+        facts = await loop.run_in_executor(None, rank.read_facts, ask.node, ask.plan)
+        packed, texts = parcel.pack([msgspec.json.encode(FactsRecord(facts))])
+        await uplink.answered(dialog.Facts(ask.node, [msgspec.Raw(line) for line in packed], environment()), texts)
     finally:
         lock.close()
 

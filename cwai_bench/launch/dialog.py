@@ -18,7 +18,7 @@ from __future__ import annotations
 import msgspec
 
 from cwai_bench.launch.order import Order
-from cwai_bench.model import ReasonCode
+from cwai_bench.model import Plan, ReasonCode
 from cwai_bench.text import Text
 
 MARK = b"\x1ecwai-bench answer\n"
@@ -32,7 +32,7 @@ class Ask(msgspec.Struct, tag="ask", frozen=True):
     order: Order
     run_id: str
     node: str
-    checks: list[str]
+    plan: Plan
     seconds: float
 
 
@@ -67,10 +67,10 @@ class Ready(msgspec.Struct, tag="ready"):
 
 
 class Facts(msgspec.Struct, tag="facts"):
-    """A record of facts, packed (see parcel.py), and the environment of the process that read them."""
+    """Records of facts, packed (see parcel.py), and the environment of the process that read them."""
 
     node: str
-    line: msgspec.Raw
+    lines: list[msgspec.Raw]
     environment: dict[str, str]
 
 

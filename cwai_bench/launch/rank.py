@@ -6,7 +6,6 @@ import os
 import secrets
 import time
 import traceback
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -250,15 +249,17 @@ def _opening(task: Task, group: Group, peers: list[Peer], plan: Plan) -> Opening
     return Opening(header, task.order, ([front.peer] if front else []) + peers, secret)
 
 
-def read_facts(order: Order, node: str, wanted: Sequence[str], root: Path | None = None) -> Facts:
-    """What the checks ``wanted`` ask of this node, or of the recorded one in ``root``."""
+def read_facts(node: str, plan: Plan, root: Path | None = None) -> Facts:
+    """What the checks of ``plan`` ask of this node, or of the recorded one in ``root``."""
     from cwai_bench import checks, discover
 
-    return discover.read_node(node, root, checks.sources_for(wanted), deadline=time.monotonic() + DISCOVER_SECONDS - 5)
+    return discover.read_node(
+        node, root, checks.sources_for(plan.checks), deadline=time.monotonic() + DISCOVER_SECONDS - 5
+    )
 
 
 def _discover(task: Task, node: str, plan: Plan, link: Link) -> None:
-    link.record(FactsRecord(read_facts(task.order, node, plan.checks, task.root)))
+    link.record(FactsRecord(read_facts(node, plan, task.root)))
 
 
 def _measure(spec: ProbeSpec, group: Group, node: str, link: Link) -> None:

@@ -205,7 +205,7 @@ class Collector:
 
     async def _take(self, line: wire.Line, facts: dialog.Facts) -> None:
         """Get the texts that nobody has sent so far, and give it all to the sink."""
-        names = parcel.digests([bytes(facts.line)])
+        names = parcel.digests(bytes(line) for line in facts.lines)
         mine = [name for name in names if name not in self._texts and name not in self._coming]
         sent = asyncio.get_running_loop().create_future()
         self._coming.update(dict.fromkeys(mine, sent))
@@ -462,8 +462,8 @@ class _Front:
 
     async def answered(self, facts: dialog.Facts, texts: Mapping[str, str]) -> None:
         node, rank = facts.node, self.nodes[facts.node]
-        (line,) = parcel.unpack([bytes(facts.line)], texts)
-        found = msgspec.json.decode(line, type=FactsRecord).facts
+        lines = parcel.unpack([bytes(line) for line in facts.lines], texts)
+        found = [msgspec.json.decode(line, type=FactsRecord).facts for line in lines]
         environment = dict(list(facts.environment.items())[:256])
         header = msgspec.structs.replace(
             self.header,
@@ -475,7 +475,7 @@ class _Front:
         records: list[Record] = [
             header,
             RankEvent(rank, node, now, "started"),
-            FactsRecord(msgspec.structs.replace(found, node=node)),
+            *(FactsRecord(msgspec.structs.replace(part, node=node)) for part in found),
             RankEvent(rank, node, now, "finished"),
             NodeEnd(node, now),
         ]
@@ -558,7 +558,7 @@ async def _collect(
     front = _Front(header, nodes, progress)
     # What only the judge and the publisher need stays here.
     needed = msgspec.structs.replace(order, criteria="", baseline="", command=[], store="", out="")
-    ask = dialog.Ask(needed, header.run_id, "", plan.checks, ways.seconds)
+    ask = dialog.Ask(needed, header.run_id, "", plan, ways.seconds)
     stopped = 0
     loop = asyncio.get_running_loop()
     signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

@@ -121,7 +121,7 @@ class Cluster:
             assert isinstance(ask, dialog.Ask)
             mine = msgspec.json.encode(FactsRecord(msgspec.structs.replace(facts or self.facts, node="what-it-says")))
             (line,), texts = parcel.pack([mine])
-            await uplink.answered(dialog.Facts(ask.node, msgspec.Raw(line), {"python": "3\x1b[31m"}), texts)
+            await uplink.answered(dialog.Facts(ask.node, [msgspec.Raw(line)], {"python": "3\x1b[31m"}), texts)
             await uplink.say(dialog.Done())
             await listening
 
@@ -160,9 +160,10 @@ def report_of(outcome: Outcome) -> dict[str, Any]:
 
 def absent(outcome: Outcome) -> dict[str, tuple[str, str]]:
     return {
-        v["node"]: (v["reason_code"], v["detail"]["en"])
+        node: (v["reason_code"], v["detail"]["en"])
         for v in report_of(outcome)["verdicts"]
         if v["check"] == "run.nodes" and v["status"] == "UNKNOWN"
+        for node in v["nodes"]
     }
 
 
@@ -247,8 +248,8 @@ FAILURES: dict[str, tuple[dict[str, Any] | Play, str, str]] = {
     "stuck": (says(), "timeout", "no answer within 5 s: cwai-bench was at work"),
     "busy": (says(dialog.Lost("busy", "busy", Text("held by run r\x07", "占用"))), "busy", "held by run r?"),
     "liar": (says(dialog.Lost("n1", "error", Text("not I", "非我"))), "error", "of which it was not asked"),
-    "empty": (says(dialog.Facts("empty", msgspec.Raw(b'{"type":"facts"}'), {})), "error", "makes no sense"),
-    "false": (says(dialog.Facts("false", msgspec.Raw(b'{"type":"end"}'), {})), "error", "makes no sense"),
+    "empty": (says(dialog.Facts("empty", [msgspec.Raw(b'{"type":"facts"}')], {})), "error", "makes no sense"),
+    "false": (says(dialog.Facts("false", [msgspec.Raw(b'{"type":"end"}')], {})), "error", "makes no sense"),
     "early": (says(dialog.Done()), "node_lost", "ended in the middle"),
 }
 
@@ -272,7 +273,7 @@ def test_each_failure_is_its_node_s_own(cluster: Cluster) -> None:
     assert outcome.exit_code == 3
     report = report_of(outcome)
     assert [n["name"] for n in report["nodes"] if n["present"]] == good
-    memory = {v["node"]: v["status"] for v in report["verdicts"] if v["check"] == "memory.installed"}
+    memory = {n: v["status"] for v in report["verdicts"] if v["check"] == "memory.installed" for n in v["nodes"]}
     assert memory == dict.fromkeys(good, "PASS") | dict.fromkeys(found, "UNKNOWN")
     assert set(outcome.leave_out) == {name for name, (code, _) in found.items() if code == "node_lost"}
     assert report["environment"]["python"] == "3?[31m"
@@ -325,7 +326,7 @@ def test_a_slow_node_does_not_hold_up_those_that_have_the_same_texts(cluster: Cl
     """It is asked for the texts first and never sends them: the others are asked after five seconds, or when it is
     given up."""
     (line,), _ = parcel.pack([msgspec.json.encode(FactsRecord(cluster.facts))])
-    cluster.plays["slow"] = says(dialog.Facts("slow", msgspec.Raw(line), {}))
+    cluster.plays["slow"] = says(dialog.Facts("slow", [msgspec.Raw(line)], {}))
     first = cluster.node("n1")
 
     async def later(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
