@@ -337,7 +337,10 @@ def _password(args: argparse.Namespace, lang: Lang) -> str:
             Text("use a key (ssh-copy-id), or run it from a terminal", "请使用密钥（ssh-copy-id），或在终端中运行"),
         ) from e
     asked = Text("password for the nodes", "节点的登录密码").to(lang)
-    password = getpass.getpass(f"cwai-bench: {asked}: ")
+    try:
+        password = getpass.getpass(f"cwai-bench: {asked}: ")
+    except EOFError:
+        password = ""
     if not password:
         raise UsageError(Text("the password is empty", "密码为空"), Text("type it when asked", "请在提示时输入"))
     return password

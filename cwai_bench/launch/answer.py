@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -95,16 +96,11 @@ def main() -> int:
     os.close(null)
     os.dup2(2, 1)
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    code = 1
-    try:
-        code = asyncio.run(_serve(read, write))
-    finally:
-        end_children()
-        sys.stderr.flush()
-        os._exit(code)  # a reading thread may sit in a driver: nobody waits for it
+    asyncio.run(_serve(read, write))
+    raise AssertionError("_serve leaves by itself")
 
 
-async def _serve(read: int, write: int) -> int:
+async def _serve(read: int, write: int) -> None:
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(read, "rb", 0))
@@ -119,13 +115,19 @@ async def _serve(read: int, write: int) -> int:
     working = loop.create_task(_answer(uplink))
     hung_up = loop.create_task(uplink.over.wait())
     await asyncio.wait({working, hung_up}, return_when=asyncio.FIRST_COMPLETED)
-    if not working.done():
-        working.cancel()
-    with contextlib.suppress(asyncio.CancelledError, HungUpError, OSError):
-        await working
-        return 0
-    listening.cancel()
-    return 1
+    code = 1
+    if working.done():
+        try:
+            working.result()
+            code = 0
+        except (HungUpError, OSError):
+            pass
+        except Exception:  # ssh carries it to the collector, which shows its end
+            traceback.print_exc()
+    del listening
+    end_children()
+    sys.stderr.flush()
+    os._exit(code)  # a reading thread may sit in a driver, and the loop would wait for it
 
 
 async def _answer(uplink: Uplink) -> None:

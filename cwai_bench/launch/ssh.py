@@ -19,7 +19,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -493,6 +493,9 @@ class _Front:
 
     def _tell(self, node: str) -> None:
         self.late.pop(node, None)
+        self.tell()
+
+    def tell(self) -> None:
         named = plain(", ".join(self.late)) if 0 < len(self.late) <= NAMES_SHOWN else None
         self.progress.answered(len(self.nodes) - len(self.late), len(self.nodes), named)
 
@@ -529,6 +532,13 @@ def collect(
             ),
         )
     return asyncio.run(_collect(order, plan, nodes, gateways, ways, progress, password))
+
+
+async def _every_second(tell: Callable[[], None]) -> None:
+    """A node that is late is named while it is waited for."""
+    while True:
+        await asyncio.sleep(1.0)
+        tell()
 
 
 async def _collect(
@@ -575,7 +585,9 @@ async def _collect(
         for number in signals:
             loop.add_signal_handler(number, stop, number)
         progress.plan(plan, header.run_id, 0, len(nodes))
+        telling = loop.create_task(_every_second(front.tell))
         await collector.run(nodes, gateways)
+        telling.cancel()
     if front.ends:
         front.files[journal.ABSENT] = journal.absent(header, front.ends)
     # In a thread, so that a signal is seen: the report is written all the same, and a second one ends it.

@@ -20,8 +20,8 @@ from tests.lab.nodes import VENV, Lab, Node
 pytestmark = [pytest.mark.lab("sshd")]
 
 TOOL = str(VENV / "bin" / "cwai-bench")
-HANGS = "#!/bin/sh\ntrap '' TERM\nsleep 300 &\nwhile :; do sleep 300; done\n"
-SYSTEMCTL = {Path("/usr/bin/systemctl"): HANGS}
+HANGS = "#!/bin/sh\n[ $(hostname) = node2 ] || exit 9\ntrap '' TERM\nsleep 300 &\nwhile :; do sleep 300; done\n"
+"""nvidia-smi in the lab: a driver that hangs on node2. It is given 20 s."""
 PASSWORD = f"one {os.urandom(6).hex()}?shay"
 PASSWORDS = "PasswordAuthentication yes\nPermitRootLogin yes\n"
 BY_PASSWORD = ["--ask-password", "--ssh-user", "tester", "--ssh-option", "PubkeyAuthentication=no"]
@@ -141,22 +141,24 @@ def test_a_busy_node_and_one_whose_command_is_missing(two_nodes: Lab) -> None:
 
 
 @pytest.mark.parametrize("more", [[], ["--gateways", "node1"]], ids=["directly", "through a gateway"])
-def test_what_a_node_runs_ends_with_the_run(tmp_path: Path, more: list[str]) -> None:
+def test_what_a_node_runs_ends_with_the_run(two_nodes: Lab, more: list[str]) -> None:
     """Ctrl-C while a command on a node hangs and ignores SIGTERM: a report of what had come, and nothing left."""
-    with Lab(tmp_path / "lab", differs={"node2": SYSTEMCTL}) as lab:
-        one, two = lab.nodes
-        process = lab.start(one, command(lab, "node[1-2]", *more, items="kernel.*,services.*"))
-        until(lambda: any("sleep 300" in line for line in lab.processes(two)))
-        until(lambda: "node1-0" in lab.run(one, ["sh", "-c", "ls /var/tmp/cwai-bench-0/*"]).stdout)
-        os.kill(inside(process.pid, "cwai-bench check"), signal.SIGINT)
-        out, err = process.communicate(timeout=20)
-        assert process.returncode == 130, err
-        assert_left_alone(lab)
-        report = report_of(lab)
-        assert "SIGINT" in out
-        assert present(report) == ["node1"]
-        assert absent(report)["node2"][0] == "aborted"
-        assert report["gate"]["leave_out"] == []
+    one, two = two_nodes.nodes
+    (two_nodes.folder / "nvidia-smi").write_text(HANGS)
+    (two_nodes.folder / "nvidia-smi").chmod(0o755)
+    there = ["--remote-command", f"env PATH={two_nodes.folder}:/usr/bin:/bin {TOOL}"]
+    process = two_nodes.start(one, command(two_nodes, "node[1-2]", *there, *more, items="kernel.*,nvidia.*"))
+    until(lambda: any("sleep 300" in line for line in two_nodes.processes(two)))
+    until(lambda: "node1-0" in two_nodes.run(one, ["sh", "-c", "ls /var/tmp/cwai-bench-0/*"]).stdout)
+    os.kill(inside(process.pid, "cwai-bench check"), signal.SIGINT)
+    assert_left_alone(two_nodes)
+    out, err = process.communicate(timeout=20)
+    assert process.returncode == 130, err
+    report = report_of(two_nodes)
+    assert "SIGINT" in out
+    assert present(report) == ["node1"]
+    assert absent(report)["node2"][0] == "aborted"
+    assert report["gate"]["leave_out"] == []
 
 
 def inside(pid: int, words: str) -> int:

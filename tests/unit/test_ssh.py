@@ -6,8 +6,10 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import resource
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -471,3 +473,77 @@ def test_a_stranger_is_told_nothing(tmp_path: Path) -> None:
             return b""
 
     assert asyncio.run(ask()) == b""
+
+
+# ------------------------------------------------------------------------------------------------ the command line
+
+
+def cwai(cluster: Cluster, *arguments: str) -> subprocess.CompletedProcess[str]:
+    store = ["--store", str(cluster.folder / "store"), "--lang", "en"]
+    before, _, after = " ".join(arguments).partition(" -- ")
+    command = [sys.executable, "-m", "cwai_bench", *before.split(), *store, *(["--", *after.split()] if after else [])]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+def test_the_command_shows_the_verdict_and_names_the_absent(cluster: Cluster) -> None:
+    cluster.plays["n2"] = FAILURES["far"][0]
+    done = cwai(cluster, "check --ssh n[1-3] --items memory.installed")
+    assert done.returncode == 3, done.stderr
+    assert "3 node(s) over ssh" in done.stderr
+    assert re.search(r"not known of n2", done.stdout)
+
+
+def test_a_gate_over_ssh_starts_its_command_here(cluster: Cluster) -> None:
+    done = cwai(cluster, "gate --ssh n1,n2 --items memory.installed -- echo started")
+    assert (done.returncode, done.stdout) == (0, "started\n"), done.stderr
+    cluster.plays["n2"] = FAILURES["locked"][0]
+    done = cwai(cluster, "gate --ssh n1,n2 --items memory.installed -- echo started")
+    assert (done.returncode, done.stdout) == (3, "")
+    assert "not started" in done.stderr
+
+
+def test_options_come_from_a_config_file_too(cluster: Cluster) -> None:
+    config = cluster.folder / "c.toml"
+    config.write_text("[options]\nssh = 'n[1-2]'\nssh-user = 'ops'\nfanout = 1\nnode-timeout = '30s'\n")
+    done = cwai(cluster, f"check --items memory.installed --config {config}")
+    assert done.returncode == 0, done.stderr
+    assert "ops" in cluster.called["n2"]
+    # another command has none of these, and passes them over
+    assert cwai(cluster, f"history list --config {config}").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("check --ssh n[1-", "--ssh 'n[1-'"),
+        ("check --ssh @nosuchgroup", "nosuchgroup"),
+        ("check --ssh=-oProxyCommand=x", "names no nodes"),
+        ("check --ssh n1 -np 2", "--ssh excludes -np"),
+        ("check --ssh n1 --hosts n1", "--ssh excludes --hosts"),
+        ("check --ssh n1 --root /", "--ssh excludes --root"),
+        ("check --fanout 3", "--fanout belongs to --ssh"),
+        ("check --ask-password", "--ask-password belongs to --ssh"),
+        ("check --ssh n1 --gateways g1 --ask-password", "does not leave this machine"),
+        ("check --ssh n1 --baseline n2", "none of the nodes of --ssh"),
+        ("check --ssh n1 --items nosuch", "unknown item"),
+        ("check --ssh n1 --from last", "--from reads no node"),
+        ("run --ssh n1", "unknown argument --ssh"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_before_anything_is_started(cluster: Cluster, arguments: str, said: str) -> None:
+    done = cwai(cluster, arguments)
+    assert done.returncode == 2, done.stderr
+    assert said in done.stderr
+    assert not cluster.called
+
+
+def test_answer_is_for_ssh_alone() -> None:
+    done = subprocess.run(
+        ["script", "-qec", f"{sys.executable} -m cwai_bench answer", "/dev/null"],
+        env={**os.environ, "LC_ALL": "C"},
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        timeout=30,
+    )
+    assert "is started by cwai-bench, over ssh" in done.stdout
