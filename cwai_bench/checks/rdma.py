@@ -242,6 +242,13 @@ def _place(p: Port) -> tuple[object, ...]:
     return (*p.like, p.device.address.rpartition(".")[2], p.said.port)
 
 
+def without_link(found: list[Port]) -> list[Port]:
+    """The ports that should have a link and have none: nobody switched them off, and a port like them has one."""
+    dark = [p for p in found if p.said.phys_state != "LinkUp"]
+    lit = {_place(p) for p in found if p.said.phys_state == "LinkUp"}
+    return [p for p in dark if p.said.phys_state != "Disabled" and (_place(p) in lit or len(dark) == len(found))]
+
+
 @node_check(
     "rdma.link",
     title=Text("RDMA ports have a physical link", "RDMA 端口物理链路正常"),
@@ -269,8 +276,7 @@ def link(facts: FactView) -> Outcome:
     unsaid = [p.name for p in dark if not p.said.phys_state]
     if unsaid:
         raise NotKnown("parse", Text("{p} does not say its state", "{p} 未给出状态").fill(p=named(unsaid)))
-    lit = {_place(p) for p in found if p.said.phys_state == "LinkUp"}
-    lost = [p for p in dark if p.said.phys_state != "Disabled" and (_place(p) in lit or len(dark) == len(found))]
+    lost = without_link(found)
     text = f"{observed}; {named(f'{p.name} {p.said.phys_state}' for p in lost or dark)}"
     return failed(text) if lost else warned(text)
 

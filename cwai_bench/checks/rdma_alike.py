@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
+
 from cwai_bench.checks import DoesNotApply, FactView, NotKnown, configurable_check, consistency_check, parsed
 from cwai_bench.checks.rdma import (
     DEVINFO,
@@ -12,9 +15,11 @@ from cwai_bench.checks.rdma import (
     active_mtus,
     devices,
     in_use,
+    named,
     now,
     ports,
     rails,
+    without_link,
 )
 from cwai_bench.checks.rdma_counters import ERRORS, grown, window
 from cwai_bench.checks.roce import (
@@ -46,6 +51,24 @@ def folded(values: dict[str, str]) -> str:
     for name, value in values.items():
         by_value.setdefault(value, []).append(name)
     return "; ".join(f"{' '.join(names)}: {value}" for value, names in by_value.items())
+
+
+def of_lit_ports(value: Callable[[FactView], str]) -> Callable[[FactView], str]:
+    """``value``, which tells of the ports that are up; where one lost its link that is why it differs, and is said."""
+
+    @wraps(value)
+    def asked(facts: FactView) -> str:
+        told = value(facts)
+        if lost := without_link(ports(facts)):
+            raise NotKnown(
+                "cause",
+                Text("{p} has no link: see item rdma.link", "{p} 无链路，见 rdma.link").fill(
+                    p=named(p.name for p in lost)
+                ),
+            )
+        return told
+
+    return asked
 
 
 @consistency_check(
@@ -92,6 +115,7 @@ def rates(facts: FactView) -> str:
     severity=Severity.MAJOR,
     scope="rdma",
 )
+@of_lit_ports
 def pkeys(facts: FactView) -> str:
     found = {p.name: p.said.pkeys for p in in_use(facts, INFINIBAND)}
     values = {name: " ".join(f"{i}:0x{key:04x}" for i, key in keys.items()) or "-" for name, keys in found.items()}
@@ -109,6 +133,7 @@ def pkeys(facts: FactView) -> str:
     needs=("ibv_devinfo",),
     scope="rdma",
 )
+@of_lit_ports
 def mtu(facts: FactView) -> str:
     told = active_mtus(facts, [p for p in rails(facts) if p.up])
     return folded({name: str(value) for name, value in told.items()})
@@ -144,6 +169,7 @@ def ofed(facts: FactView) -> str:
     severity=Severity.MAJOR,
     scope="roce",
 )
+@of_lit_ports
 def gid_index(facts: FactView) -> str:
     return folded({name: str(g.index) if (g := usable_gid(p)) else "-" for name, p in with_gids(facts).items()})
 
@@ -158,6 +184,7 @@ def gid_index(facts: FactView) -> str:
     needs=("mlnx_qos",),
     scope="roce",
 )
+@of_lit_ports
 def pfc(facts: FactView) -> str:
     return folded(lossless(facts))
 
@@ -172,6 +199,7 @@ def pfc(facts: FactView) -> str:
     needs=("mlnx_qos",),
     scope="roce",
 )
+@of_lit_ports
 def trust(facts: FactView) -> str:
     return folded({name: q.trust for name, q in all_qos(facts).items()})
 
@@ -189,6 +217,7 @@ def trust(facts: FactView) -> str:
     needs=("mlnx_qos",),
     scope="roce",
 )
+@of_lit_ports
 def dscp(facts: FactView) -> str:
     def in_ranges(priority_of: dict[int, int] | None) -> str:
         """``0-7→0 8-15→1 …``"""
@@ -209,6 +238,7 @@ def dscp(facts: FactView) -> str:
     severity=Severity.MAJOR,
     scope="roce",
 )
+@of_lit_ports
 def ecn(facts: FactView) -> str:
     return folded(ecn_priorities(facts, mlx5_rails(facts)))
 
@@ -222,6 +252,7 @@ def ecn(facts: FactView) -> str:
     severity=Severity.MAJOR,
     scope="roce",
 )
+@of_lit_ports
 def traffic_class(facts: FactView) -> str:
     value = folded({name: str(value) for name, value in traffic_classes(mlx5_rails(facts)).items()})
     facts.cite(RDMA, value)
@@ -237,6 +268,7 @@ def traffic_class(facts: FactView) -> str:
     severity=Severity.MINOR,
     scope="roce",
 )
+@of_lit_ports
 def sysctl(facts: FactView) -> str:
     found = roce_rails(facts)
     values = {name: sysctl_values(facts, name, found) for name in SYSCTLS}
@@ -258,6 +290,7 @@ def sysctl(facts: FactView) -> str:
     needs=("lldpcli",),
     scope="roce",
 )
+@of_lit_ports
 def wiring(facts: FactView) -> str:
     found = neighbours(facts, roce_rails(facts))
     if not any(found.values()):

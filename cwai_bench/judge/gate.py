@@ -24,10 +24,12 @@ from cwai_bench.model import (
     Verdict,
 )
 from cwai_bench.render.nodeset import fold, natural
-from cwai_bench.text import Text
+from cwai_bench.text import Text, plain
 
 REASONS_LIMIT = 20
 """Reasons that the gate lists."""
+SAID_LIMIT = 60
+"""Characters of a value that is compared across nodes up to which a reason quotes it whole."""
 
 
 _SEVERITIES = (Severity.CRITICAL, Severity.MAJOR, Severity.MINOR)
@@ -173,6 +175,9 @@ def _reasons(verdicts: Sequence[Verdict], infos: Mapping[str, CheckInfo], form: 
         group = by_check[id]
         named = fold(subject.id for v in group for subject in v.subjects)
         alone = len(group) == 1 and len(group[0].nodes) < 2
-        observed = f" ({group[0].observed})" if alone and group[0].observed else ""
+        first = group[0]
+        long = first.kind is ItemKind.CONSISTENCY and len(first.observed) > SAID_LIMIT
+        said = first.detail if long and first.detail is not None else plain(first.observed)
+        observed = Text(" ({s})", "（{s}）").fill(s=said) if alone and first.observed else ""
         found.append(form.fill(t=infos[id].title, n=named, o=observed))
     return found

@@ -41,6 +41,8 @@ EVIDENCE_SHOWN = 4
 
 PASSED_APART = 4
 """Results that passed are shown one by one up to this many."""
+BRIEF_LIMIT = 60
+"""Characters of a value that is compared across nodes up to which it is shown whole in a line."""
 RESULTS_SHOWN = 200
 """Results shown of one item; report.json has them all."""
 
@@ -283,7 +285,15 @@ def _items(report: Report) -> list[Item]:
         known.setdefault(check, _undescribed(check, verdicts[0].kind))
     everybody = Everybody(frozenset(node.name for node in report.nodes), report.world_size)
     items = [_item(info, by_check.get(id, []), report.baseline, everybody) for id, info in known.items()]
-    return sorted(items, key=lambda item: (WORST_FIRST.index(item.status), not item.required))
+    grave = {info.id: list(Severity).index(info.severity) for info in known.values()}
+    return sorted(
+        items,
+        key=lambda item: (
+            WORST_FIRST.index(item.status),
+            not item.required,
+            grave[item.id] if item.attention else 0,  # what passed stays in the order of the catalogue
+        ),
+    )
 
 
 def _undescribed(check: str, kind: ItemKind) -> CheckInfo:
@@ -416,6 +426,8 @@ def _brief(info: CheckInfo, v: Verdict) -> Text:
     if v.status in (Status.UNKNOWN, Status.SKIP):
         return reason
     if v.status in (Status.FAIL, Status.WARN):
+        if v.kind is ItemKind.CONSISTENCY and v.detail is not None and len(v.observed) > BRIEF_LIMIT:
+            return v.detail  # where two long lists differ
         if v.observed:
             return labels.NOT_BUT.fill(observed=v.observed, expected=expected_of(info, v))
         return v.detail or plain(v.observed)
