@@ -417,6 +417,11 @@ class Verdict(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     suppressed: Suppression | None = None
 
     @property
+    def follows_from_loss(self) -> bool:
+        """Not known because nothing came of the nodes at all, which a verdict on the nodes as such says once."""
+        return self.reason_code == "node_lost" and self.kind is not ItemKind.PROBE
+
+    @property
     def subjects(self) -> list[Subject]:
         """The subjects one by one."""
         return [Subject("node", n) for n in self.nodes] if self.subject.kind == "node" else [self.subject]
