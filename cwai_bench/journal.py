@@ -30,6 +30,7 @@ import msgspec
 from cwai_bench.errors import NoVerdictError, UsageError
 from cwai_bench.model import (
     SCHEMA_VERSION,
+    Facts,
     FactsRecord,
     Measurement,
     NodeEnd,
@@ -189,7 +190,7 @@ def merge(files: Iterable[JournalFile], *, finished: float | None = None, stoppe
     if not parts:
         raise UsageError(Text("there is no journal to read", "没有可读取的日志"))
     head = parts[0].header
-    facts = [r.facts for f in parts for r in f.records if isinstance(r, FactsRecord)]
+    facts = _whole(r.facts for f in parts for r in f.records if isinstance(r, FactsRecord))
     measurements = [r for f in parts for r in f.records if isinstance(r, Measurement)]
     events = sorted((r for f in parts for r in f.records if isinstance(r, RankEvent)), key=lambda e: e.time)
     ends = [r for f in parts for r in f.records if isinstance(r, NodeEnd)]
@@ -244,6 +245,16 @@ def merge(files: Iterable[JournalFile], *, finished: float | None = None, stoppe
         measurements=measurements,
         events=events,
     )
+
+
+def _whole(parts: Iterable[Facts]) -> list[Facts]:
+    """The facts of each node as one: what its scripts said comes bit by bit, after what was read."""
+    found: dict[str, Facts] = {}
+    for part in parts:
+        known = found.get(part.node)
+        readings = part.readings if known is None else known.readings | part.readings
+        found[part.node] = msgspec.structs.replace(known or part, readings=readings)
+    return list(found.values())
 
 
 def _joined(notes: list[Text]) -> Text | None:

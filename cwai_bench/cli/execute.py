@@ -23,8 +23,8 @@ from cwai_bench.probes import Options, World
 from cwai_bench.text import Lang, Text
 
 if TYPE_CHECKING:
-    from cwai_bench.launch.order import Order, Outcome
-    from cwai_bench.launch.rank import Task
+    from cwai_bench.config import Criteria
+    from cwai_bench.launch.order import Front, Order, Outcome
 
 
 def probe_options(args: argparse.Namespace) -> Options:
@@ -33,10 +33,11 @@ def probe_options(args: argparse.Namespace) -> Options:
     return Options(**{name: getattr(args, name) for name in known})
 
 
-def choice_of(args: argparse.Namespace, run_type: RunType) -> Choice:
-    return Choice(
-        run_type, args.items, args.skip, args.budget, probe_options(args), getattr(args, "root", None) is not None
-    )
+def choice_of(args: argparse.Namespace, run_type: RunType, order: Order | None = None) -> Choice:
+    """What was chosen; ``order`` has the person's own scripts."""
+    recorded = getattr(args, "root", None) is not None
+    scripts = tuple(script.spec for script in order.scripts) if order is not None else ()
+    return Choice(run_type, args.items, args.skip, args.budget, probe_options(args), recorded, scripts, args.disruptive)
 
 
 def execute(
@@ -56,8 +57,8 @@ def execute(
 
     lang = shared.lang_of(args, lang)
     told = world.launched()
-    front_there = rank.front_of_environment() is not None
-    if told.size > 1 and not front_there and (args.np or args.hosts):
+    front = rank.front_of_environment()
+    if told.size > 1 and front is None and (args.np or args.hosts):
         raise UsageError(
             Text(
                 "-np and --hosts start mpirun, but this is already a rank of one",
@@ -66,37 +67,52 @@ def execute(
             Text("leave them out", "请去掉这些选项"),
         )
     _check_root(args)
-    choice = choice_of(args, run_type)
     if getattr(args, "ssh", None):
-        return _over_ssh(args, choice, order_of(args, run_type, command, argv, lang), lang, quiet_stdout)
+        over_ssh = order_of(args, run_type, command, argv, lang)
+        return _over_ssh(args, choice_of(args, run_type, over_ssh), over_ssh, lang, quiet_stdout)
     _refuse_ssh_options(args)
     hosts = _nodes("--hosts", args.hosts)
     ranks = args.np or len(hosts) * (args.per_node or 1) or 1
-    starts_mpirun = told.alone and not front_there and (ranks > 1 or bool(hosts))
+    starts_mpirun = told.alone and front is None and (ranks > 1 or bool(hosts))
+
+    def ordered() -> Order:
+        """Asked of rank 0 alone: by the front what it was told itself, else by the files that the command names."""
+        if front is not None:
+            return rank.order_of_front(front)
+        order = order_of(args, run_type, command, argv, lang)
+        if not args.dry_run:
+            _check_store(order)
+        return order
+
+    # The files are read before anything is started; several ranks have to agree on what is wrong with them.
+    order = ordered() if front is None and told.rank == 0 and (told.alone or args.dry_run) else None
+    choice = choice_of(args, run_type, order)
     if args.dry_run:
         names = hosts or (os.uname().nodename,)
         size = ranks if starts_mpirun else told.size
         if told.rank == 0:
             show_plan(make_plan(choice, World(size, names[:size], size > 1)), args, lang)
         raise SystemExit(0)
-    if starts_mpirun or told.alone:  # wrong items and options are refused before anything is started
+    node = _node(args)
+    if order is not None:  # wrong items and options are refused before anything is started
         make_plan(choice, World(ranks, hosts or ("node",), ranks > 1))
-    task = rank.Task(choice, order_of(args, run_type, command, argv, lang), _node(args), getattr(args, "root", None))
-    _check_judging(task.order)
-    if told.alone and not starts_mpirun and args.baseline and not task.order.baseline:
-        _check_baseline_node(args.baseline, task.node)
+        if not starts_mpirun and args.baseline and not order.baseline:
+            _check_baseline_node(args.baseline, node)
     out = sys.stderr if quiet_stdout else sys.stdout
-    if starts_mpirun or (told.rank == 0 and not front_there):
-        _check_store(task.order)
     if starts_mpirun:
-        outcome = _front(args, task, ranks, hosts, [command, *argv], lang, out)
+        assert order is not None
+        outcome = _front(args, order, ranks, hosts, [command, *argv], lang, out)
     else:
-        view = _view(args, told.rank, front_there, lang)
+        view = _view(args, told.rank, front, lang)
+        told_order = order
+        task = rank.Task(
+            choice, ordered if told_order is None else lambda: told_order, node, getattr(args, "root", None)
+        )
         try:
             outcome = rank.run(task, view)
         finally:
             view.close()
-        if told.rank == 0 and not front_there:
+        if told.rank == 0 and front is None:
             show(outcome, args, lang, out)
     return _as_shown(outcome, args)
 
@@ -108,13 +124,17 @@ def _as_shown(outcome: Outcome, args: argparse.Namespace) -> Outcome:
     return outcome
 
 
-def order_of(args: argparse.Namespace, run_type: str, command: str, argv: Sequence[str], lang: Lang) -> Order:
-    """What the keepers must know. Reads the criteria and baseline files. Raises UsageError."""
-    from cwai_bench.config import has_criteria, read_file
-    from cwai_bench.launch import rank
-    from cwai_bench.launch.order import Order
+def order_of(
+    args: argparse.Namespace, run_type: str, command: str, argv: Sequence[str], lang: Lang, *, runs: bool = True
+) -> Order:
+    """What the keepers must know. Reads the criteria and baseline files, and, where it ``runs`` them, the scripts.
 
-    front = rank.front_of_environment()
+    Raises UsageError, also for criteria and baselines that do not load.
+    """
+    from cwai_bench import baseline, scripts
+    from cwai_bench.config import has_criteria
+    from cwai_bench.document import read_file
+    from cwai_bench.launch.order import Order
 
     if args.profile and args.criteria:
         raise UsageError(
@@ -133,6 +153,9 @@ def order_of(args: argparse.Namespace, run_type: str, command: str, argv: Sequen
     baseline_text = ""
     if args.baseline and ("/" in args.baseline or Path(args.baseline).suffix == ".json"):
         baseline_text = read_file(Path(args.baseline))
+        baseline.parse(baseline_text.encode(), args.baseline)
+    own = parse_criteria(criteria, str(criteria_file)).scripts if criteria else {}
+    runs = runs and run_type in ("run", "check")
     out: Path | None = args.out
     return Order(
         run_type=run_type,
@@ -147,16 +170,26 @@ def order_of(args: argparse.Namespace, run_type: str, command: str, argv: Sequen
         baseline=baseline_text,
         allow_unknown=args.allow_unknown,
         # A front on a terminal lays the summary out anew, as wide as that is.
-        with_report=args.json or _on_terminal(sys.stdout) or (front is not None and front.progress),
+        with_report=args.json or _on_terminal(sys.stdout) or _on_terminal(sys.stderr),
         settings=_settings(args),
+        scripts=scripts.load(own.values(), criteria_file.parent) if runs and criteria_file else [],
     )
+
+
+def parse_criteria(text: str, name: str) -> Criteria:
+    """The criteria of a file, held against the items that there are. Raises UsageError."""
+    from cwai_bench import config
+    from cwai_bench.checks import CHECKS, criteria_items
+    from cwai_bench.probes import PROBES
+
+    return config.parse_criteria(text, name, {**criteria_items(), **dict.fromkeys(PROBES, "")}, {*CHECKS, *PROBES})
 
 
 def _settings(args: argparse.Namespace) -> dict[str, Scalar]:
     """What was chosen, without what is at its default: enough to do it again."""
     defaults = asdict(Options())
     chosen = {k: v for k, v in asdict(probe_options(args)).items() if v != defaults[k]}
-    for name in ("items", "skip", "budget", "baseline", "allow_unknown", "ssh", "ssh_user", "gateways"):
+    for name in ("items", "skip", "disruptive", "budget", "baseline", "allow_unknown", "ssh", "ssh_user", "gateways"):
         value = getattr(args, name, None)
         if value:
             chosen[name] = value
@@ -195,19 +228,6 @@ def _on_terminal(stream: TextIO) -> bool:
     from cwai_bench.launch import world
 
     return stream.isatty() and not world.under_launcher()
-
-
-def _check_judging(order: Order) -> None:
-    """Criteria and baselines that do not load are refused now, not after the measurements."""
-    from cwai_bench import baseline, config
-    from cwai_bench.checks import CHECKS, criteria_items
-    from cwai_bench.probes import PROBES
-
-    if order.criteria:
-        known = {**criteria_items(), **dict.fromkeys(PROBES, "")}
-        config.parse_criteria(order.criteria, order.criteria_name, known, {*CHECKS, *PROBES})
-    if order.baseline:
-        baseline.parse(order.baseline.encode(), order.baseline_node)
 
 
 def _check_baseline_node(wanted: str, only: str) -> None:
@@ -269,7 +289,7 @@ def _refuse_ssh_options(args: argparse.Namespace) -> None:
 
 
 def _over_ssh(args: argparse.Namespace, choice: Choice, order: Order, lang: Lang, quiet_stdout: bool) -> Outcome:
-    from cwai_bench.launch import dialog, ssh, world
+    from cwai_bench.launch import dialog, rank, ssh, world
 
     for name, option in (("np", "-np"), ("hosts", "--hosts"), ("per_node", "--per-node"), ("root", "--root")):
         if getattr(args, name, None):
@@ -287,7 +307,6 @@ def _over_ssh(args: argparse.Namespace, choice: Choice, order: Order, lang: Lang
     if args.dry_run:
         show_plan(plan, args, lang)
         raise SystemExit(0)
-    _check_judging(order)
     if args.baseline and not order.baseline and args.baseline not in nodes:
         raise UsageError(
             Text("the baseline {b!r} is none of the nodes of --ssh", "基线 {b!r} 不在 --ssh 的节点中").fill(
@@ -305,7 +324,7 @@ def _over_ssh(args: argparse.Namespace, choice: Choice, order: Order, lang: Lang
         list(args.ssh_option),
         args.remote_command or "",
         args.fanout or defaults.fanout,
-        args.node_timeout or defaults.seconds,
+        args.node_timeout or defaults.seconds + rank.long_seconds(plan),
     )
     password = _password(args, lang) if args.ask_password else None
     view: views.Silent = views.Terminal(lang) if _on_terminal(sys.stderr) else views.Lines(lang)
@@ -346,20 +365,17 @@ def _password(args: argparse.Namespace, lang: Lang) -> str:
     return password
 
 
-def _view(args: argparse.Namespace, rank: int, front_there: bool, lang: Lang) -> views.Silent:
+def _view(args: argparse.Namespace, rank: int, front: Front | None, lang: Lang) -> views.Silent:
     if rank != 0:
         return views.Silent()
-    if front_there:
-        from cwai_bench.launch.rank import front_of_environment
-
-        front = front_of_environment()
-        return views.Machine() if front is not None and front.progress else views.Lines(lang)
+    if front is not None:
+        return views.Machine() if front.progress else views.Lines(lang)
     return views.Terminal(lang) if _on_terminal(sys.stderr) else views.Lines(lang)
 
 
 def _front(
     args: argparse.Namespace,
-    task: Task,
+    order: Order,
     ranks: int,
     hosts: tuple[str, ...],
     arguments: list[str],
@@ -377,7 +393,7 @@ def _front(
 
     try:
         ended = front.launch(
-            task.choice.run_type,
+            order,
             front.Ranks(ranks, hosts, tuple(args.mpirun_option)),
             arguments,
             view.take if view else None,
@@ -429,6 +445,8 @@ def show_plan(plan: Plan, args: argparse.Namespace, lang: Lang) -> None:
         Text("expected time: {s:.0f} s", "预计时长：{s:.0f} 秒").fill(s=plan.expected).to(lang),
         Text("{n} checks (-v lists them)", "{n} 项检查（-v 列出）").fill(n=len(plan.checks)).to(lang),
         *(f"  {check}" for check in plan.checks if args.verbose),
+        *_long_lines(plan, lang),
+        *_script_lines(plan, lang),
         Text("{n} probes:", "{n} 项探测：").fill(n=len(plan.probes)).to(lang),
     ]
     for spec in plan.probes:
@@ -438,6 +456,32 @@ def show_plan(plan: Plan, args: argparse.Namespace, lang: Lang) -> None:
         lines.append(Text("left out:", "不执行：").to(lang))
         lines += [f"  {item.what:<28} {item.reason.to(lang)}" for item in plan.left_out]
     sys.stdout.write("\n".join(lines) + "\n")
+
+
+def _long_lines(plan: Plan, lang: Lang) -> list[str]:
+    """The vendors' tests that were asked for: what each takes by the vendor's word, and at most."""
+    from cwai_bench.checks import CHECKS, long_run
+
+    asked = [(id, runs) for id in plan.checks if (runs := long_run(id)) is not None]
+    if not asked:
+        return []
+    lines = [Text("{n} tests of the vendors:", "{n} 项厂商测试：").fill(n=len(asked)).to(lang)]
+    for id, runs in asked:
+        most = Text("at most {s:g} s", "最长 {s:g} 秒").fill(s=runs.command.timeout).to(lang)
+        lines.append(f"  {id:<22} {runs.expected:5.1f} s  {most}  {CHECKS[id].info.title.to(lang)}")
+    return lines
+
+
+def _script_lines(plan: Plan, lang: Lang) -> list[str]:
+    """The person's own scripts: what each is expected to take, if anybody said, and at most."""
+    if not plan.scripts:
+        return []
+    lines = [Text("{n} scripts of your own:", "{n} 个自定义脚本：").fill(n=len(plan.scripts)).to(lang)]
+    for spec in plan.scripts:
+        expected = f"{spec.expected:5.1f} s" if spec.expected else "     ? s"
+        most = Text("at most {s:g} s", "最长 {s:g} 秒").fill(s=spec.limit).to(lang)
+        lines.append(f"  {spec.info.id:<22} {expected}  {most}  {spec.info.title.to(lang)} {spec.nodes}".rstrip())
+    return lines
 
 
 __all__ = ["CwaiError", "choice_of", "execute", "order_of", "probe_options", "show"]

@@ -163,7 +163,10 @@ def judging(parser: Parser) -> None:
     """How the run is judged."""
     group = parser.group(Text("how it is judged", "如何判定"))
     group.add(
-        "--criteria", metavar="FILE", type=Path, help=Text("your own criteria, as TOML", "自定义判断标准文件（TOML）")
+        "--criteria",
+        metavar="FILE",
+        type=Path,
+        help=Text("your own criteria and scripts, as TOML", "自定义判断标准与脚本文件（TOML）"),
     )
     group.add(
         "--profile",
@@ -197,6 +200,16 @@ def choosing(parser: Parser) -> None:
     )
     group.add(
         "--skip", metavar="ID[,ID]", type=words.names, default=(), help=Text("all but these items", "不执行这些检测项")
+    )
+    group.add(
+        "--disruptive",
+        metavar="ID[,ID]",
+        type=words.names,
+        default=(),
+        help=Text(
+            "also run these tests of the vendors, which take long or take the cards (check --list names them)",
+            "另外运行这些厂商测试：耗时长或独占加速卡（用 check --list 查看）",
+        ),
     )
     group.add(
         "--budget",
@@ -252,12 +265,12 @@ def _config_path(argv: Sequence[str]) -> Path | None:
 
 def _read_config(path: Path, parser: Parser) -> dict[str, Any]:
     """The ``[options]`` of a configuration file that this command has; those of other commands are passed over."""
-    from cwai_bench import config
+    from cwai_bench import config, document
 
     actions = {a.dest: a for a in parser._actions}
     known = {dest.replace("_", "-"): kind for dest, kind in _all_options().items()}
     values: dict[str, Any] = {}
-    for key, value in config.parse_options(config.read_file(path), str(path), known).items():
+    for key, value in config.parse_options(document.read_file(path), str(path), known).items():
         action = actions.get(key.replace("-", "_"))
         if action is None:
             continue

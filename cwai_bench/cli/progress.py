@@ -23,14 +23,23 @@ LINE_SECONDS = 5.0
 
 def _headline(plan: Plan, run_id: str, size: int, nodes: int) -> Text:
     """``size`` 0: nodes without ranks."""
+    own = Text(", {n} script(s) of your own", "，{n} 个自定义脚本").fill(n=len(plan.scripts))
     if not size:
-        return Text("run {r}: {n} node(s) over ssh, {c} checks", "运行 {r}：通过 ssh 检测 {n} 个节点，{c} 项检查").fill(
-            r=run_id, n=nodes, c=len(plan.checks)
-        )
+        return Text(
+            "run {r}: {n} node(s) over ssh, {c} checks{o}", "运行 {r}：通过 ssh 检测 {n} 个节点，{c} 项检查{o}"
+        ).fill(r=run_id, n=nodes, c=len(plan.checks), o=own if plan.scripts else "")
     return Text(
-        "run {r}: {n} node(s), {s} rank(s), {c} checks, {p} probes, about {e:.0f} s",
-        "运行 {r}：{n} 个节点，{s} 个进程，{c} 项检查，{p} 项探测，预计 {e:.0f} 秒",
-    ).fill(r=run_id, n=nodes, s=size, c=len(plan.checks), p=len(plan.probes), e=plan.expected)
+        "run {r}: {n} node(s), {s} rank(s), {c} checks{o}, {p} probes, about {e:.0f} s",
+        "运行 {r}：{n} 个节点，{s} 个进程，{c} 项检查{o}，{p} 项探测，预计 {e:.0f} 秒",
+    ).fill(
+        r=run_id,
+        n=nodes,
+        s=size,
+        c=len(plan.checks),
+        o=own if plan.scripts else "",
+        p=len(plan.probes),
+        e=plan.expected,
+    )
 
 
 def _answered(late: Text | None) -> Text:

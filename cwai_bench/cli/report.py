@@ -70,7 +70,8 @@ def judge_facts(args: argparse.Namespace, lang: Lang) -> int:
             )
     run = journal.merge(journal.read_folder(history.find(args.from_run, options.store_of(args)).folder))
     chosen = [id for id in run.plan.checks if select([id], args.items, args.skip)]
-    if not chosen:
+    scripts = [spec for spec in run.plan.scripts if select([spec.info.id], args.items, args.skip)]
+    if not chosen and not scripts:
         raise UsageError(
             Text("run {r} has none of these items", "运行 {r} 中没有这些检测项").fill(r=run.run_id),
             Text("see what it has: cwai-bench history show {r}", "查看其内容：cwai-bench history show {r}").fill(
@@ -78,9 +79,13 @@ def judge_facts(args: argparse.Namespace, lang: Lang) -> int:
             ),
         )
     run = msgspec.structs.replace(
-        run, run_type="check", plan=Plan(chosen, [], [], run.plan.expected), measurements=[], events=[]
+        run,
+        run_type="check",
+        plan=Plan(chosen, [], [], run.plan.expected, scripts=scripts),
+        measurements=[],
+        events=[],
     )
-    report = finish.judge_run(run, order_of(args, "check", "check", [], lang))
+    report = finish.judge_run(run, order_of(args, "check", "check", [], lang, runs=False))
     _write(report, None, args, lang)
     return report.gate.exit_code
 
@@ -106,7 +111,7 @@ def _order(args: argparse.Namespace, folder: Path, run_type: str, lang: Lang) ->
     from cwai_bench.cli.execute import order_of
     from cwai_bench.launch.order import Order
 
-    now = order_of(args, run_type, "report", [], lang)
+    now = order_of(args, run_type, "report", [], lang, runs=False)
     saved_path = folder / "order.json"
     if args.criteria or args.profile or args.baseline or not saved_path.exists():
         return now

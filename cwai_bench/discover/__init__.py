@@ -5,6 +5,7 @@
     tree.py      files below a root: this node's, or a recorded one's
     command.py   commands that only read, each in its own process group, with a time limit
     reader.py    reading in a process of its own, so that a driver that hangs takes one source and not the run
+    script.py    a person's own script, under a guard (guard.py) that leaves nothing of it behind
     recorded.py  a node written into a folder, and read from there
     system.py, memory.py, storage.py, network.py, pci.py    the questions put to the system: one decorator, one call
 

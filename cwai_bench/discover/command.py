@@ -30,15 +30,13 @@ def run(command: Command, timeout: float) -> Reading:
     ``missing`` when there is no such command; ``timeout`` when it had to be ended.
     """
     started = time.monotonic()
-    environ = {k: v for k, v in os.environ.items() if k in ("HOME", "USER", "LD_LIBRARY_PATH", "XDG_RUNTIME_DIR")}
-    environ |= {"LC_ALL": "C", "PATH": f"{os.environ.get('PATH', '')}:{PATH}".lstrip(":")}
     try:
         process = subprocess.Popen(
             command.argv,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env=environ,
+            env=environment(),
             cwd="/",
             start_new_session=True,
         )
@@ -57,6 +55,12 @@ def run(command: Command, timeout: float) -> Reading:
     return Reading(
         reading.source, "ok", reading.text, reading.detail, reading.exit_code, reading.truncated, round(duration, 4)
     )
+
+
+def environment() -> dict[str, str]:
+    """What a command is given of our own environment: the same answer whoever asks, in whatever language."""
+    kept = {k: v for k, v in os.environ.items() if k in ("HOME", "USER", "LD_LIBRARY_PATH", "XDG_RUNTIME_DIR")}
+    return kept | {"LC_ALL": "C", "PATH": f"{os.environ.get('PATH', '')}:{PATH}".lstrip(":")}
 
 
 def _collect(process: subprocess.Popen[bytes], deadline: float) -> tuple[bytes, bytes, bool, bool]:

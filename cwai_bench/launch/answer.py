@@ -25,6 +25,7 @@ from cwai_bench.text import Text
 
 FIRST_WORD_SECONDS = 60.0
 END_SECONDS = 3.0
+GUARD = b"cwai_bench.discover.guard"
 _PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
 
 _Said = dialog.Ask | dialog.Relay | dialog.Wanted | dialog.Taken
@@ -142,8 +143,6 @@ async def _answer(uplink: Uplink) -> None:
 
 
 async def _read(ask: dialog.Ask, uplink: Uplink) -> None:
-    from cwai_bench.launch import rank
-
     try:
         lock = await keeper.hold_node(lambda: ask.run_id)
     except OSError:
@@ -151,16 +150,27 @@ async def _read(ask: dialog.Ask, uplink: Uplink) -> None:
         return
     try:
         loop = asyncio.get_running_loop()
-        facts = await loop.run_in_executor(None, rank.read_facts, ask.node, ask.plan)
-        packed, texts = parcel.pack([msgspec.json.encode(FactsRecord(facts))])
+        records = await loop.run_in_executor(None, _facts, ask)
+        packed, texts = parcel.pack(map(msgspec.json.encode, records))
         await uplink.answered(dialog.Facts(ask.node, [msgspec.Raw(line) for line in packed], environment()), texts)
     finally:
         lock.close()
 
 
+def _facts(ask: dialog.Ask) -> list[FactsRecord]:
+    from cwai_bench.launch import rank
+
+    read = [rank.read_facts(ask.node, ask.plan)]
+    return [FactsRecord(facts) for facts in (*read, *rank.run_long(ask.order, ask.plan, ask.node, ask.run_id))]
+
+
 def end_children() -> None:
     """Kill all that this process has started, and what those have, until nothing is left or three seconds are over: a
-    process that sits in a driver cannot be killed. This process must be their subreaper."""
+    process that sits in a driver cannot be killed. This process must be their subreaper.
+
+    Guards of scripts and of vendors' tests are left alone with what they guard: they see the end of this process, and
+    bring it to an end in order (discover/script.py).
+    """
     end = time.monotonic() + END_SECONDS
     while time.monotonic() < end:
         with contextlib.suppress(ChildProcessError):
@@ -176,10 +186,12 @@ def end_children() -> None:
 
 
 def _descendants() -> set[int]:
+    """Those that have no guard."""
     parents: dict[int, int] = {}
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError, ValueError, IndexError):
-            parents[int(process.name)] = int((process / "stat").read_text().rpartition(")")[2].split()[1])
+            if GUARD not in (process / "cmdline").read_bytes():
+                parents[int(process.name)] = int((process / "stat").read_text().rpartition(")")[2].split()[1])
     found = {os.getpid()}
     while more := {pid for pid, parent in parents.items() if parent in found} - found:
         found |= more

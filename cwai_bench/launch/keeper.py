@@ -28,7 +28,7 @@ import msgspec
 
 from cwai_bench import __version__, journal
 from cwai_bench.launch import finish, parcel, wire
-from cwai_bench.launch.order import Opening, Outcome, Peer
+from cwai_bench.launch.order import Opening, Order, Outcome, Peer
 from cwai_bench.model import NodeEnd, RankEvent, RankState, Scalar
 from cwai_bench.text import Text, plain
 
@@ -148,6 +148,14 @@ class Abort(msgspec.Struct, tag="abort"):
     sender: str
 
 
+class AskOrder(msgspec.Struct, tag="ask"):
+    """Rank 0 to the front: what was ordered?"""
+
+
+class Ordered(msgspec.Struct, tag="order"):
+    order: Order
+
+
 class Result(msgspec.Struct, tag="result"):
     outcome: Outcome
 
@@ -156,7 +164,7 @@ class Failure(msgspec.Struct, tag="failure"):
     trouble: Text
 
 
-BetweenKeepers = Chunk | Offered | Wanted | Texts | Delivered | Abort | Result | Failure
+BetweenKeepers = Chunk | Offered | Wanted | Texts | Delivered | Abort | AskOrder | Ordered | Result | Failure
 between_keepers: msgspec.json.Decoder[BetweenKeepers] = msgspec.json.Decoder(BetweenKeepers)
 
 
@@ -207,7 +215,9 @@ def process_state(pid: int) -> str:
 class Merger:
     """Collects the journals of a run from the keepers, and concludes once all are in or time is up."""
 
-    def __init__(self) -> None:
+    def __init__(self, order: Order | None = None) -> None:
+        self.order = order
+        """What was ordered, for rank 0 to ask for; a keeper is told it by its ranks."""
         self.files: dict[str, bytes] = {}
         self.texts: dict[str, str] = {}
         """Long texts of all journals, by digest."""
@@ -282,6 +292,11 @@ class Merger:
                 await line.send(Wanted(unseen, self.opening is None))
             elif isinstance(message, Texts):
                 self.texts.update((parcel.digest(text), text) for text in message.texts)
+            elif isinstance(message, AskOrder):
+                if self.order is not None:
+                    await line.send(Ordered(self.order))
+                    await line.finish()
+                return
             elif isinstance(message, Abort):
                 on_abort()
                 return

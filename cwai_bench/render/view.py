@@ -548,6 +548,29 @@ def _plan(report: Report) -> list[Section]:
         ]
         columns = [Column(labels.ITEM), Column(labels.REASON_LABEL), Column(labels.DETAIL_SHORT, words=True)]
         tables.append(Table(labels.LEFT_OUT, columns, rows))
+    if plan.scripts:
+        rows = [
+            Row(
+                [
+                    Cell(script.info.id),
+                    Cell(script.info.title),
+                    Cell(script.nodes or "*"),
+                    Cell(units.span(script.expected) if script.expected else labels.DASH),
+                    Cell(units.span(script.limit)),
+                    Cell(script.digest),
+                ]
+            )
+            for script in plan.scripts
+        ]
+        columns = [
+            Column(labels.ITEM),
+            Column(labels.NAME),
+            Column(labels.WHERE),
+            Column(labels.EXPECTED_TIME, numeric=True),
+            Column(labels.DEADLINE, numeric=True),
+            Column(labels.DIGEST, words=True),
+        ]
+        tables.append(Table(labels.SCRIPTS, columns, rows))
     if plan.probes:
         rows = [
             Row(
@@ -569,8 +592,12 @@ def _plan(report: Report) -> list[Section]:
             Column(labels.PARAMETERS, words=True),
         ]
         tables.append(Table(labels.PROBES, columns, rows, folded=len(rows) > measured.ROWS_OPEN))
+    checks = labels.counted(len(plan.checks), *labels.CHECK_COUNT)
+    if plan.scripts:
+        scripts = labels.counted(len(plan.scripts), *labels.SCRIPT_COUNT)
+        checks = Text(f"{checks.en}, {scripts.en}", f"{checks.zh}、{scripts.zh}")
     note = labels.PLAN_NOTE.fill(
-        checks=labels.counted(len(plan.checks), *labels.CHECK_COUNT),
+        checks=checks,
         probes=labels.counted(len(plan.probes), *labels.PROBE_COUNT),
         time=units.span(plan.expected),
         left=len(plan.left_out),

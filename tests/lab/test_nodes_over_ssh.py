@@ -161,6 +161,32 @@ def test_what_a_node_runs_ends_with_the_run(two_nodes: Lab, more: list[str]) -> 
     assert report["gate"]["leave_out"] == []
 
 
+def test_scripts_run_where_the_nodes_are_and_end_with_the_run(two_nodes: Lab) -> None:
+    """The criteria file and its scripts lie in the first node's own /tmp; the other node has no such files."""
+    one, two = two_nodes.nodes
+    table = '[script]\nall.file = "who.sh"\ntwo = { file = "who.sh", args = ["4"], nodes = "node2", exit.warn = [4] }\n'
+    script = "#!/bin/sh\necho $CWAI_BENCH_NODE\nexit ${1:-0}\n"
+    write = f"printf '%s' '{table}' >/tmp/my.toml; printf '%s' '{script}' >/tmp/who.sh"
+    assert two_nodes.run(one, ["sh", "-c", write]).returncode == 0
+    argv = command(two_nodes, "node[1-2]", "--criteria", "/tmp/my.toml", items="script.*")
+    done = two_nodes.run(one, argv)
+    assert done.returncode == 0, done.stderr
+    report = report_of(two_nodes)
+    found = {(v["check"], n): v["status"] for v in report["verdicts"] for n in v["nodes"]}
+    assert found["script.all", "node1"] == found["script.all", "node2"] == "PASS"
+    assert found["script.two", "node2"] == "WARN"
+    assert found.get(("script.two", "node1"), "SKIP") == "SKIP"
+
+    hangs = two_nodes.run(one, ["sed", "-i", "s/exit/sleep 300; exit/", "/tmp/who.sh"])
+    assert hangs.returncode == 0
+    process = two_nodes.start(one, argv)
+    until(lambda: all(any("sleep 300" in line for line in two_nodes.processes(node)) for node in (one, two)))
+    os.kill(inside(process.pid, "cwai-bench check"), signal.SIGINT)
+    process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert_left_alone(two_nodes)
+
+
 def inside(pid: int, words: str) -> int:
     """The process below ``pid`` (seen from here) whose command line has ``words``."""
     for process in Path("/proc").glob("[0-9]*"):

@@ -108,7 +108,7 @@ class Planted:
         return self.call("host", hostname=name)
 
     def facts(self) -> Facts:
-        return read_node("", self.root, sources_for(CHECKS), time.monotonic() + 30)
+        return read_node("", self.root, sources_for(CHECKS, recorded=True), time.monotonic() + 30)
 
     def readings(self) -> dict[str, Reading]:
         return self.facts().readings
@@ -121,7 +121,7 @@ def planted(tmp_path: Path) -> Planted:
 
 @pytest.fixture(scope="session")
 def good_facts() -> Facts:
-    return read_node("", GOOD, sources_for(CHECKS), time.monotonic() + 30)
+    return read_node("", GOOD, sources_for(CHECKS, recorded=True), time.monotonic() + 30)
 
 
 HOMES = {"ascend": "ascend_910b", "roce": "a800_roce", "amd": "mi300x"}

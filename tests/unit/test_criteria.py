@@ -191,7 +191,7 @@ def test_unknown_tables_are_refused() -> None:
         config.parse_criteria("[criterion]\ncpu.count.min = 1\n", "my.toml", KNOWN)
     assert refused.value.next_step is not None
     assert refused.value.next_step.en == "did you mean criteria?"
-    with pytest.raises(UsageError, match="has no \\[criteria\\] table"):
+    with pytest.raises(UsageError, match="has no \\[criteria\\] and no \\[script\\] table"):
         config.parse_criteria("[options]\n", "my.toml", KNOWN)
 
 
