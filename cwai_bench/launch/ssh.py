@@ -249,6 +249,8 @@ class Collector:
                 break
             sign = following
         await talk.close()
+        # Its pipes, too, be there unread bytes in them or somebody who holds them; asyncio has no other way to say so.
+        process._transport.close()  # type: ignore[attr-defined]
 
 
 class _Talk:
