@@ -53,28 +53,35 @@ class Door:
         self._reasons: dict[int, Text] = {}
         self._folders: list[Path] = []
         self._server: asyncio.AbstractServer | None = None
+        self._core = resource.getrlimit(resource.RLIMIT_CORE)
         self.environ: dict[str, str] = {}
 
     async def __aenter__(self) -> Door:
+        try:
+            folder = Path(tempfile.mkdtemp(prefix="cwai-"))  # mode 0700
+            self._folders.append(folder)
+            self._server = await asyncio.start_unix_server(self._answer, path=folder / "door")
+            self.environ = {
+                "CWAI_BENCH_DOOR": str(folder / "door"),
+                "SSH_ASKPASS": str(self._helper()),
+                "SSH_ASKPASS_REQUIRE": "force",  # OpenSSH 8.4 and later; an older one asks it when there is a DISPLAY
+                "DISPLAY": os.environ.get("DISPLAY") or ":0",
+            }
+        except BaseException:
+            self._close()
+            raise
         # No core dump of this process or of an ssh may hold the password.
-        self._core = resource.getrlimit(resource.RLIMIT_CORE)
         resource.setrlimit(resource.RLIMIT_CORE, (0, self._core[1]))
-        folder = Path(tempfile.mkdtemp(prefix="cwai-"))  # mode 0700
-        self._folders.append(folder)
-        self._server = await asyncio.start_unix_server(self._answer, path=folder / "door")
-        self.environ = {
-            "CWAI_BENCH_DOOR": str(folder / "door"),
-            "SSH_ASKPASS": str(self._helper()),
-            "SSH_ASKPASS_REQUIRE": "force",  # OpenSSH 8.4 and later; an older one asks it when there is a DISPLAY
-            "DISPLAY": os.environ.get("DISPLAY") or ":0",
-        }
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
     ) -> None:
-        self._password = b""
         resource.setrlimit(resource.RLIMIT_CORE, self._core)
+        self._close()
+
+    def _close(self) -> None:
+        self._password = b""
         if self._server is not None:
             self._server.close()
         for folder in self._folders:

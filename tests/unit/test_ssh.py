@@ -493,6 +493,21 @@ def test_the_command_shows_the_verdict_and_names_the_absent(cluster: Cluster) ->
     assert "n2: it cannot be reached [ssh: connect to host far port 22: Connection timed out]" in done.stdout
 
 
+def test_a_front_that_is_killed_leaves_what_it_had(cluster: Cluster) -> None:
+    cluster.plays["slow"] = silent
+    command = ["check", "--ssh", "n1,slow", "--items", "memory.installed", "--store", str(cluster.folder / "store")]
+    process = subprocess.Popen([sys.executable, "-m", "cwai_bench", *command], stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 30
+    while not (found := list((cluster.folder / "spool").glob("*/n1-0.jsonl"))):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    done = cwai(cluster, f"report {found[0].parent.name}")
+    assert done.returncode == 3, done.stderr
+    assert "slow: the run was killed before it answered" in done.stdout
+
+
 def test_a_gate_over_ssh_starts_its_command_here(cluster: Cluster) -> None:
     done = cwai(cluster, "gate --ssh n1,n2 --items memory.installed -- echo started")
     assert (done.returncode, done.stdout) == (0, "started\n"), done.stderr
