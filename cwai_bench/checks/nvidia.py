@@ -143,16 +143,17 @@ def _answer(facts: FactView, shape: type[N]) -> N | Nvidia:
 
 def cards(facts: FactView) -> list[SteadyCard]:
     """The cards that the driver knows, in order of the bus."""
-    return _sorted(facts, answer(facts).cards)
+    installed(facts)  # first: where there is no card, nobody has to answer
+    return _sorted(answer(facts).cards)
 
 
 def cards_now(facts: FactView) -> list[NvidiaCard]:
     """As ``cards``, with what changes by the minute and what no other card has."""
-    return _sorted(facts, _answer(facts, Nvidia).cards)
-
-
-def _sorted(facts: FactView, told: Sequence[C]) -> list[C]:
     installed(facts)
+    return _sorted(_answer(facts, Nvidia).cards)
+
+
+def _sorted(told: Sequence[C]) -> list[C]:
     found = sorted(told, key=lambda c: c.address)
     if not found:
         raise NotKnown(

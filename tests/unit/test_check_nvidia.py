@@ -508,6 +508,13 @@ def test_a_text_cut_short_is_never_a_pass(key: str, keep: float, good_facts: Fac
     assert passing <= ({"nvidia.nvlink"} if key == NVLINK_ERRORS.key else set())
 
 
+def test_where_there_is_no_card_nobody_has_to_answer(planted: Planted) -> None:
+    """A plain host has neither cards nor NVIDIA's tools."""
+    no_nvml(planted).call("pci", devices=[]).refuse(SMI, "missing", "")
+    found = check_facts([planted.facts()], [*ITEMS, *SAME])
+    assert {v.status for v in found} == {SKIP}, [v for v in found if v.status is not SKIP]
+
+
 def test_no_nvidia_card_no_item(planted: Planted) -> None:
     found = check_facts([planted.call("pci", devices=[]).facts()], ITEMS)
     assert {(v.status, v.reason_code) for v in found} == {(SKIP, "absent")}
