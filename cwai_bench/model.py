@@ -337,24 +337,33 @@ class RankEvent(msgspec.Struct, frozen=True, tag="rank", tag_field="type"):
 
 
 class NodeEnd(msgspec.Struct, frozen=True, tag="end", tag_field="type"):
-    """Last record of a journal that was closed properly."""
+    """Last record of a journal that was closed properly.
+
+    ``lost``: why nothing came of ``node``, written by the process that waited for it; ``reason_code`` of that.
+    """
 
     node: str
     time: float
     interrupted: int = 0
+    lost: Text | None = None
+    reason_code: ReasonCode = ""
 
 
 Record = RunHeader | FactsRecord | Measurement | RankEvent | NodeEnd
 
 
-class NodeRecord(msgspec.Struct, frozen=True):
-    """What is known of a node after the merge. ``present``: its journal was read. ``ranks``: those it carried."""
+class NodeRecord(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What is known of a node after the merge. ``present``: its journal was read. ``ranks``: those it carried.
+
+    ``reason_code``: why its journal is not there, where that is known.
+    """
 
     name: str
     ranks: list[int]
     present: bool
     complete: bool
     note: Text | None = None
+    reason_code: ReasonCode = ""
 
 
 RunStatus = Literal["running", "complete", "partial", "terminated", "error"]
@@ -433,6 +442,11 @@ class Verdict(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     groups: list[ValueGroup] = []
     hint: Text | None = None
     suppressed: Suppression | None = None
+
+    @property
+    def follows_from_loss(self) -> bool:
+        """Not known because nothing came of the nodes at all, which a verdict on the nodes as such says once."""
+        return self.reason_code == "node_lost" and self.kind is not ItemKind.PROBE
 
     @property
     def subjects(self) -> list[Subject]:

@@ -24,6 +24,7 @@ def main(parser: Parser, argv: Sequence[str], lang: Lang) -> int:
         help=Text("judge the facts of a saved run; read nothing", "只判定已保存运行中的数据，不采集"),
     )
     options.launching(parser)
+    options.over_ssh(parser)
     options.judging(parser)
     options.common(parser)
     args = options.parse(parser, argv)

@@ -67,7 +67,11 @@ def execute(
             Text("leave them out", "请去掉这些选项"),
         )
     _check_root(args)
-    hosts = _hosts(args)
+    if getattr(args, "ssh", None):
+        over_ssh = order_of(args, run_type, command, argv, lang)
+        return _over_ssh(args, choice_of(args, run_type, over_ssh), over_ssh, lang, quiet_stdout)
+    _refuse_ssh_options(args)
+    hosts = _nodes("--hosts", args.hosts)
     ranks = args.np or len(hosts) * (args.per_node or 1) or 1
     starts_mpirun = told.alone and front is None and (ranks > 1 or bool(hosts))
 
@@ -116,6 +120,11 @@ def execute(
             view.close()
         if told.rank == 0 and front is None:
             show(outcome, args, lang, out)
+    return _as_shown(outcome, args)
+
+
+def _as_shown(outcome: Outcome, args: argparse.Namespace) -> Outcome:
+    """A verdict that could not be written to stdout is none."""
     if getattr(args, "output_lost", False) and outcome.exit_code == 0:
         return msgspec.structs.replace(outcome, exit_code=NoVerdictError.exit_code)
     return outcome
@@ -194,7 +203,7 @@ def _settings(args: argparse.Namespace) -> dict[str, Scalar]:
     """What was chosen, without what is at its default: enough to do it again."""
     defaults = asdict(Options())
     chosen = {k: v for k, v in asdict(probe_options(args)).items() if v != defaults[k]}
-    for name in ("items", "skip", "disruptive", "budget", "baseline", "allow_unknown"):
+    for name in ("items", "skip", "disruptive", "budget", "baseline", "allow_unknown", "ssh", "ssh_user", "gateways"):
         value = getattr(args, name, None)
         if value:
             chosen[name] = value
@@ -259,18 +268,115 @@ def _node(args: argparse.Namespace) -> str:
     return os.uname().nodename or "localhost"
 
 
-def _hosts(args: argparse.Namespace) -> tuple[str, ...]:
-    if not args.hosts:
+def _nodes(option: str, text: str | None) -> tuple[str, ...]:
+    """The names in a node set, in its order. Raises UsageError."""
+    if not text:
         return ()
     from ClusterShell.NodeSet import NodeSet, NodeSetException
 
+    form = Text("write node[01-16] or a,b", "写法示例：node[01-16] 或 a,b")
     try:
-        return tuple(NodeSet(args.hosts))
+        names = tuple(NodeSet(text))
     except NodeSetException as e:
+        raise UsageError(Text("{o} {h!r}: {e}", "{o} {h!r}：{e}").fill(o=option, h=text, e=e), form) from e
+    if not names or any(name.startswith("-") for name in names):
+        raise UsageError(Text("{o} {h!r} names no nodes", "{o} {h!r} 中没有节点").fill(o=option, h=text), form)
+    return names
+
+
+# ------------------------------------------------------------------------------------------------------------ ssh
+
+_SSH_OPTIONS = ("ssh_user", "ssh_option", "ask_password", "remote_command", "fanout", "node_timeout", "gateways")
+
+
+def _refuse_ssh_options(args: argparse.Namespace) -> None:
+    """Options of --ssh do nothing without it. From a config file, which serves all commands, they are passed over."""
+    if args.config is not None:
+        return
+    given = [name for name in _SSH_OPTIONS if getattr(args, name, None)]
+    if given:
+        option = "--" + given[0].replace("_", "-")
         raise UsageError(
-            Text("--hosts {h!r}: {e}", "--hosts {h!r}：{e}").fill(h=args.hosts, e=e),
-            Text("write node[01-16] or a,b", "写法示例：node[01-16] 或 a,b"),
+            Text("{o} belongs to --ssh", "{o} 须与 --ssh 一同使用").fill(o=option),
+            Text("give the nodes: --ssh node[01-16]", "请给出节点：--ssh node[01-16]"),
+        )
+
+
+def _over_ssh(args: argparse.Namespace, choice: Choice, order: Order, lang: Lang, quiet_stdout: bool) -> Outcome:
+    from cwai_bench.launch import dialog, rank, ssh, world
+
+    for name, option in (("np", "-np"), ("hosts", "--hosts"), ("per_node", "--per-node"), ("root", "--root")):
+        if getattr(args, name, None):
+            raise UsageError(
+                Text("--ssh excludes {o}", "--ssh 不能与 {o} 同时使用").fill(o=option),
+                Text("leave one of them out", "请去掉其中一个"),
+            )
+    if world.launched().size > 1:
+        raise UsageError(
+            Text("--ssh is not for ranks of an MPI job", "--ssh 不能在 MPI 作业的进程中使用"),
+            Text("start it without mpirun", "请不经 mpirun 直接执行"),
+        )
+    nodes, gateways = _nodes("--ssh", args.ssh), _nodes("--gateways", args.gateways)
+    plan = make_plan(choice, World(len(nodes), nodes, False))
+    if args.dry_run:
+        show_plan(plan, args, lang)
+        raise SystemExit(0)
+    if args.baseline and not order.baseline and args.baseline not in nodes:
+        raise UsageError(
+            Text("the baseline {b!r} is none of the nodes of --ssh", "基线 {b!r} 不在 --ssh 的节点中").fill(
+                b=args.baseline
+            ),
+            Text(
+                "name one of them, or give a saved baseline: cwai-bench baseline record FILE",
+                "请给出其中之一，或使用保存的基线：cwai-bench baseline record FILE",
+            ),
+        )
+    _check_store(order)
+    defaults = dialog.Ways()
+    ways = dialog.Ways(
+        args.ssh_user or "",
+        list(args.ssh_option),
+        args.remote_command or "",
+        args.fanout or defaults.fanout,
+        args.node_timeout or defaults.seconds + rank.long_seconds(plan),
+    )
+    password = _password(args, lang) if args.ask_password else None
+    view: views.Silent = views.Terminal(lang) if _on_terminal(sys.stderr) else views.Lines(lang)
+    try:
+        outcome = ssh.collect(order, plan, nodes, gateways, ways, view, password)
+    finally:
+        view.close()
+    show(outcome, args, lang, sys.stderr if quiet_stdout else sys.stdout)
+    return _as_shown(outcome, args)
+
+
+def _password(args: argparse.Namespace, lang: Lang) -> str:
+    """Ask on the terminal, and nowhere else. Raises UsageError when there is none."""
+    import getpass
+
+    if args.gateways:
+        raise UsageError(
+            Text(
+                "--ask-password is not for --gateways: a password does not leave this machine",
+                "--ask-password 不能与 --gateways 同时使用：密码不会离开本机",
+            ),
+            Text("give the gateways a key for their nodes", "请为网关配置登录其节点的密钥"),
+        )
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError as e:
+        raise UsageError(
+            Text("--ask-password needs a terminal to ask on", "--ask-password 需要终端以输入密码"),
+            Text("use a key (ssh-copy-id), or run it from a terminal", "请使用密钥（ssh-copy-id），或在终端中运行"),
         ) from e
+    asked = Text("password for the nodes", "节点的登录密码").to(lang)
+    try:
+        password = getpass.getpass(f"cwai-bench: {asked}: ")
+    except EOFError:
+        password = ""
+    if not password:
+        raise UsageError(Text("the password is empty", "密码为空"), Text("type it when asked", "请在提示时输入"))
+    return password
 
 
 def _view(args: argparse.Namespace, rank: int, front: Front | None, lang: Lang) -> views.Silent:

@@ -43,6 +43,7 @@ def main(parser: Parser, argv: Sequence[str], lang: Lang) -> int:
     )
     options.choosing(parser)
     options.launching(parser)
+    options.over_ssh(parser)
     options.judging(parser)
     options.common(parser)
     args = options.parse(parser, words)
@@ -59,7 +60,7 @@ def main(parser: Parser, argv: Sequence[str], lang: Lang) -> int:
     from cwai_bench.cli.execute import execute, left_code
     from cwai_bench.launch import rank, world
 
-    run_type = "check" if args.check_only else "run"
+    run_type = "check" if args.check_only or args.ssh else "run"
     outcome = execute(args, run_type, argv, lang, "gate", quiet_stdout=True)  # type: ignore[arg-type]
     told = world.launched()
     launcher_code: int | None = getattr(args, "launcher_code", None)

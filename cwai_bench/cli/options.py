@@ -105,6 +105,65 @@ def launching(parser: Parser) -> None:
     )
 
 
+def over_ssh(parser: Parser) -> None:
+    """Nodes over ssh, for commands that do a server check."""
+    group = parser.group(Text("where it runs, without MPI", "在哪里运行（不用 MPI）"))
+    group.add(
+        "--ssh",
+        metavar="NODES",
+        help=Text(
+            "server check of these nodes over ssh (node[01-64], a,b, @group); cwai-bench must be installed there",
+            "通过 ssh 检测这些节点（node[01-64]、a,b 或 @组名），节点上须已安装 cwai-bench",
+        ),
+    )
+    group.add("--ssh-user", metavar="USER", help=Text("log in as this user", "登录用户名"))
+    group.add(
+        "--ssh-option",
+        metavar="OPT",
+        action="append",
+        default=[],
+        help=Text(
+            "an option of ssh_config(5), such as Port=2222; may be repeated",
+            "ssh_config(5) 选项，如 Port=2222，可重复使用",
+        ),
+    )
+    group.add(
+        "--ask-password",
+        action="store_true",
+        help=Text("ask for a password once, for all nodes", "询问一次密码，用于所有节点"),
+    )
+    group.add(
+        "--remote-command",
+        metavar="CMD",
+        help=Text(
+            "what starts cwai-bench there (default: this one's own path, else cwai-bench on its PATH)",
+            "节点上启动 cwai-bench 的命令（默认：与本机相同的路径，否则为其 PATH 中的 cwai-bench）",
+        ),
+    )
+    group.add(
+        "--fanout",
+        metavar="N",
+        type=words.positive,
+        help=Text("connections at a time (default 64)", "同时连接数（默认 64）"),
+    )
+    group.add(
+        "--node-timeout",
+        metavar="TIME",
+        type=words.seconds,
+        help=Text(
+            "time for one node, from connecting to its last word (default 2m)", "单个节点的时限，自连接起（默认 2m）"
+        ),
+    )
+    group.add(
+        "--gateways",
+        metavar="NODES",
+        help=Text(
+            "for large groups: these connect to the nodes, each to its share",
+            "用于大规模集群：由这些节点分别连接各自负责的一部分节点",
+        ),
+    )
+
+
 def judging(parser: Parser) -> None:
     """How the run is judged."""
     group = parser.group(Text("how it is judged", "如何判定"))
@@ -235,7 +294,7 @@ def _all_options() -> dict[str, type]:
     from cwai_bench.cli import collective, rdma
 
     every = Parser("en", prog="")
-    for part in (common, launching, judging, choosing, rdma.own, collective.own):
+    for part in (common, launching, over_ssh, judging, choosing, rdma.own, collective.own):
         part(every)
 
     def kind(action: argparse.Action) -> type:
@@ -243,7 +302,7 @@ def _all_options() -> dict[str, type]:
             return bool
         return int if action.type is words.positive else str
 
-    return {a.dest: kind(a) for a in every._actions if a.dest not in ("help", "config", "mpirun_option")}
+    return {a.dest: kind(a) for a in every._actions if a.dest not in ("help", "config", "mpirun_option", "ssh_option")}
 
 
 def store_of(args: argparse.Namespace) -> Path:

@@ -63,7 +63,7 @@ def judge_facts(args: argparse.Namespace, lang: Lang) -> int:
     from cwai_bench.model import Plan
     from cwai_bench.plan import select
 
-    for option in ("np", "hosts", "root"):
+    for option in ("np", "hosts", "ssh", "root"):
         if getattr(args, option):
             raise UsageError(
                 Text("--from reads no node: leave out --{o}", "--from 不采集节点：请去掉 --{o}").fill(o=option)

@@ -99,7 +99,8 @@ def gate_of(
     if interrupted:
         because.append(Text("it was stopped by {s}", "被 {s} 中断").fill(s=signal_name(interrupted)))
     because += _reasons(failed, infos, Text("{t}: failed on {n}{o}", "{t}：{n} 不通过{o}"))
-    because += _reasons(unknown, infos, Text("{t}: not known of {n}{o}", "{t}：{n} 未知{o}"))
+    told = [v for v in unknown if not v.follows_from_loss]
+    because += _reasons(told, infos, Text("{t}: not known of {n}{o}", "{t}：{n} 未知{o}"))
     if not judged:
         because.append(Text("nothing was measured or judged", "没有任何测量或判定"))
     if failed:

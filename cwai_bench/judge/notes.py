@@ -15,6 +15,7 @@ from cwai_bench.document import nearest
 from cwai_bench.errors import UsageError
 from cwai_bench.judge.alike import Alike
 from cwai_bench.judge.consistency import held_by, same
+from cwai_bench.judge.presence import NODES
 from cwai_bench.model import (
     Run,
     Verdict,
@@ -81,7 +82,7 @@ def idle_criteria(run: Run, criteria: Criteria | None) -> list[Text]:
 
 def privilege_note(verdicts: Sequence[Verdict]) -> list[Text]:
     """What privilege would have shown, said once."""
-    denied = sorted({v.check for v in verdicts if v.reason_code == "permission"})
+    denied = sorted({v.check for v in verdicts if v.reason_code == "permission" and v.check != NODES.id})
     if not denied:
         return []
     return [

@@ -8,7 +8,7 @@ import os
 import secrets
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import msgspec
 
 from cwai_bench import __version__, journal
-from cwai_bench.checks import CHECKS, long_run
+from cwai_bench.checks import CHECKS, LongRun, long_run
 from cwai_bench.discover.script import OVERHEAD_SECONDS, VENDOR_GRACE, run_command
 from cwai_bench.discover.script import run as run_script
 from cwai_bench.errors import CwaiError, DeviceError, Interrupted, NoVerdictError, UsageError
@@ -197,7 +197,7 @@ def _work(task: Task, told: world.Launched, link: Link, progress: Progress) -> G
     mine = [r for r in range(group.size) if group.nodes[r] == node]
     link.open(opening, mine)
     reads = bool(plan.checks or plan.scripts)
-    asked = [] if task.root else [(id, runs) for id in plan.checks if (runs := long_run(id)) is not None]
+    asked = {} if task.root else _long_runs(plan)
     total = reads + len(asked) + len(plan.scripts) + len(plan.probes)
     if loud:
         progress.plan(plan, opening.header.run_id, group.size, len(peers))
@@ -213,14 +213,14 @@ def _work(task: Task, told: world.Launched, link: Link, progress: Progress) -> G
         group.barrier()
         if loud:
             progress.end(number, total, title)
-    for id, runs in asked:
+    for id, runs in asked.items():
         number += 1
         title = CHECKS[id].info.title
         if loud:
             progress.begin(number, total, title, runs.expected)
         link.at(id, runs.command.timeout + VENDOR_GRACE + OVERHEAD_SECONDS)
         if group.rank in group.leaders:
-            _keep(run_command(runs.command), node, link)
+            link.record(FactsRecord(facts_of(run_command(runs.command), node)))
         group.barrier()
         if loud:
             progress.end(number, total, title)
@@ -233,7 +233,8 @@ def _work(task: Task, told: world.Launched, link: Link, progress: Progress) -> G
             progress.begin(number, total, title, script.expected)
         link.at(script.info.id, script.limit + OVERHEAD_SECONDS)
         if group.rank in group.leaders and node in where:
-            _keep(run_script(Script(script, texts[script.info.id]), node, opening.header.run_id), node, link)
+            said = run_script(Script(script, texts[script.info.id]), node, opening.header.run_id)
+            link.record(FactsRecord(facts_of(said, node)))
         group.barrier()
         if loud:
             progress.end(number, total, title)
@@ -350,21 +351,45 @@ def _opening(task: Task, order: Order, group: Group, peers: list[Peer], plan: Pl
     return Opening(header, order, ([front.peer] if front else []) + peers, secret)
 
 
-def _discover(task: Task, node: str, plan: Plan, link: Link) -> None:
+def read_facts(node: str, plan: Plan, root: Path | None = None) -> Facts:
+    """What the checks of ``plan`` ask of this node, or of the recorded one in ``root``."""
     from cwai_bench import checks, discover
 
-    facts = discover.read_node(
+    return discover.read_node(
         node,
-        task.root,
-        checks.sources_for(plan.checks, recorded=task.root is not None),
+        root,
+        checks.sources_for(plan.checks, recorded=root is not None),
         deadline=time.monotonic() + DISCOVER_SECONDS - 5,
     )
-    link.record(FactsRecord(facts))
 
 
-def _keep(reading: Reading, node: str, link: Link) -> None:
+def _discover(task: Task, node: str, plan: Plan, link: Link) -> None:
+    link.record(FactsRecord(read_facts(node, plan, task.root)))
+
+
+def facts_of(reading: Reading, node: str) -> Facts:
     """What a script or a vendor's test said is facts of the node, as all that is read there."""
-    link.record(FactsRecord(Facts(node, time.time(), os.geteuid() == 0, False, {reading.source: reading})))
+    return Facts(node, time.time(), os.geteuid() == 0, False, {reading.source: reading})
+
+
+def run_long(order: Order, plan: Plan, node: str, run_id: str) -> Iterator[Facts]:
+    """All that takes long on this node, one after another: vendors' tests, then the person's scripts."""
+    for runs in _long_runs(plan).values():
+        yield facts_of(run_command(runs.command), node)
+    texts = {script.spec.info.id: script.text for script in order.scripts}
+    for script in plan.scripts:
+        if chosen_nodes(script, [node]):
+            yield facts_of(run_script(Script(script, texts[script.info.id]), node, run_id), node)
+
+
+def long_seconds(plan: Plan) -> float:
+    """What :func:`run_long` may take at most."""
+    tests = sum(runs.command.timeout + VENDOR_GRACE + OVERHEAD_SECONDS for runs in _long_runs(plan).values())
+    return tests + sum(script.limit + OVERHEAD_SECONDS for script in plan.scripts)
+
+
+def _long_runs(plan: Plan) -> dict[str, LongRun]:
+    return {id: runs for id in plan.checks if (runs := long_run(id)) is not None}
 
 
 def _of_script(spec: ScriptSpec, nodes: int) -> Text:

@@ -313,7 +313,7 @@ def _item(info: CheckInfo, verdicts: list[Verdict], baseline: str | None, everyb
     # With no verdict at all nothing is known of it, whatever the reason: it must not read as passed.
     status = results[0].status if results else Status.UNKNOWN
     worst = [v for v in verdicts if v.status is status]
-    attention = status in _TO_BE_SEEN_TO
+    attention = any(v.status in _TO_BE_SEEN_TO and not v.follows_from_loss for v in verdicts) or not verdicts
     required = _required(info, verdicts, baseline)
     more = max(0, len(results) - RESULTS_SHOWN)
     return Item(
