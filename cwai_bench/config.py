@@ -15,6 +15,9 @@
     tcp.bandwidth = { min = "9 Gb/s", where.bytes = "1 MiB" }
     tcp.latency.max = "60 us"
 
+    [script]                 # your own scripts as items, see cwai_bench/scripts.py
+    site_mount = { file = "check_mount.sh", limit = "60 s", nodes = "node[1-8]", exit = { warn = [1] } }
+
     [suppress]
     memory.swap = { nodes = "node[1-8]", owner = "ops", reason = "swap needed by the login shell", until = 2026-03-31 }
 
@@ -28,79 +31,25 @@ Every mistake is a UsageError that names the file, the line where it can, the ke
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
-import importlib
 import importlib.resources
-import math
 import re
-import sys
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
+from cwai_bench.document import Document, Quantity, nearest, node_set, quantity, read_file
 from cwai_bench.errors import UsageError
-from cwai_bench.model import Scalar
+from cwai_bench.model import Scalar, ScriptSpec
+from cwai_bench.scripts import parse_scripts
 from cwai_bench.text import Text
 
-FILE_LIMIT = 1 << 20
-"""Bytes: a configuration file that is larger is something else."""
 VALUE_LIMIT = 4096
 """Characters of a value that a pattern is held against: a node may say anything."""
 
-_BYTES = {"B": 1.0, "kB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12, "PB": 1e15} | {
-    "KiB": 2.0**10,
-    "MiB": 2.0**20,
-    "GiB": 2.0**30,
-    "TiB": 2.0**40,
-    "PiB": 2.0**50,
-}
-_BITS = {"bit": 1.0, "kb": 1e3, "kbit": 1e3, "Mb": 1e6, "Mbit": 1e6, "Gb": 1e9, "Gbit": 1e9, "Tb": 1e12, "Tbit": 1e12}
-UNITS: dict[str, tuple[str, float]] = (
-    {name: ("B", factor) for name, factor in _BYTES.items()}
-    | {f"{name}/s": ("bit/s", factor * 8) for name, factor in _BYTES.items()}
-    | {f"{name}/s": ("bit/s", factor) for name, factor in _BITS.items()}
-    | {"ns": ("s", 1e-9), "us": ("s", 1e-6), "µs": ("s", 1e-6), "ms": ("s", 1e-3), "s": ("s", 1.0)}
-    | {"min": ("s", 60.0), "h": ("s", 3600.0), "d": ("s", 86400.0)}
-    | {"%": ("1", 0.01)}
-)
-"""Unit as written: what it measures, and how much of it (bytes, bits per second, seconds)."""
-_QUANTITY = re.compile(r"([-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?)\s*([A-Za-zµ%/]*)")
-
-
-@dataclass(frozen=True)
-class Quantity:
-    """A number and what it measures: ``B``, ``bit/s``, ``s`` or ``1``. ``text`` is how it was written."""
-
-    value: float
-    unit: str
-    text: str
-
-
 Operand = Quantity | str
-
-
-def quantity(written: Any) -> Quantity | None:
-    """``"9 Gb/s"``, ``"1 TiB"``, ``"unlimited"`` or a plain number; None when it is none of these."""
-    if isinstance(written, bool):
-        return None
-    if isinstance(written, int | float):
-        return Quantity(float(written), "1", str(written)) if math.isfinite(written) else None
-    if not isinstance(written, str):
-        return None
-    if written.strip() == "unlimited":
-        return Quantity(math.inf, "", written)
-    found = _QUANTITY.fullmatch(written.strip())
-    if found is None:
-        return None
-    if not found[2]:
-        return Quantity(float(found[1]), "1", written)
-    if found[2] not in UNITS:
-        return None
-    unit, factor = UNITS[found[2]]
-    return Quantity(float(found[1]) * factor, unit, written)
 
 
 @dataclass(frozen=True)
@@ -208,68 +157,19 @@ class Suppress:
 
 @dataclass(frozen=True)
 class Criteria:
-    """The demands of one file, by item, and what of the verdicts is not to count."""
+    """The demands of one file, by item, what of the verdicts is not to count, and the person's own scripts by item."""
 
     name: str
     items: Mapping[str, Criterion]
     suppressions: tuple[Suppress, ...] = ()
+    scripts: Mapping[str, ScriptSpec] = field(default_factory=dict)
 
     def get(self, item: str) -> Criterion | None:
         return self.items.get(item)
 
 
-_TABLES = ("options", "criteria", "suppress", "profile")
-_FOR_THE_JUDGE = {"criteria", "suppress", "profile"}
-
-
-class _Document:
-    """A parsed file that knows how to complain about itself."""
-
-    def __init__(self, text: str, name: str) -> None:
-        self.text = text
-        self.name = name
-        toml = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
-        try:
-            self.tables: dict[str, Any] = toml.loads(text)
-        except (ValueError, RecursionError) as e:
-            raise UsageError(
-                Text("{n} is not valid TOML: {e}", "{n} 不是合法的 TOML：{e}").fill(n=name, e=e),
-                Text("mend the line that it names", "请修正其指出的那一行"),
-            ) from e
-        for table in self.tables:
-            if table not in _TABLES:
-                raise self.wrong([table], Text("there is no such table", "没有这样的表"), nearest(table, _TABLES))
-
-    def wrong(self, path: list[str], reason: Text, next_step: Text | None = None) -> UsageError:
-        """The complaint about the key at ``path``, with its line when the text shows it."""
-        line = self._line(path)
-        where = f"{self.name}:{line}" if line else self.name
-        return UsageError(Text("{w}: {k}: {r}", "{w}：{k}：{r}").fill(w=where, k=".".join(path), r=reason), next_step)
-
-    def _line(self, path: list[str]) -> int:
-        """Where the last part of ``path`` is written, searched behind the parts before it; 0 when it is not seen."""
-        lines = self.text.splitlines()
-        at = 0
-        for part in path:
-            for number in range(at, len(lines)):
-                code = lines[number].split("#")[0]
-                if re.search(rf"(?<![\w-]){re.escape(part)}(?![\w-])", code):
-                    at = number
-                    break
-            else:
-                return 0
-        return at + 1
-
-
-def nearest(name: str, names: Any) -> Text:
-    """A next step that suggests the nearest of ``names``, or lists them when none is near."""
-    every = sorted(names)
-    near = difflib.get_close_matches(name, every, 1, 0.5)
-    if near:
-        return Text("did you mean {n}?", "是否想用 {n}？").fill(n=near[0])
-    return Text("known: {n}", "可用：{n}").fill(n=", ".join(every[:60]))
-
-
+_TABLES = ("options", "criteria", "suppress", "profile", "script")
+_FOR_THE_JUDGE = {"criteria", "suppress", "profile", "script"}
 _KEYS = ("min", "max", "equals", "one_of", "pattern", "tolerance", "where")
 
 
@@ -281,10 +181,10 @@ def parse_criteria(
     ``known``: the items that may be held against a criterion, each with its unit (``""``: any); ``every``: the items
     that may be suppressed. None takes every item as it comes. Raises UsageError.
     """
-    document = _Document(text, name)
+    document = Document(text, name, _TABLES)
     if not _FOR_THE_JUDGE & set(document.tables):
         raise UsageError(
-            Text("{n} has no [criteria] table", "{n} 中没有 [criteria] 表").fill(n=name),
+            Text("{n} has no [criteria] and no [script] table", "{n} 中没有 [criteria] 或 [script] 表").fill(n=name),
             Text(
                 'write [criteria], and below it such as memory.total.min = "1 TiB"',
                 '请写 [criteria]，其下如 memory.total.min = "1 TiB"',
@@ -297,14 +197,16 @@ def parse_criteria(
         own: dict[str, Criterion] = {}
         _gather(document, document.tables["criteria"], [], known, own)
         items.update(own)
+    scripts = parse_scripts(document, document.tables.get("script", {}))
     suppressions: list[Suppress] = []
-    _gather_suppressions(document, document.tables.get("suppress", {}), [], every, suppressions)
-    return Criteria(name, items, tuple(suppressions))
+    may = None if every is None else {*every, *scripts}
+    _gather_suppressions(document, document.tables.get("suppress", {}), [], may, suppressions)
+    return Criteria(name, items, tuple(suppressions), scripts)
 
 
 def has_criteria(text: str, name: str) -> bool:
     """Whether a configuration file says anything to the judge; it may hold options alone. Raises UsageError."""
-    return bool(_FOR_THE_JUDGE & set(_Document(text, name).tables))
+    return bool(_FOR_THE_JUDGE & set(Document(text, name, _TABLES).tables))
 
 
 def profiles() -> dict[str, str]:
@@ -314,7 +216,7 @@ def profiles() -> dict[str, str]:
     return {name: found[name].read_text(encoding="utf-8") for name in sorted(found)}
 
 
-def _profile(document: _Document, wanted: Any, known: Mapping[str, str] | None) -> Mapping[str, Criterion]:
+def _profile(document: Document, wanted: Any, known: Mapping[str, str] | None) -> Mapping[str, Criterion]:
     every = profiles()
     if not isinstance(wanted, str) or wanted not in every:
         raise document.wrong(
@@ -335,7 +237,7 @@ def parse_options(text: str, name: str, known: Mapping[str, type]) -> dict[str, 
 
     ``known``: each option and the type of its value. Raises UsageError.
     """
-    document = _Document(text, name)
+    document = Document(text, name, _TABLES)
     options = document.tables.get("options", {})
     if not isinstance(options, dict):
         raise document.wrong(["options"], Text("must be a table", "必须是一个表"))
@@ -362,31 +264,8 @@ _TYPES: dict[type, Text] = {
 }
 
 
-def read_file(path: Path) -> str:
-    """The text of a file that a person wrote. Raises UsageError naming it."""
-    try:
-        with path.open("rb") as f:
-            data = f.read(FILE_LIMIT + 1)
-        if len(data) > FILE_LIMIT:
-            raise UsageError(
-                Text("{p} is larger than 1 MiB", "{p} 超过 1 MiB").fill(p=path),
-                Text("give a file of this tool's own format", "请给出本工具格式的文件"),
-            )
-        return data.decode()
-    except OSError as e:
-        raise UsageError(
-            Text("cannot read {p}: {e}", "无法读取 {p}：{e}").fill(p=path, e=e.strerror),
-            Text("check the path and its permissions", "请检查路径与权限"),
-        ) from e
-    except UnicodeDecodeError as e:
-        raise UsageError(
-            Text("{p} is not UTF-8 text (byte {b})", "{p} 不是 UTF-8 文本（第 {b} 字节）").fill(p=path, b=e.start),
-            Text("save it as UTF-8", "请以 UTF-8 保存"),
-        ) from e
-
-
 def _gather(
-    document: _Document, table: Any, path: list[str], known: Mapping[str, str] | None, items: dict[str, Criterion]
+    document: Document, table: Any, path: list[str], known: Mapping[str, str] | None, items: dict[str, Criterion]
 ) -> None:
     """Collect items from nested tables: ``memory.total.min`` is the table memory, in it total, in it min."""
     at, item = ["criteria", *path], ".".join(path)
@@ -409,7 +288,7 @@ def _gather(
         _gather(document, inner, [*path, key], known, items)
 
 
-def _criterion(document: _Document, item: str, demands: dict[str, Any], at: list[str], unit: str) -> Criterion:
+def _criterion(document: Document, item: str, demands: dict[str, Any], at: list[str], unit: str) -> Criterion:
     for key in demands:
         if key not in _KEYS:
             raise document.wrong([*at, key], Text("there is no such comparison", "没有这种比较"), nearest(key, _KEYS))
@@ -484,7 +363,7 @@ def _criterion(document: _Document, item: str, demands: dict[str, Any], at: list
     return criterion
 
 
-def _where(document: _Document, where: Any, at: list[str]) -> tuple[tuple[str, Scalar], ...]:
+def _where(document: Document, where: Any, at: list[str]) -> tuple[tuple[str, Scalar], ...]:
     if not isinstance(where, dict) or not all(isinstance(v, str | int | float | bool) for v in where.values()):
         raise document.wrong(at, Text("expected a table of plain values", "应为由简单值组成的表"))
     return tuple(sorted(where.items()))
@@ -494,7 +373,7 @@ _SUPPRESS_KEYS = ("owner", "reason", "until", "nodes")
 
 
 def _gather_suppressions(
-    document: _Document, table: Any, path: list[str], every: Collection[str] | None, found: list[Suppress]
+    document: Document, table: Any, path: list[str], every: Collection[str] | None, found: list[Suppress]
 ) -> None:
     """Collect suppressions from nested tables: ``memory.swap`` is the table memory, in it swap, in it owner."""
     at, item = ["suppress", *path], ".".join(path)
@@ -515,7 +394,7 @@ def _gather_suppressions(
     found.extend(_suppression(document, item, entry, at) for entry in entries)
 
 
-def _suppression(document: _Document, item: str, entry: dict[str, Any], at: list[str]) -> Suppress:
+def _suppression(document: Document, item: str, entry: dict[str, Any], at: list[str]) -> Suppress:
     for key in entry:
         if key not in _SUPPRESS_KEYS:
             raise document.wrong(
@@ -536,14 +415,14 @@ def _suppression(document: _Document, item: str, entry: dict[str, Any], at: list
             raise document.wrong([*at, key], Text("expected some words", "应为非空文本"))
     return Suppress(
         item,
-        _node_set(document, entry["nodes"], [*at, "nodes"]) if "nodes" in entry else None,
+        node_set(document, entry["nodes"], [*at, "nodes"]) if "nodes" in entry else None,
         entry["owner"].strip(),
         entry["reason"].strip(),
         _day(document, entry["until"], [*at, "until"]),
     )
 
 
-def _day(document: _Document, written: Any, at: list[str]) -> date:
+def _day(document: Document, written: Any, at: list[str]) -> date:
     if isinstance(written, date) and not isinstance(written, datetime):
         return written
     try:
@@ -557,13 +436,17 @@ def _day(document: _Document, written: Any, at: list[str]) -> date:
         ) from None
 
 
-def _node_set(document: _Document, written: Any, at: list[str]) -> frozenset[str]:
-    from ClusterShell.NodeSet import RESOLVER_NOGROUP, NodeSet, NodeSetException
-
-    try:
-        found = frozenset(NodeSet(written, resolver=RESOLVER_NOGROUP)) if isinstance(written, str) else frozenset()
-    except NodeSetException as e:
-        raise document.wrong(at, Text("no node set: {e}", "不是合法的节点集：{e}").fill(e=e)) from e
-    if not found:
-        raise document.wrong(at, Text('expected a node set such as "node[1-8]"', '应为节点集，例如 "node[1-8]"'))
-    return found
+__all__ = [
+    "Criteria",
+    "Criterion",
+    "Quantity",
+    "Suppress",
+    "has_criteria",
+    "load_criteria",
+    "nearest",
+    "parse_criteria",
+    "parse_options",
+    "profiles",
+    "quantity",
+    "read_file",
+]

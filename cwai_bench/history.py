@@ -10,7 +10,7 @@ import msgspec
 
 from cwai_bench import journal
 from cwai_bench.errors import CwaiError, NoVerdictError, UsageError
-from cwai_bench.model import Report, RunStatus, Status
+from cwai_bench.model import Report, Run, RunStatus, Status
 from cwai_bench.text import Text
 
 PUBLISHED = "report.json"
@@ -117,6 +117,11 @@ def find(name: str, store: Path) -> Entry:
         Text("there is no run {n!r} in {s}", "{s} 中没有运行 {n!r}").fill(n=name, s=store),
         Text("list them: cwai-bench history list", "查看列表：cwai-bench history list"),
     )
+
+
+def saved_run(name: str, store: Path) -> Run:
+    """What the run called ``name`` has recorded, of all its nodes. Raises UsageError."""
+    return journal.merge(journal.read_folder(find(name, store).folder))
 
 
 def report_of(found: Entry, decode: Callable[[bytes], Report]) -> Report | None:

@@ -7,6 +7,7 @@ published by renaming its folder into the store. No locks, no database: safe on 
 
     SPOOL/RUN_ID/WRITER.jsonl          while it runs, on each node
     STORE/RUN_ID/journal/WRITER.jsonl  all of them, afterwards
+    STORE/RUN_ID/journal/absent.jsonl  the nodes from which none came, and why
     STORE/RUN_ID/report.json, …        what the judge and the renderers made of it
 
 A file that ends in the middle of a line is a run that was killed: all lines before it count.
@@ -29,6 +30,7 @@ import msgspec
 from cwai_bench.errors import NoVerdictError, UsageError
 from cwai_bench.model import (
     SCHEMA_VERSION,
+    Facts,
     FactsRecord,
     Measurement,
     NodeEnd,
@@ -41,6 +43,7 @@ from cwai_bench.model import (
 )
 from cwai_bench.text import Text
 
+ABSENT = "absent.jsonl"
 RUN_ID = re.compile(r"^\d{8}T\d{6}Z-[a-z]+-[0-9a-f]{6}$")
 _decoder: msgspec.json.Decoder[Record] = msgspec.json.Decoder(Record)
 
@@ -171,11 +174,15 @@ def parse(data: bytes, name: str) -> JournalFile:
     return JournalFile(header, records, isinstance(records[-1], NodeEnd), notes)
 
 
-def merge(
-    files: Iterable[JournalFile], *, missing: Iterable[str] = (), finished: float | None = None, stopped: int = 0
-) -> Run:
-    """All journals of one run as one :class:`Run`. ``missing``: nodes of the run whose journal never came. ``stopped``:
-    the signal by which a person stopped the whole run, whatever the ranks were told by.
+def absent(header: RunHeader, ends: Iterable[NodeEnd]) -> bytes:
+    """The journal of the nodes that have none, by the process that waited for them: each ``NodeEnd`` says why."""
+    records: list[Record] = [msgspec.structs.replace(header, node="", writer=""), *ends]
+    return b"".join(msgspec.json.encode(record) + b"\n" for record in records)
+
+
+def merge(files: Iterable[JournalFile], *, finished: float | None = None, stopped: int = 0) -> Run:
+    """All journals of one run as one :class:`Run`. A node counts as lost when a journal says so and none is its own.
+    ``stopped``: the signal by which a person stopped the whole run, whatever the ranks were told by.
 
     Raises UsageError when there is no journal at all.
     """
@@ -183,11 +190,13 @@ def merge(
     if not parts:
         raise UsageError(Text("there is no journal to read", "没有可读取的日志"))
     head = parts[0].header
-    facts = [r.facts for f in parts for r in f.records if isinstance(r, FactsRecord)]
+    facts = _whole(r.facts for f in parts for r in f.records if isinstance(r, FactsRecord))
     measurements = [r for f in parts for r in f.records if isinstance(r, Measurement)]
     events = sorted((r for f in parts for r in f.records if isinstance(r, RankEvent)), key=lambda e: e.time)
     ends = [r for f in parts for r in f.records if isinstance(r, NodeEnd)]
-    lost = [NodeRecord(name, [], False, False, Text("its journal never came", "未收到其日志")) for name in missing]
+    own = {f.header.node for f in parts}
+    why_lost = {e.node: e for e in ends if e.lost is not None and e.node not in own}
+    lost = [NodeRecord(e.node, [], False, False, e.lost, e.reason_code) for e in why_lost.values()]
     nodes = [
         NodeRecord(
             f.header.node,
@@ -197,6 +206,7 @@ def merge(
             _joined(f.notes),
         )
         for f in parts
+        if f.header.node
     ] + lost
     last = max(
         [head.started]
@@ -235,6 +245,16 @@ def merge(
         measurements=measurements,
         events=events,
     )
+
+
+def _whole(parts: Iterable[Facts]) -> list[Facts]:
+    """The facts of each node as one: what its scripts said comes bit by bit, after what was read."""
+    found: dict[str, Facts] = {}
+    for part in parts:
+        known = found.get(part.node)
+        readings = part.readings if known is None else known.readings | part.readings
+        found[part.node] = msgspec.structs.replace(known or part, readings=readings)
+    return list(found.values())
 
 
 def _joined(notes: list[Text]) -> Text | None:

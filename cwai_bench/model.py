@@ -42,11 +42,13 @@ class Status(str, Enum):
 
 
 class ItemKind(str, Enum):
-    """node: one node, our rule. consistency: across nodes. configurable: the person's rule. probe: a measurement."""
+    """node: one node, our rule. consistency: across nodes. configurable: the person's rule. script: the person's own
+    program and rule. probe: a measurement."""
 
     NODE = "node"
     CONSISTENCY = "consistency"
     CONFIGURABLE = "configurable"
+    SCRIPT = "script"
     PROBE = "probe"
 
 
@@ -111,7 +113,8 @@ ReadStatus = Literal["ok", "missing", "denied", "timeout", "error"]
 
 class Reading(msgspec.Struct, frozen=True, omit_defaults=True):
     """One source as it was found. ``source`` is a path under the root (``proc/meminfo``), ``$ CMD ARG`` for a
-    command, ``call:NAME`` for a question put to the system. ``text`` is at most 1 MiB; ``truncated`` says it was cut.
+    command, ``call:NAME`` for a question put to the system, ``script:ITEM`` for a person's own script (standard output
+    and error as one). ``text`` is at most 1 MiB; ``truncated`` says it was cut. ``exit_code`` -n: ended by signal n.
     """
 
     source: str
@@ -175,14 +178,38 @@ class ProbeSpec(msgspec.Struct, frozen=True):
     deadline: float
 
 
+class ScriptSpec(msgspec.Struct, frozen=True):
+    """A person's own script as an item: what is run where, and what its answer means. Its text is not part of it.
+
+    ``file`` is as the person wrote it, ``digest`` the SHA-256 of what was in it, in hex. ``limit`` and ``expected`` are
+    seconds, the latter 0 when nobody said. ``nodes`` is a node set, empty for all. ``exits``: exit code to verdict,
+    ``other`` that of all the rest. ``output``: verdict and the pattern that tells of it in a line of the output.
+    ``root``: it is not run without privilege. ``cwai_bench/scripts.py`` tells how one verdict is made of this.
+    """
+
+    info: CheckInfo
+    file: str
+    arguments: list[str]
+    limit: float
+    exits: list[tuple[int, Status]]
+    other: Status = Status.FAIL
+    output: list[tuple[Status, str]] = []
+    nodes: str = ""
+    expected: float = 0.0
+    root: bool = False
+    digest: str = ""
+
+
 class Plan(msgspec.Struct, frozen=True):
-    """What will be done, in order. ``checks`` are ids of checks; ``expected`` is seconds in all."""
+    """What will be done, in order: ``checks`` (ids), then ``scripts``, then ``probes``; ``expected`` is seconds in all,
+    without the scripts of which nobody said how long they take."""
 
     checks: list[str]
     probes: list[ProbeSpec]
     left_out: list[LeftOut]
     expected: float
     budget: float | None = None
+    scripts: list[ScriptSpec] = []
     schema: int = SCHEMA_VERSION
 
 
@@ -310,24 +337,33 @@ class RankEvent(msgspec.Struct, frozen=True, tag="rank", tag_field="type"):
 
 
 class NodeEnd(msgspec.Struct, frozen=True, tag="end", tag_field="type"):
-    """Last record of a journal that was closed properly."""
+    """Last record of a journal that was closed properly.
+
+    ``lost``: why nothing came of ``node``, written by the process that waited for it; ``reason_code`` of that.
+    """
 
     node: str
     time: float
     interrupted: int = 0
+    lost: Text | None = None
+    reason_code: ReasonCode = ""
 
 
 Record = RunHeader | FactsRecord | Measurement | RankEvent | NodeEnd
 
 
-class NodeRecord(msgspec.Struct, frozen=True):
-    """What is known of a node after the merge. ``present``: its journal was read. ``ranks``: those it carried."""
+class NodeRecord(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What is known of a node after the merge. ``present``: its journal was read. ``ranks``: those it carried.
+
+    ``reason_code``: why its journal is not there, where that is known.
+    """
 
     name: str
     ranks: list[int]
     present: bool
     complete: bool
     note: Text | None = None
+    reason_code: ReasonCode = ""
 
 
 RunStatus = Literal["running", "complete", "partial", "terminated", "error"]
@@ -406,6 +442,11 @@ class Verdict(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     groups: list[ValueGroup] = []
     hint: Text | None = None
     suppressed: Suppression | None = None
+
+    @property
+    def follows_from_loss(self) -> bool:
+        """Not known because nothing came of the nodes at all, which a verdict on the nodes as such says once."""
+        return self.reason_code == "node_lost" and self.kind is not ItemKind.PROBE
 
     @property
     def subjects(self) -> list[Subject]:

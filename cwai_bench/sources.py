@@ -21,6 +21,8 @@ from dataclasses import dataclass
 
 import msgspec
 
+from cwai_bench.model import Reading
+
 GLOB = re.compile(r"[*?\[]")
 READ_TIMEOUT = 3.0
 """Seconds that one source may take unless it says otherwise. Reading is quick or stuck; there is little in between."""
@@ -48,16 +50,21 @@ class File:
 
 @dataclass(frozen=True, init=False)
 class Command:
-    """A command that changes nothing, as a list of words: no shell."""
+    """A command that changes nothing, as a list of words: no shell.
+
+    ``unless``: it says what that call says as well, and is run only where the call had no answer (see ``answered``).
+    """
 
     argv: tuple[str, ...]
     timeout: float
+    unless: str
 
-    def __init__(self, *argv: str, timeout: float = READ_TIMEOUT) -> None:
+    def __init__(self, *argv: str, timeout: float = READ_TIMEOUT, unless: str = "") -> None:
         if not argv or any(not word or any(c.isspace() for c in word) for word in argv):
             raise ValueError(f"{argv!r}: a command is a list of words without blanks")
         object.__setattr__(self, "argv", argv)
         object.__setattr__(self, "timeout", timeout)
+        object.__setattr__(self, "unless", unless)
 
     @property
     def key(self) -> str:
@@ -322,6 +329,56 @@ class Filesystems(msgspec.Struct, frozen=True):
     shm: Filesystem | None
 
 
+HOSTS_VARIABLE = "CWAI_BENCH_HOSTS"
+"""The nodes of the run as a node set (``node[01-16],login1``), for who starts ranks: every node then asks for them
+all."""
+
+
+class Names(msgspec.Struct, frozen=True):
+    """What the resolver answers for the names of the group, sorted; an empty list where it knows none.
+
+    ``cut``: there were more names than are asked for.
+    """
+
+    answers: dict[str, list[str]]
+    cut: bool = False
+
+
+class RailPath(msgspec.Struct, frozen=True):
+    """Whether packets of the MTU pass on one RoCE rail. ``target`` is empty when nobody is known to be asked.
+
+    ``small`` and ``full``: whether a small packet, and one of ``mtu`` bytes that may not be split, was answered.
+    ``gateway``: the target is the rail's gateway, not a neighbour. ``error``: why ping could not ask.
+    """
+
+    interface: str
+    mtu: int
+    target: str = ""
+    gateway: bool = False
+    small: bool = False
+    full: bool = False
+    error: str = ""
+
+
+class RailPaths(msgspec.Struct, frozen=True):
+    rails: list[RailPath]
+
+
+class PythonPackage(msgspec.Struct, frozen=True, array_like=True):
+    """``prefix``: the environment that it is installed in, such as ``/opt/conda``."""
+
+    name: str
+    version: str
+    prefix: str
+
+
+class PythonPackages(msgspec.Struct, frozen=True):
+    """Packages of training that are installed, by their metadata. ``looked``: the folders that were there."""
+
+    packages: list[PythonPackage]
+    looked: list[str]
+
+
 class Resolved(msgspec.Struct, frozen=True):
     """What this host's own name resolves to. ``local``: those of the addresses that are this host's own."""
 
@@ -504,8 +561,20 @@ class EccCounts(msgspec.Struct, frozen=True):
     dram_uncorrected: int | None = None
 
 
+class NvLinkErrors(msgspec.Struct, frozen=True, array_like=True):
+    """Errors of a link since the driver was loaded; None where it does not count them."""
+
+    replays: int | None = None
+    recoveries: int | None = None
+    crc_errors: int | None = None
+
+
 class NvLink(msgspec.Struct, frozen=True):
-    """One NVLink of one card. ``speed``: bytes per second and direction; errors since the driver was loaded."""
+    """One NVLink of one card. ``speed``: bytes per second and direction; errors since the driver was loaded.
+
+    ``later``: the errors counted once more, ``Nvidia.looked`` seconds after. ``effective_ber`` and ``symbol_ber``:
+    shares of bits that are wrong after error correction, of NVLink 5 and newer.
+    """
 
     link: int
     up: bool
@@ -513,6 +582,9 @@ class NvLink(msgspec.Struct, frozen=True):
     replays: int | None = None
     recoveries: int | None = None
     crc_errors: int | None = None
+    later: NvLinkErrors | None = None
+    effective_ber: float | None = None
+    symbol_ber: float | None = None
 
 
 class NvidiaFabric(msgspec.Struct, frozen=True):
@@ -592,7 +664,8 @@ class NvidiaCard(SteadyCard, frozen=True, kw_only=True):
 
 class SteadyNvidia(msgspec.Struct, frozen=True):
     """What the NVIDIA driver says. ``code``: the error of NVML when it could not be asked (then ``error`` names it); -1
-    when there is no nvidia-ml-py. ``lost``: cards that the driver lists and cannot reach."""
+    when there is no nvidia-ml-py. ``lost``: cards that the driver lists and cannot reach. ``looked``: whole
+    seconds between both readings of the errors of the links; 0 when they were read but once."""
 
     driver: str
     cuda: str
@@ -600,6 +673,26 @@ class SteadyNvidia(msgspec.Struct, frozen=True):
     lost: list[str] = []
     error: str = ""
     code: int = 0
+    looked: int = 0
+
+
+NO_PYTHON_LIBRARY, NO_DRIVER_LIBRARY = -1, 12
+"""Codes of an answer that only says that NVML could not be asked: nvidia-ml-py or libnvidia-ml.so is not here."""
+
+
+def answered(reading: Reading) -> bool:
+    """Whether a call had an answer, so that a command with ``unless`` need not be run.
+
+    One that took too long had none, but who says the same would take as long.
+    """
+    if reading.status in ("missing", "error"):
+        return False
+    if reading.source != "call:nvml" or reading.status != "ok":
+        return True
+    try:
+        return msgspec.json.decode(reading.text, type=Nvidia).code not in (NO_PYTHON_LIBRARY, NO_DRIVER_LIBRARY)
+    except msgspec.DecodeError:
+        return False
 
 
 class Nvidia(SteadyNvidia, frozen=True):

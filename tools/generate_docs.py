@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from cwai_bench.checks import CHECKS, Check, ConfigurableCheck
-from cwai_bench.config import UNITS
+from cwai_bench.document import UNITS
 from cwai_bench.model import ItemKind
 from cwai_bench.text import Text
 
@@ -37,10 +37,12 @@ _INTRO = """# Checks · 检测项
 
 {n} items. Each is a pure function of what was read (`cwai-bench record` saves it, `--root` reads it again). A source
 that is missing, refused or too slow is UNKNOWN, never PASS; what is not there is SKIP. *(c)*: inside a container the
-answer is the container's, not the host's.
+answer is the container's, not the host's. What needs `--disruptive` takes long or takes the cards from whoever uses
+them: it is run only when asked for by name.
 
 共 {n} 项。每项都只依赖采集到的数据（`cwai-bench record` 保存，`--root` 重新读取）。数据缺失、无权限或超时记为
-UNKNOWN，绝不记为 PASS；硬件或功能不存在记为 SKIP。*(c)*：在容器内检测时，结果反映容器而非宿主机。
+UNKNOWN，绝不记为 PASS；硬件或功能不存在记为 SKIP。*(c)*：在容器内检测时，结果反映容器而非宿主机。需要
+`--disruptive` 的项耗时较长或会独占加速卡，仅在指名要求时运行。
 """
 
 

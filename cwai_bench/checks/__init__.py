@@ -203,6 +203,21 @@ class FactView:
         self._shown[template.key] = lambda: "\n".join(f"[{name}] {r.text.rstrip()}" for name, r in found.items())
         return found
 
+    def script(self, item: str) -> Reading:
+        """What a person's own script said, and how it ended; its output may be cut, which ``truncated`` tells."""
+        key = f"script:{item}"
+        reading = self._reading(key)
+        notes = ["[only the beginning was kept]"] * reading.truncated + [f"[{reading.detail}]"] * bool(reading.detail)
+        self._shown[key] = "\n".join([reading.text.rstrip(), *notes]).strip()
+        if reading.status == "missing":
+            raise NotKnown(
+                "missing_tool", Text("its interpreter is missing: {d}", "缺少其解释器：{d}").fill(d=reading.detail)
+            )
+        if reading.status in _NOT_RUN:
+            code, reason = _NOT_RUN[reading.status]
+            raise NotKnown(code, reason.fill(d=reading.detail or "?"))
+        return reading
+
     def call(self, name: str, shape: type[T]) -> T:
         """The answer to a call, decoded as ``shape``; the same object for the same answer: do not change it."""
         key = Call(name).key
@@ -270,6 +285,12 @@ _NOT_GOOD: dict[str, tuple[ReasonCode, Text]] = {
     "denied": ("permission", Text("no permission to read {k}: {d}", "没有权限读取 {k}：{d}")),
     "timeout": ("timeout", Text("{k} did not answer in time: {d}", "{k} 未在限时内返回：{d}")),
     "error": ("error", Text("{k} could not be read: {d}", "{k} 读取失败：{d}")),
+}
+
+
+_NOT_RUN: dict[str, tuple[ReasonCode, Text]] = {
+    "denied": ("permission", Text("it may not be run: {d}", "无权限运行：{d}")),
+    "error": ("error", Text("it could not be run: {d}", "无法运行：{d}")),
 }
 
 
@@ -354,11 +375,23 @@ processes and services are the container's."""
 
 
 @dataclass(frozen=True)
+class LongRun:
+    """A test of a vendor's that takes long or takes the cards from whoever uses them: run only when asked for by name.
+
+    ``expected``: seconds, by the vendor's own word. The command's time limit is when it is given up.
+    """
+
+    command: Command
+    expected: float
+
+
+@dataclass(frozen=True)
 class NodeCheck:
     info: CheckInfo
     reads: tuple[Source, ...]
     judge: Callable[[FactView], Outcome]
     seen: Seen = "host"
+    runs: LongRun | None = None
 
 
 @dataclass(frozen=True)
@@ -388,6 +421,7 @@ class ConfigurableCheck:
     values: Callable[[FactView], Values]
     unit: str
     seen: Seen = "host"
+    runs: LongRun | None = None
 
 
 Check = NodeCheck | ConsistencyCheck | ConfigurableCheck
@@ -411,6 +445,7 @@ def node_check(
     seen: Seen = "host",
     scope: str = "host",
     tool_optional: bool = False,
+    runs: LongRun | None = None,
 ) -> Callable[[Callable[[FactView], Outcome]], Callable[[FactView], Outcome]]:
     """Register a function that judges one node by our own rule.
 
@@ -432,7 +467,7 @@ def node_check(
     )
 
     def register(judge: Callable[[FactView], Outcome]) -> Callable[[FactView], Outcome]:
-        CHECKS.add(id, NodeCheck(info, reads, judge, seen))
+        CHECKS.add(id, NodeCheck(info, reads, judge, seen, runs))
         return judge
 
     return register
@@ -502,6 +537,7 @@ def configurable_check(
     needs: tuple[str, ...] = (),
     seen: Seen = "host",
     scope: str = "host",
+    runs: LongRun | None = None,
 ) -> Callable[[_Values], _Values]:
     """Register a function whose value is held against the person's criterion."""
     info = CheckInfo(
@@ -519,19 +555,37 @@ def configurable_check(
     )
 
     def register(values: _Values) -> _Values:
-        CHECKS.add(id, ConfigurableCheck(info, reads, values, unit, seen))
+        CHECKS.add(id, ConfigurableCheck(info, reads, values, unit, seen, runs))
         return values
 
     return register
 
 
-def sources_for(ids: Iterable[str]) -> set[Source]:
-    """All that must be read to judge the checks ``ids``; ids that are none of ours are left to the judge to name."""
+def sources_for(ids: Iterable[str], *, recorded: bool = False) -> set[Source]:
+    """All that must be read to judge the checks ``ids``; ids that are none of ours are left to the judge to name.
+
+    ``recorded``: on a recorded node, where what has to be run has been run, if at all.
+    """
     found: set[Source] = set(ALWAYS)
     for id in ids:
         if id in CHECKS:
             found.update(CHECKS[id].reads)
+            if recorded and (runs := long_run(id)) is not None:
+                found.add(runs.command)
     return found
+
+
+def long_run(id: str) -> LongRun | None:
+    """What has to be run for an item and is not run unasked."""
+    if id not in CHECKS:
+        return None
+    check = CHECKS[id]
+    return None if isinstance(check, ConsistencyCheck) else check.runs
+
+
+def long_items() -> list[str]:
+    """The items that are left out unless they are asked for by name (``--disruptive``)."""
+    return [id for id in CHECKS if long_run(id) is not None]
 
 
 def criteria_items() -> dict[str, str]:
@@ -550,6 +604,7 @@ __all__ = [
     "Each",
     "FactView",
     "File",
+    "LongRun",
     "NodeCheck",
     "NotKnown",
     "Outcome",
@@ -560,6 +615,8 @@ __all__ = [
     "consistency_check",
     "criteria_items",
     "failed",
+    "long_items",
+    "long_run",
     "node_check",
     "parsed",
     "passed",

@@ -953,40 +953,6 @@ def same_super_pod(facts: FactView) -> str:
     return ", ".join(sorted({f"{s.pod} of {s.size}" for s in found}))
 
 
-PACKAGES = tuple(
-    File(f"{place}/torch_npu-*.dist-info/METADATA")
-    for place in (
-        "usr/lib/python3*/dist-packages",
-        "usr/lib64/python3*/site-packages",
-        "usr/local/lib/python3*/dist-packages",
-        "usr/local/lib/python3*/site-packages",
-        "usr/local/lib64/python3*/site-packages",
-        "usr/local/python3*/lib/python3*/site-packages",
-    )
-)
-
-
-@consistency_check(
-    "same.ascend.torch_npu",
-    title=Text("torch_npu version", "torch_npu 版本"),
-    method=Text(
-        "Version of torch_npu-*.dist-info/METADATA below /usr/lib and /usr/local",
-        "/usr/lib 与 /usr/local 下 torch_npu-*.dist-info/METADATA 的 Version",
-    ),
-    suggestion=Text("use one container image, or one environment", "使用同一容器镜像或同一环境"),
-    reads=(PCI, *PACKAGES),
-    severity=Severity.MAJOR,
-    seen="container",
-    scope="ascend",
-)
-def same_torch_npu(facts: FactView) -> str:
-    npus(facts)
-    texts = {path: text for file in PACKAGES for path, text in facts.glob(file.path).items()}
-    if not texts:
-        raise DoesNotApply(Text("no torch_npu of the system's Python here", "系统 Python 中没有 torch_npu"))
-    return ", ".join(sorted({parsed(ascend.metadata_version, t, f"/{p}") for p, t in texts.items()}))
-
-
 # --------------------------------------------------------------------------------------------------------- configurable
 
 

@@ -869,6 +869,25 @@ def _values(found: Mapping[str, object]) -> str:
 
 
 @consistency_check(
+    "same.ascend.planes",
+    title=Text("Nets of the NPU ports", "NPU 网口所在网段"),
+    method=method(IP),
+    suggestion=Text(
+        "NPU N of every node belongs into one net (plane): correct address and netmask, or the fibre is in the wrong"
+        " switch",
+        "各节点编号相同的 NPU 应处于同一网段（平面）：更正地址与掩码，或检查光纤是否插错交换机",
+    ),
+    reads=(*COMMON, IP),
+    severity=Severity.MAJOR,
+    scope="ascend",
+)
+def same_planes(facts: FactView) -> str:
+    ports(facts)
+    found = ask(facts, IP, ascend.network, unset=True)
+    return ", ".join(f"{name} {'-' if i is None else i.network}" for name, i in sorted(found.items()))
+
+
+@consistency_check(
     "same.ascend.tls",
     title=Text("TLS switch of the NPU ports", "NPU 网口 TLS 开关"),
     method=method(TLS),

@@ -18,7 +18,7 @@ from cwai_bench.checks import (
 from cwai_bench.checks.kind import accelerators
 from cwai_bench.checks.memory import chosen, gib
 from cwai_bench.model import Action, Severity
-from cwai_bench.sources import Call, Container, Dimms, File, Host, Pci
+from cwai_bench.sources import Call, Container, Dimms, File, Host, Names, Pci, PythonPackages
 from cwai_bench.text import Text
 
 DIMMS = Call("dimms")
@@ -224,6 +224,62 @@ def hosts(facts: FactView) -> str:
     alike = [e for e in entries if like_own(e[1])]
     kept = entries if len(alike) > 1 else [e for e in entries if e not in alike]
     return "; ".join(f"{address} {' '.join(names)}" for address, names in sorted(kept)) or "-"
+
+
+NAMES = Call("names", timeout=15.0)
+
+
+@consistency_check(
+    "same.names",
+    title=Text("What the names of the group resolve to", "组内各节点名的解析结果"),
+    method=Text(
+        "getaddrinfo(3), on every node, of the names given with --hosts (else those of SLURM_JOB_NODELIST)",
+        "在每个节点上对 --hosts 给出的（否则取 SLURM_JOB_NODELIST 中的）名称执行 getaddrinfo(3)",
+    ),
+    suggestion=Text(
+        "one DNS, or one /etc/hosts, for all; take out lines such as “127.0.1.1 NAME”: on each node they mean another"
+        " machine",
+        "统一 DNS 或 /etc/hosts；删除“127.0.1.1 主机名”这类行：它们在不同节点上含义不同",
+    ),
+    reads=(NAMES,),
+    severity=Severity.MAJOR,
+    seen="container",
+)
+def names(facts: FactView) -> str:
+    found = facts.call(NAMES.name, Names)
+    if not found.answers:
+        raise DoesNotApply(
+            Text(
+                "the names of the group are not known here: start with --hosts, or from a Slurm job",
+                "不知道组内节点名：请用 --hosts 启动，或在 Slurm 作业中运行",
+            )
+        )
+    shown = [f"{name} {' '.join(sorted(addresses)) or '-'}" for name, addresses in sorted(found.answers.items())]
+    return "; ".join(shown) + ("; …" if found.cut else "")
+
+
+PACKAGES = Call("python_packages", timeout=10.0)
+
+
+@consistency_check(
+    "same.python_packages",
+    title=Text("Python packages of training", "训练相关 Python 软件包"),
+    method=Text(
+        "metadata of torch, torch-npu, mindspore, te and hccl of CANN, NCCL and others in VIRTUAL_ENV, CONDA_PREFIX,"
+        " the environment of python3, /usr, /usr/local and conda below /opt",
+        "VIRTUAL_ENV、CONDA_PREFIX、python3 所在环境、/usr、/usr/local 与 /opt 下 conda 中 torch、torch-npu、"
+        "mindspore、CANN 的 te 与 hccl、NCCL 等的元数据",
+    ),
+    suggestion=Text("use one container image, or one environment", "使用同一容器镜像或同一环境"),
+    reads=(PACKAGES,),
+    severity=Severity.MAJOR,
+    seen="container",
+)
+def python_packages(facts: FactView) -> str:
+    found = facts.call(PACKAGES.name, PythonPackages)
+    if not found.packages:
+        raise DoesNotApply(Text("none of these packages is installed", "未安装这些软件包"))
+    return ", ".join(sorted(f"{p.name} {p.version} ({p.prefix})" for p in found.packages))
 
 
 NOUVEAU = File("sys/module/nouveau/initstate")

@@ -20,6 +20,7 @@ from cwai_bench.checks import (
 from cwai_bench.checks.pci import NVME
 from cwai_bench.model import Action, Reading, Severity
 from cwai_bench.readers.nvme import DriveHealth, drive_health
+from cwai_bench.readers.smart import smart_status
 from cwai_bench.sources import Call, Container, Each, File, Filesystems, Pci
 from cwai_bench.text import Text
 
@@ -144,6 +145,44 @@ def nvme_health(facts: FactView) -> Outcome:
     if bad:
         return failed(observed)
     return warned(observed) if mild else passed(f"{len(drives)} / {len(drives)}")
+
+
+SMART = Each("smartctl", "-j", "-H", "/dev/sd{}", over="sys/block/sd[a-z]*/size", timeout=10.0)
+
+
+@node_check(
+    "storage.smart",
+    title=Text("SATA and SAS drives call themselves healthy", "SATA 与 SAS 盘健康自检"),
+    method=Text("smartctl -j -H /dev/sdX: smart_status", "smartctl -j -H /dev/sdX 的 smart_status"),
+    criterion=Text("passed, of each drive that keeps a status", "有状态的盘均为 passed"),
+    suggestion=Text(
+        "save what is on it and replace the drive: smartctl -a /dev/sdX tells which attribute failed",
+        "备份数据并更换该盘；用 smartctl -a /dev/sdX 查看失败的属性",
+    ),
+    reads=(SMART, Call("container")),
+    severity=Severity.MAJOR,
+    action=Action.ISOLATE,
+    needs=("root", "smartmontools"),
+    tool_optional=True,
+)
+def smart(facts: FactView) -> Outcome:
+    if facts.call("container", Container).vm:
+        raise DoesNotApply(Text("a VM: its virtual drives keep no health log", "虚拟机的虚拟盘不提供健康日志"))
+    drives = facts.each(*SMART.argv)
+    if not drives:
+        raise DoesNotApply(Text("no SATA or SAS drive here", "没有 SATA 或 SAS 盘"))
+    told = {f"sd{n}": parsed(smart_status, r.text, f"smartctl -j -H /dev/sd{n}") for n, r in sorted(drives.items())}
+    if any("ermission denied" in status.message for status in told.values()):
+        raise NotKnown("permission", Text("only root may ask a drive", "查询硬盘需要 root"))
+    known = {name: status.passed for name, status in told.items() if status.passed is not None}
+    if bad := [name for name, passed_ in known.items() if not passed_]:
+        return failed(", ".join(bad[:8]))
+    # A drive that does not answer says why; a virtual one, or a card reader, has nothing to say.
+    if mute := [f"{name}: {s.message}" for name, s in told.items() if s.passed is None and "failed" in s.message]:
+        raise NotKnown("error", Text("smartctl, {m}", "smartctl，{m}").fill(m=mute[0][:160]))
+    if not known:
+        raise DoesNotApply(Text("these drives keep no status", "这些盘不提供健康状态"), "unsupported")
+    return passed(f"{len(known)} / {len(told)}")
 
 
 @configurable_check(

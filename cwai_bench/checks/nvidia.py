@@ -31,7 +31,19 @@ from cwai_bench.checks import (
 )
 from cwai_bench.checks.kind import accelerators
 from cwai_bench.readers import nvidia as reader
-from cwai_bench.sources import Call, Container, Nvidia, NvidiaCard, NvLink, Pci, PciDevice, SteadyCard, SteadyNvidia
+from cwai_bench.sources import (
+    NO_DRIVER_LIBRARY,
+    NO_PYTHON_LIBRARY,
+    Call,
+    Container,
+    Nvidia,
+    NvidiaCard,
+    NvLink,
+    Pci,
+    PciDevice,
+    SteadyCard,
+    SteadyNvidia,
+)
 from cwai_bench.text import Text
 
 T = TypeVar("T")
@@ -43,15 +55,12 @@ PASSED_THROUGH = "vfio-pci"
 PCI = Call("pci")
 # Without persistence mode the driver initialises every card anew for each of these: seconds for eight.
 NVML = Call("nvml", timeout=15.0)
-SMI = Command("nvidia-smi", "-q", "-x", timeout=20.0)
+SMI = Command("nvidia-smi", "-q", "-x", timeout=20.0, unless=NVML.key)
 HERE: tuple[Source, ...] = (PCI,)
 """What an item reads that only has to know whether there are NVIDIA cards."""
 CARDS: tuple[Source, ...] = (PCI, Call("container"), NVML, SMI)
-NVLINK_STATUS = Command("nvidia-smi", "nvlink", "-s", timeout=20.0)
-NVLINK_ERRORS = Command("nvidia-smi", "nvlink", "-e", timeout=20.0)
-
-NO_PYTHON_LIBRARY, NO_DRIVER_LIBRARY = -1, 12
-"""Codes of an answer that only says that NVML could not be asked: nvidia-ml-py or libnvidia-ml.so is not here."""
+NVLINK_STATUS = Command("nvidia-smi", "nvlink", "-s", timeout=20.0, unless=NVML.key)
+NVLINK_ERRORS = Command("nvidia-smi", "nvlink", "-e", timeout=20.0, unless=NVML.key)
 # nvidia-smi(1), RETURN VALUE
 EXIT_CODES = {
     2: "invalid argument",
@@ -104,7 +113,7 @@ def installed(facts: FactView) -> list[PciDevice]:
     return found
 
 
-def _nvml(facts: FactView, shape: type[N]) -> N | None:
+def nvml(facts: FactView, shape: type[N]) -> N | None:
     """What NVML says; None where it cannot be asked: its library is not here, or breaks."""
     if facts.absent(NVML.key):
         return None
@@ -124,7 +133,7 @@ def answer(facts: FactView) -> SteadyNvidia:
 
 
 def _answer(facts: FactView, shape: type[N]) -> N | Nvidia:
-    told = _nvml(facts, shape)
+    told = nvml(facts, shape)
     if told is not None and told.error:
         raise DriverDown(told.error)
     if told is not None:
@@ -143,7 +152,7 @@ def _answer(facts: FactView, shape: type[N]) -> N | Nvidia:
 
 def cards(facts: FactView) -> list[SteadyCard]:
     """The cards that the driver knows, in order of the bus."""
-    installed(facts)
+    installed(facts)  # first: where there is no card, nobody has to answer
     return _sorted(answer(facts).cards)
 
 
@@ -164,7 +173,7 @@ def _sorted(told: Sequence[C]) -> list[C]:
 
 def cited(facts: FactView, values: Mapping[str, object]) -> None:
     """Show what was judged of each card, as the evidence from whoever said it."""
-    source: Source = SMI if _nvml(facts, SteadyNvidia) is None else NVML
+    source: Source = SMI if nvml(facts, SteadyNvidia) is None else NVML
     facts.cite(source, lambda: "\n".join(f"{name} {value}" for name, value in values.items()))
 
 
@@ -288,12 +297,12 @@ def linked(facts: FactView) -> list[SteadyCard]:
                     link.link,
                     link.up,
                     link.speed,
-                    *(
-                        errors.get(uuids[c.address], {}).get(link.link, {}).get(kind)
-                        for kind in ("Replay", "Recovery", "CRC")
-                    ),
+                    counts.get("Replay"),
+                    counts.get("Recovery"),
+                    counts.get("CRC"),
                 )
                 for link in speeds[uuids[c.address]]
+                for counts in [errors.get(uuids[c.address], {}).get(link.link, {})]
             ]
             if uuids[c.address] in speeds
             else None,

@@ -13,6 +13,7 @@ from cwai_bench.checks.nvidia import (
     NVLINK_ERRORS,
     NVLINK_STATUS,
     all_seen,
+    by_card,
     cards,
     cited,
     installed,
@@ -22,11 +23,22 @@ from cwai_bench.checks.nvidia import (
     method,
     module_version,
     nvidia_node_check,
+    nvidia_yours,
+    nvml,
     tally,
 )
 from cwai_bench.checks.nvidia_driver import unit, unit_state
 from cwai_bench.model import Action, Severity
-from cwai_bench.sources import Call, NvidiaFabric, NvLink, SteadyCard, SteadyHost, SteadyNetwork
+from cwai_bench.sources import (
+    Call,
+    NvidiaFabric,
+    NvLink,
+    NvLinkErrors,
+    SteadyCard,
+    SteadyHost,
+    SteadyNetwork,
+    SteadyNvidia,
+)
 from cwai_bench.text import Text
 
 LINKS = (*CARDS, NVLINK_STATUS, NVLINK_ERRORS)
@@ -259,6 +271,138 @@ def nvlink_errors(facts: FactView) -> Outcome:
     known_of(found, {name: True if links and all(map(whole, links)) else None for name, links in counted.items()})
     all_seen(facts, len(found))
     return passed(f"0 / {len(every)}, CRC {sum(link.crc_errors or 0 for link in every)}")
+
+
+# DCGM's health watch: one replay or recovery more between two looks fails, and so do CRC errors at this rate.
+CRC_RATE = 100.0
+
+
+@nvidia_node_check(
+    "nvidia.nvlink_growth",
+    title=Text("NVLink errors do not grow", "NVLink 错误计数不增长"),
+    method=Text(
+        "nvmlDeviceGetNvLinkErrorCounter (DL_REPLAY, DL_RECOVERY, DL_CRC_FLIT) of each link, twice, a second apart",
+        "逐链路两次读取 nvmlDeviceGetNvLinkErrorCounter（DL_REPLAY、DL_RECOVERY、DL_CRC_FLIT），间隔一秒",
+    ),
+    criterion=Text(
+        "no replay and no recovery in between, and fewer than {c:g} CRC errors a second on any link",
+        "期间无 replay 与 recovery，且每条链路的 CRC 错误低于每秒 {c:g} 次",
+    ).fill(c=CRC_RATE),
+    suggestion=Text(
+        "the link is bad now: drain the node, reset all its cards; if it comes back, field diagnostic, card or"
+        " baseboard",
+        "链路当前异常：排空节点并复位全部 GPU；若复现则做现场诊断，更换该卡或基板",
+    ),
+    reads=CARDS,
+    severity=Severity.MAJOR,
+    action=Action.RESET,
+    needs=("nvidia-ml-py",),
+    tool_optional=True,
+)
+def nvlink_growth(facts: FactView) -> Outcome:
+    found = cards(facts)
+    told = nvml(facts, SteadyNvidia)
+    if told is None:
+        raise NotKnown(
+            "missing_tool",
+            Text("nvidia-smi tells the counts but once: NVML is needed", "nvidia-smi 仅给出一次计数，需要 NVML"),
+        )
+    if not any(link.up for c in found for link in c.links or ()):
+        raise DoesNotApply(Text("no NVLink is up here", "没有在线的 NVLink"))
+    if told.looked <= 0:
+        raise NotKnown("missing_source", Text("the errors were read but once", "错误计数仅读取了一次"))
+    grown = {f"{c.address} link {link.link}": _growth(link) for c in found for link in c.links or () if link.up}
+    if not any(grown.values()):
+        raise DoesNotApply(Text("these links do not count their errors", "这些链路不提供错误计数"), "unsupported")
+    cited(facts, {name: _shown(g) for name, g in grown.items()})
+    wrong = [
+        f"{name}: {_shown(g)}"
+        for name, g in grown.items()
+        if g.get("replays") or g.get("recoveries") or g.get("CRC", 0) / told.looked >= CRC_RATE
+    ]
+    if wrong:
+        return failed(", ".join(wrong[:8]))
+    if silent := [name for name, g in grown.items() if not g]:
+        raise NotKnown(
+            "missing_source", Text("no answer from {c}", "以下链路未返回：{c}").fill(c=", ".join(silent[:8]))
+        )
+    all_seen(facts, len(found))
+    return passed(f"{len(grown)} links, +0, {told.looked} s")
+
+
+def _growth(link: NvLink) -> dict[str, int]:
+    """By kind of error, how many came in between, of those that were told twice.
+
+    A count that went down was reset, and what it says since is all that is known to have come.
+    """
+    later = link.later or NvLinkErrors()
+    pairs = {
+        "replays": (link.replays, later.replays),
+        "recoveries": (link.recoveries, later.recoveries),
+        "CRC": (link.crc_errors, later.crc_errors),
+    }
+    return {
+        kind: after - before if after >= before else after
+        for kind, (before, after) in pairs.items()
+        if before is not None and after is not None
+    }
+
+
+def _shown(grown: dict[str, int]) -> str:
+    return " ".join(f"+{n} {kind}" for kind, n in grown.items()) or "-"
+
+
+# DCGM's health watch takes each effective or symbol bit error rate for a fault that is above what a link without errors
+# says: mantissa 15, exponent 255.
+BER_OF_NONE = 1.5e-254
+
+
+def worst_ber(card: SteadyCard) -> float | None:
+    """The worst bit error rate of the card's links that are up; None where one of them tells none."""
+    told = [(link.effective_ber, link.symbol_ber) for link in card.links or () if link.up]
+    rates = [rate for pair in told for rate in pair if rate is not None]
+    return max(rates) if rates and all(any(rate is not None for rate in pair) for pair in told) else None
+
+
+@nvidia_node_check(
+    "nvidia.nvlink_bit_errors",
+    title=Text("NVLinks have no bit errors left after correction", "NVLink 纠错后无误码"),
+    method=Text(
+        "NVML_FI_DEV_NVLINK_COUNT_EFFECTIVE_BER and …_SYMBOL_BER of each link (NVLink 5 and newer)",
+        "逐链路读取 NVML_FI_DEV_NVLINK_COUNT_EFFECTIVE_BER 与 …_SYMBOL_BER（NVLink 5 及以上）",
+    ),
+    criterion=Text(
+        "at most {b:g}, which is what a link says that had none; more is a warning (set a limit of your own with"
+        " nvidia.nvlink_ber)",
+        "不高于 {b:g}（即无误码时的读数）；更高则告警（可用 nvidia.nvlink_ber 自定门限）",
+    ).fill(b=BER_OF_NONE),
+    suggestion=Text(
+        "see whether it grows under load, and nvidia.nvlink_growth; reset the cards; field diagnostic",
+        "在负载下观察是否增长，并查看 nvidia.nvlink_growth；复位 GPU；做现场诊断",
+    ),
+    reads=CARDS,
+    severity=Severity.MINOR,
+    action=Action.MONITOR,
+    needs=("nvidia-ml-py",),
+)
+def nvlink_bit_errors(facts: FactView) -> Outcome:
+    # Powers of ten are not exact: what says 1.5e-254 may be told a little above it.
+    return judge_cards(facts, worst_ber, mild=lambda rate: rate > BER_OF_NONE * 1.01, show=lambda rate: f"{rate:.2g}")
+
+
+@nvidia_yours(
+    "nvidia.nvlink_ber",
+    title=Text("Worst bit error rate of each card's NVLinks", "各 GPU NVLink 最差误码率"),
+    method=Text(
+        "NVML_FI_DEV_NVLINK_COUNT_EFFECTIVE_BER and …_SYMBOL_BER (NVLink 5 and newer)",
+        "NVML_FI_DEV_NVLINK_COUNT_EFFECTIVE_BER 与 …_SYMBOL_BER（NVLink 5 及以上）",
+    ),
+    suggestion=Text("see nvidia.nvlink_bit_errors", "见 nvidia.nvlink_bit_errors"),
+    reads=CARDS,
+    unit="1",
+)
+def nvlink_ber(facts: FactView) -> dict[str, float]:
+    return by_card(facts, worst_ber, cards)
 
 
 # ------------------------------------------------------------------------------------------- past the host's memory

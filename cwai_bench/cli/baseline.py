@@ -111,9 +111,9 @@ def _of_a_node(args: argparse.Namespace) -> Baseline:
     from cwai_bench import baseline
 
     if args.from_run:
-        from cwai_bench import history, journal
+        from cwai_bench import history
 
-        run = journal.merge(journal.read_folder(history.find(args.from_run, options.store_of(args)).folder))
+        run = history.saved_run(args.from_run, options.store_of(args))
         node = args.node or (run.facts[0].node if len(run.facts) == 1 else "")
         return baseline.record(run, node)
     if args.node:

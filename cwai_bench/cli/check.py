@@ -24,6 +24,7 @@ def main(parser: Parser, argv: Sequence[str], lang: Lang) -> int:
         help=Text("judge the facts of a saved run; read nothing", "只判定已保存运行中的数据，不采集"),
     )
     options.launching(parser)
+    options.over_ssh(parser)
     options.judging(parser)
     options.common(parser)
     args = options.parse(parser, argv)
@@ -34,18 +35,20 @@ def main(parser: Parser, argv: Sequence[str], lang: Lang) -> int:
         from cwai_bench.cli import report
 
         return report.judge_facts(args, options.lang_of(args, lang))
-    from cwai_bench.cli.execute import execute
+    from cwai_bench.cli.execute import execute, left_code
 
-    return execute(args, "check", argv, lang, "check").exit_code
+    return left_code(execute(args, "check", argv, lang, "check"))
 
 
 def _list(args: argparse.Namespace, lang: Lang) -> None:
-    from cwai_bench.checks import CHECKS
+    from cwai_bench.checks import CHECKS, long_run
+    from cwai_bench.cli.execute import order_of
     from cwai_bench.model import ItemKind
     from cwai_bench.plan import select
     from cwai_bench.probes import PROBES
 
-    every = [c.info for c in CHECKS.values()] + [p.info for p in PROBES.values()]
+    own = order_of(args, "check", "check", [], lang).scripts
+    every = [c.info for c in CHECKS.values()] + [s.spec.info for s in own] + [p.info for p in PROBES.values()]
     chosen = [i for i in every if select([i.id], args.items, args.skip)]
     if args.json:
         write_json(chosen)
@@ -54,11 +57,13 @@ def _list(args: argparse.Namespace, lang: Lang) -> None:
         ItemKind.NODE: Text("node", "节点通用"),
         ItemKind.CONSISTENCY: Text("consistency", "多节点一致性"),
         ItemKind.CONFIGURABLE: Text("configurable", "节点可配置"),
+        ItemKind.SCRIPT: Text("script", "自定义脚本"),
         ItemKind.PROBE: Text("probe", "探测"),
     }
     width = max((len(i.id) for i in chosen), default=0)
     for info in chosen:
-        line = f"{info.id:<{width}}  [{kinds[info.kind].to(lang)}] {info.title.to(lang)}"
+        unasked = "" if long_run(info.id) is None else f" (--disruptive {info.id})"
+        line = f"{info.id:<{width}}  [{kinds[info.kind].to(lang)}] {info.title.to(lang)}{unasked}"
         sys.stdout.write(line + "\n")
         if args.verbose:
             for label, text in (

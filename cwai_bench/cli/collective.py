@@ -59,6 +59,6 @@ def main(parser: Parser, argv: Sequence[str], lang: Lang) -> int:
     options.judging(parser)
     options.common(parser, root=False)
     args = options.parse(parser, argv)
-    from cwai_bench.cli.execute import execute
+    from cwai_bench.cli.execute import execute, left_code
 
-    return execute(args, "collective", argv, lang, "collective").exit_code
+    return left_code(execute(args, "collective", argv, lang, "collective"))

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from cwai_bench.cli import options
+from cwai_bench.cli.output import columns
 from cwai_bench.cli.parser import Parser
 from cwai_bench.text import Lang, Text
 
@@ -28,12 +29,17 @@ def main(parser: Parser, argv: Sequence[str], lang: Lang) -> int:
         return 0
     yes, no = Text("yes", "是"), Text("no", "否")
     head = [Text("back end", "后端"), Text("built", "已编译"), Text("loadable", "可加载"), Text("present", "有设备")]
-    sys.stdout.write("".join(f"{h.to(lang):<12}" for h in head) + "\n")
+    rows = [[h.to(lang) for h in head] + [""]]
     for b in backends:
-        flags = "".join(f"{(yes if flag else no).to(lang):<12}" for flag in (b.built, b.loadable, b.present))
-        sys.stdout.write(f"{b.name:<12}{flags}{b.detail.to(lang)}\n")
+        flags = [(yes if flag else no).to(lang) for flag in (b.built, b.loadable, b.present)]
+        rows.append([b.name, *flags, b.detail.to(lang)])
+    sys.stdout.write(columns(rows))
     sys.stdout.write("\n" + Text("network interfaces", "网络接口").to(lang) + "\n")
-    for i in interfaces:
-        speed = f"{i.speed / 1e9:g} Gb/s" if i.speed else "-"
-        sys.stdout.write(f"  {i.name:<16}{i.operstate:<10}MTU {i.mtu:<7}{speed:<10}{i.driver}\n")
+    speeds = [f"{i.speed / 1e9:g} Gb/s" if i.speed else "-" for i in interfaces]
+    sys.stdout.write(
+        columns(
+            [[i.name, i.operstate, f"MTU {i.mtu}", s, i.driver] for i, s in zip(interfaces, speeds, strict=True)],
+            indent=2,
+        )
+    )
     return 0

@@ -17,14 +17,14 @@ from cwai_bench.cli import options as shared
 from cwai_bench.cli import progress as views
 from cwai_bench.cli.output import put, write_json
 from cwai_bench.errors import CwaiError, NoVerdictError, UsageError
-from cwai_bench.model import Plan, Scalar
+from cwai_bench.model import Plan, Report, Scalar
 from cwai_bench.plan import Choice, RunType, make_plan
 from cwai_bench.probes import Options, World
 from cwai_bench.text import Lang, Text
 
 if TYPE_CHECKING:
-    from cwai_bench.launch.order import Order, Outcome
-    from cwai_bench.launch.rank import Task
+    from cwai_bench.config import Criteria
+    from cwai_bench.launch.order import Front, Order, Outcome
 
 
 def probe_options(args: argparse.Namespace) -> Options:
@@ -33,10 +33,11 @@ def probe_options(args: argparse.Namespace) -> Options:
     return Options(**{name: getattr(args, name) for name in known})
 
 
-def choice_of(args: argparse.Namespace, run_type: RunType) -> Choice:
-    return Choice(
-        run_type, args.items, args.skip, args.budget, probe_options(args), getattr(args, "root", None) is not None
-    )
+def choice_of(args: argparse.Namespace, run_type: RunType, order: Order | None = None) -> Choice:
+    """What was chosen; ``order`` has the person's own scripts."""
+    recorded = getattr(args, "root", None) is not None
+    scripts = tuple(script.spec for script in order.scripts) if order is not None else ()
+    return Choice(run_type, args.items, args.skip, args.budget, probe_options(args), recorded, scripts, args.disruptive)
 
 
 def execute(
@@ -56,8 +57,8 @@ def execute(
 
     lang = shared.lang_of(args, lang)
     told = world.launched()
-    front_there = rank.front_of_environment() is not None
-    if told.size > 1 and not front_there and (args.np or args.hosts):
+    front = rank.front_of_environment()
+    if told.size > 1 and front is None and (args.np or args.hosts):
         raise UsageError(
             Text(
                 "-np and --hosts start mpirun, but this is already a rank of one",
@@ -66,47 +67,88 @@ def execute(
             Text("leave them out", "请去掉这些选项"),
         )
     _check_root(args)
-    choice = choice_of(args, run_type)
-    hosts = _hosts(args)
+    if getattr(args, "ssh", None):
+        over_ssh = order_of(args, run_type, command, argv, lang)
+        return _over_ssh(args, choice_of(args, run_type, over_ssh), over_ssh, lang, quiet_stdout)
+    _refuse_ssh_options(args)
+    hosts = _nodes("--hosts", args.hosts)
     ranks = args.np or len(hosts) * (args.per_node or 1) or 1
-    starts_mpirun = told.alone and not front_there and (ranks > 1 or bool(hosts))
+    starts_mpirun = told.alone and front is None and (ranks > 1 or bool(hosts))
+
+    interface = getattr(args, "interface", None)
+    if interface and told.alone and not hosts:  # all ranks are to be here; other nodes may have other NICs
+        from cwai_bench.probes import nic
+
+        nic.refuse_unknown(interface)
+
+    def ordered() -> Order:
+        """Asked of rank 0 alone: by the front what it was told itself, else by the files that the command names."""
+        if front is not None:
+            return rank.order_of_front(front)
+        order = order_of(args, run_type, command, argv, lang)
+        if not args.dry_run:
+            _check_store(order)
+        return order
+
+    # The files are read before anything is started; several ranks have to agree on what is wrong with them.
+    order = ordered() if front is None and told.rank == 0 and (told.alone or args.dry_run) else None
+    choice = choice_of(args, run_type, order)
     if args.dry_run:
         names = hosts or (os.uname().nodename,)
         size = ranks if starts_mpirun else told.size
         if told.rank == 0:
             show_plan(make_plan(choice, World(size, names[:size], size > 1)), args, lang)
         raise SystemExit(0)
-    if starts_mpirun or told.alone:  # wrong items and options are refused before anything is started
+    node = _node(args)
+    if order is not None:  # wrong items and options are refused before anything is started
         make_plan(choice, World(ranks, hosts or ("node",), ranks > 1))
-    task = rank.Task(choice, order_of(args, run_type, command, argv, lang), _node(args), getattr(args, "root", None))
-    _check_judging(task.order)
-    if told.alone and not starts_mpirun and args.baseline and not task.order.baseline:
-        _check_baseline_node(args.baseline, task.node)
+        if not starts_mpirun and args.baseline and not order.baseline:
+            _check_baseline_node(args.baseline, node)
     out = sys.stderr if quiet_stdout else sys.stdout
-    if starts_mpirun or (told.rank == 0 and not front_there):
-        _check_store(task.order)
     if starts_mpirun:
-        outcome = _front(args, task, ranks, hosts, [command, *argv], lang, out)
+        assert order is not None
+        outcome = _front(args, order, ranks, hosts, [command, *argv], lang, out)
     else:
-        view = _view(args, told.rank, front_there, lang)
+        view = _view(args, told.rank, front, lang)
+        told_order = order
+        task = rank.Task(
+            choice, ordered if told_order is None else lambda: told_order, node, getattr(args, "root", None)
+        )
         try:
             outcome = rank.run(task, view)
         finally:
             view.close()
-        if told.rank == 0 and not front_there:
+        if told.rank == 0 and front is None:
             show(outcome, args, lang, out)
+    return _as_shown(outcome, args)
+
+
+def _as_shown(outcome: Outcome, args: argparse.Namespace) -> Outcome:
+    """A verdict that could not be written to stdout is none."""
     if getattr(args, "output_lost", False) and outcome.exit_code == 0:
         return msgspec.structs.replace(outcome, exit_code=NoVerdictError.exit_code)
     return outcome
 
 
-def order_of(args: argparse.Namespace, run_type: str, command: str, argv: Sequence[str], lang: Lang) -> Order:
-    """What the keepers must know. Reads the criteria and baseline files. Raises UsageError."""
-    from cwai_bench.config import has_criteria, read_file
+def left_code(outcome: Outcome) -> int:
+    """What this process ends with. A front of ours carries the verdict; its ranks then end with 0, whatever it is, for
+    mpirun takes any other end for an accident and says so at length."""
     from cwai_bench.launch import rank
-    from cwai_bench.launch.order import Order
 
-    front = rank.front_of_environment()
+    return 0 if rank.front_of_environment() is not None else outcome.exit_code
+
+
+def order_of(
+    args: argparse.Namespace, run_type: str, command: str, argv: Sequence[str], lang: Lang, *, runs: bool = True
+) -> Order:
+    """What the keepers must know. Reads the criteria and baseline files, and, where it ``runs`` them, the scripts.
+
+    Raises UsageError, also for criteria and baselines that do not load.
+    """
+    from cwai_bench import baseline, scripts
+    from cwai_bench.config import has_criteria
+    from cwai_bench.document import read_file
+    from cwai_bench.launch.order import Order
 
     if args.profile and args.criteria:
         raise UsageError(
@@ -125,6 +167,9 @@ def order_of(args: argparse.Namespace, run_type: str, command: str, argv: Sequen
     baseline_text = ""
     if args.baseline and ("/" in args.baseline or Path(args.baseline).suffix == ".json"):
         baseline_text = read_file(Path(args.baseline))
+        baseline.parse(baseline_text.encode(), args.baseline)
+    own = parse_criteria(criteria, str(criteria_file)).scripts if criteria else {}
+    runs = runs and run_type in ("run", "check")
     out: Path | None = args.out
     return Order(
         run_type=run_type,
@@ -139,16 +184,26 @@ def order_of(args: argparse.Namespace, run_type: str, command: str, argv: Sequen
         baseline=baseline_text,
         allow_unknown=args.allow_unknown,
         # A front on a terminal lays the summary out anew, as wide as that is.
-        with_report=args.json or _on_terminal(sys.stdout) or (front is not None and front.progress),
+        with_report=args.json or args.verbose or _on_terminal(sys.stdout) or _on_terminal(sys.stderr),
         settings=_settings(args),
+        scripts=scripts.load(own.values(), criteria_file.parent) if runs and criteria_file else [],
     )
+
+
+def parse_criteria(text: str, name: str) -> Criteria:
+    """The criteria of a file, held against the items that there are. Raises UsageError."""
+    from cwai_bench import config
+    from cwai_bench.checks import CHECKS, criteria_items
+    from cwai_bench.probes import PROBES
+
+    return config.parse_criteria(text, name, {**criteria_items(), **dict.fromkeys(PROBES, "")}, {*CHECKS, *PROBES})
 
 
 def _settings(args: argparse.Namespace) -> dict[str, Scalar]:
     """What was chosen, without what is at its default: enough to do it again."""
     defaults = asdict(Options())
     chosen = {k: v for k, v in asdict(probe_options(args)).items() if v != defaults[k]}
-    for name in ("items", "skip", "budget", "baseline", "allow_unknown"):
+    for name in ("items", "skip", "disruptive", "budget", "baseline", "allow_unknown", "ssh", "ssh_user", "gateways"):
         value = getattr(args, name, None)
         if value:
             chosen[name] = value
@@ -189,19 +244,6 @@ def _on_terminal(stream: TextIO) -> bool:
     return stream.isatty() and not world.under_launcher()
 
 
-def _check_judging(order: Order) -> None:
-    """Criteria and baselines that do not load are refused now, not after the measurements."""
-    from cwai_bench import baseline, config
-    from cwai_bench.checks import CHECKS, criteria_items
-    from cwai_bench.probes import PROBES
-
-    if order.criteria:
-        known = {**criteria_items(), **dict.fromkeys(PROBES, "")}
-        config.parse_criteria(order.criteria, order.criteria_name, known, {*CHECKS, *PROBES})
-    if order.baseline:
-        baseline.parse(order.baseline.encode(), order.baseline_node)
-
-
 def _check_baseline_node(wanted: str, only: str) -> None:
     """With one node there is nobody else to be the baseline. With several, their names are known when they meet."""
     if wanted != only:
@@ -226,34 +268,128 @@ def _node(args: argparse.Namespace) -> str:
     return os.uname().nodename or "localhost"
 
 
-def _hosts(args: argparse.Namespace) -> tuple[str, ...]:
-    if not args.hosts:
+def _nodes(option: str, text: str | None) -> tuple[str, ...]:
+    """The names in a node set, in its order. Raises UsageError."""
+    if not text:
         return ()
     from ClusterShell.NodeSet import NodeSet, NodeSetException
 
+    form = Text("write node[01-16] or a,b", "写法示例：node[01-16] 或 a,b")
     try:
-        return tuple(NodeSet(args.hosts))
+        names = tuple(NodeSet(text))
     except NodeSetException as e:
+        raise UsageError(Text("{o} {h!r}: {e}", "{o} {h!r}：{e}").fill(o=option, h=text, e=e), form) from e
+    if not names or any(name.startswith("-") for name in names):
+        raise UsageError(Text("{o} {h!r} names no nodes", "{o} {h!r} 中没有节点").fill(o=option, h=text), form)
+    return names
+
+
+# ------------------------------------------------------------------------------------------------------------ ssh
+
+_SSH_OPTIONS = ("ssh_user", "ssh_option", "ask_password", "remote_command", "fanout", "node_timeout", "gateways")
+
+
+def _refuse_ssh_options(args: argparse.Namespace) -> None:
+    """Options of --ssh do nothing without it. From a config file, which serves all commands, they are passed over."""
+    if args.config is not None:
+        return
+    given = [name for name in _SSH_OPTIONS if getattr(args, name, None)]
+    if given:
+        option = "--" + given[0].replace("_", "-")
         raise UsageError(
-            Text("--hosts {h!r}: {e}", "--hosts {h!r}：{e}").fill(h=args.hosts, e=e),
-            Text("write node[01-16] or a,b", "写法示例：node[01-16] 或 a,b"),
+            Text("{o} belongs to --ssh", "{o} 须与 --ssh 一同使用").fill(o=option),
+            Text("give the nodes: --ssh node[01-16]", "请给出节点：--ssh node[01-16]"),
+        )
+
+
+def _over_ssh(args: argparse.Namespace, choice: Choice, order: Order, lang: Lang, quiet_stdout: bool) -> Outcome:
+    from cwai_bench.launch import dialog, rank, ssh, world
+
+    for name, option in (("np", "-np"), ("hosts", "--hosts"), ("per_node", "--per-node"), ("root", "--root")):
+        if getattr(args, name, None):
+            raise UsageError(
+                Text("--ssh excludes {o}", "--ssh 不能与 {o} 同时使用").fill(o=option),
+                Text("leave one of them out", "请去掉其中一个"),
+            )
+    if world.launched().size > 1:
+        raise UsageError(
+            Text("--ssh is not for ranks of an MPI job", "--ssh 不能在 MPI 作业的进程中使用"),
+            Text("start it without mpirun", "请不经 mpirun 直接执行"),
+        )
+    nodes, gateways = _nodes("--ssh", args.ssh), _nodes("--gateways", args.gateways)
+    plan = make_plan(choice, World(len(nodes), nodes, False))
+    if args.dry_run:
+        show_plan(plan, args, lang)
+        raise SystemExit(0)
+    if args.baseline and not order.baseline and args.baseline not in nodes:
+        raise UsageError(
+            Text("the baseline {b!r} is none of the nodes of --ssh", "基线 {b!r} 不在 --ssh 的节点中").fill(
+                b=args.baseline
+            ),
+            Text(
+                "name one of them, or give a saved baseline: cwai-bench baseline record FILE",
+                "请给出其中之一，或使用保存的基线：cwai-bench baseline record FILE",
+            ),
+        )
+    _check_store(order)
+    defaults = dialog.Ways()
+    ways = dialog.Ways(
+        args.ssh_user or "",
+        list(args.ssh_option),
+        args.remote_command or "",
+        args.fanout or defaults.fanout,
+        args.node_timeout or defaults.seconds + rank.long_seconds(plan),
+    )
+    password = _password(args, lang) if args.ask_password else None
+    view: views.Silent = views.Terminal(lang) if _on_terminal(sys.stderr) else views.Lines(lang)
+    try:
+        outcome = ssh.collect(order, plan, nodes, gateways, ways, view, password)
+    finally:
+        view.close()
+    show(outcome, args, lang, sys.stderr if quiet_stdout else sys.stdout)
+    return _as_shown(outcome, args)
+
+
+def _password(args: argparse.Namespace, lang: Lang) -> str:
+    """Ask on the terminal, and nowhere else. Raises UsageError when there is none."""
+    import getpass
+
+    if args.gateways:
+        raise UsageError(
+            Text(
+                "--ask-password is not for --gateways: a password does not leave this machine",
+                "--ask-password 不能与 --gateways 同时使用：密码不会离开本机",
+            ),
+            Text("give the gateways a key for their nodes", "请为网关配置登录其节点的密钥"),
+        )
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError as e:
+        raise UsageError(
+            Text("--ask-password needs a terminal to ask on", "--ask-password 需要终端以输入密码"),
+            Text("use a key (ssh-copy-id), or run it from a terminal", "请使用密钥（ssh-copy-id），或在终端中运行"),
         ) from e
+    asked = Text("password for the nodes", "节点的登录密码").to(lang)
+    try:
+        password = getpass.getpass(f"cwai-bench: {asked}: ")
+    except EOFError:
+        password = ""
+    if not password:
+        raise UsageError(Text("the password is empty", "密码为空"), Text("type it when asked", "请在提示时输入"))
+    return password
 
 
-def _view(args: argparse.Namespace, rank: int, front_there: bool, lang: Lang) -> views.Silent:
+def _view(args: argparse.Namespace, rank: int, front: Front | None, lang: Lang) -> views.Silent:
     if rank != 0:
         return views.Silent()
-    if front_there:
-        from cwai_bench.launch.rank import front_of_environment
-
-        front = front_of_environment()
-        return views.Machine() if front is not None and front.progress else views.Lines(lang)
+    if front is not None:
+        return views.Machine() if front.progress else views.Lines(lang)
     return views.Terminal(lang) if _on_terminal(sys.stderr) else views.Lines(lang)
 
 
 def _front(
     args: argparse.Namespace,
-    task: Task,
+    order: Order,
     ranks: int,
     hosts: tuple[str, ...],
     arguments: list[str],
@@ -271,7 +407,7 @@ def _front(
 
     try:
         ended = front.launch(
-            task.choice.run_type,
+            order,
             front.Ranks(ranks, hosts, tuple(args.mpirun_option)),
             arguments,
             view.take if view else None,
@@ -288,7 +424,7 @@ def show(outcome: Outcome, args: argparse.Namespace, lang: Lang, out: TextIO) ->
     """The result: JSON and nothing else, or the summary and where the report is. Troubles always go to stderr."""
     text = outcome.report
     if not args.json:
-        text = _summary(outcome, lang, out).rstrip("\n") + "\n"
+        text = _summary(outcome, args, lang, out).rstrip("\n") + "\n"
         if outcome.html:
             text += Text("report: {p}", "报告：{p}").fill(p=outcome.html).to(lang) + "\n"
     lost = put(out, text)
@@ -300,16 +436,28 @@ def show(outcome: Outcome, args: argparse.Namespace, lang: Lang, out: TextIO) ->
         sys.stderr.write(f"cwai-bench: {outcome.trouble}\n  → {ends}\n")
 
 
-def _summary(outcome: Outcome, lang: Lang, out: TextIO) -> str:
-    if not _on_terminal(out) or not outcome.report:
+def _summary(outcome: Outcome, args: argparse.Namespace, lang: Lang, out: TextIO) -> str:
+    if not (_on_terminal(out) or args.verbose) or not outcome.report:
         return outcome.summary
-    import shutil
-
     from cwai_bench import render
 
-    return render.summary(
-        render.report_from_json(outcome.report.encode()), lang, width=shutil.get_terminal_size().columns, color=True
-    )
+    return laid_out(render.report_from_json(outcome.report.encode()), args, lang, _on_terminal(out))
+
+
+TABLES_WIDTH = 160
+"""Columns where no terminal has a say: as many as the widest table of figures has."""
+
+
+def laid_out(report: Report, args: argparse.Namespace, lang: Lang, on_terminal: bool) -> str:
+    """The summary of ``report``: as wide as the terminal, if there is one, and as full as was asked for."""
+    from cwai_bench import render
+
+    if not on_terminal:
+        return render.summary(report, lang, width=TABLES_WIDTH if args.verbose else 100, verbose=args.verbose)
+    import shutil
+
+    width = shutil.get_terminal_size().columns
+    return render.summary(report, lang, width=width, color=True, verbose=args.verbose)
 
 
 def show_plan(plan: Plan, args: argparse.Namespace, lang: Lang) -> None:
@@ -323,6 +471,8 @@ def show_plan(plan: Plan, args: argparse.Namespace, lang: Lang) -> None:
         Text("expected time: {s:.0f} s", "预计时长：{s:.0f} 秒").fill(s=plan.expected).to(lang),
         Text("{n} checks (-v lists them)", "{n} 项检查（-v 列出）").fill(n=len(plan.checks)).to(lang),
         *(f"  {check}" for check in plan.checks if args.verbose),
+        *_long_lines(plan, lang),
+        *_script_lines(plan, lang),
         Text("{n} probes:", "{n} 项探测：").fill(n=len(plan.probes)).to(lang),
     ]
     for spec in plan.probes:
@@ -334,4 +484,30 @@ def show_plan(plan: Plan, args: argparse.Namespace, lang: Lang) -> None:
     sys.stdout.write("\n".join(lines) + "\n")
 
 
-__all__ = ["CwaiError", "choice_of", "execute", "order_of", "probe_options", "show"]
+def _long_lines(plan: Plan, lang: Lang) -> list[str]:
+    """The vendors' tests that were asked for: what each takes by the vendor's word, and at most."""
+    from cwai_bench.checks import CHECKS, long_run
+
+    asked = [(id, runs) for id in plan.checks if (runs := long_run(id)) is not None]
+    if not asked:
+        return []
+    lines = [Text("{n} tests of the vendors:", "{n} 项厂商测试：").fill(n=len(asked)).to(lang)]
+    for id, runs in asked:
+        most = Text("at most {s:g} s", "最长 {s:g} 秒").fill(s=runs.command.timeout).to(lang)
+        lines.append(f"  {id:<22} {runs.expected:5.1f} s  {most}  {CHECKS[id].info.title.to(lang)}")
+    return lines
+
+
+def _script_lines(plan: Plan, lang: Lang) -> list[str]:
+    """The person's own scripts: what each is expected to take, if anybody said, and at most."""
+    if not plan.scripts:
+        return []
+    lines = [Text("{n} scripts of your own:", "{n} 个自定义脚本：").fill(n=len(plan.scripts)).to(lang)]
+    for spec in plan.scripts:
+        expected = f"{spec.expected:5.1f} s" if spec.expected else "     ? s"
+        most = Text("at most {s:g} s", "最长 {s:g} 秒").fill(s=spec.limit).to(lang)
+        lines.append(f"  {spec.info.id:<22} {expected}  {most}  {spec.info.title.to(lang)} {spec.nodes}".rstrip())
+    return lines
+
+
+__all__ = ["CwaiError", "choice_of", "execute", "laid_out", "left_code", "order_of", "probe_options", "show"]

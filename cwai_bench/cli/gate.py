@@ -43,6 +43,7 @@ def main(parser: Parser, argv: Sequence[str], lang: Lang) -> int:
     )
     options.choosing(parser)
     options.launching(parser)
+    options.over_ssh(parser)
     options.judging(parser)
     options.common(parser)
     args = options.parse(parser, words)
@@ -56,10 +57,10 @@ def main(parser: Parser, argv: Sequence[str], lang: Lang) -> int:
             Text("cannot start {c!r}: no such command", "无法启动 {c!r}：命令不存在").fill(c=command[0]),
             Text("check its path, and that it is executable", "请检查路径及执行权限"),
         )
-    from cwai_bench.cli.execute import execute
+    from cwai_bench.cli.execute import execute, left_code
     from cwai_bench.launch import rank, world
 
-    run_type = "check" if args.check_only else "run"
+    run_type = "check" if args.check_only or args.ssh else "run"
     outcome = execute(args, run_type, argv, lang, "gate", quiet_stdout=True)  # type: ignore[arg-type]
     told = world.launched()
     launcher_code: int | None = getattr(args, "launcher_code", None)
@@ -75,7 +76,7 @@ def main(parser: Parser, argv: Sequence[str], lang: Lang) -> int:
                 )
                 + "\n"
             )
-        return outcome.exit_code
+        return left_code(outcome)
     os.environ.pop(rank.FRONT_VARIABLE, None)
     sys.stdout.flush()
     sys.stderr.flush()

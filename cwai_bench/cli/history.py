@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from cwai_bench.cli import options
-from cwai_bench.cli.output import write_json
+from cwai_bench.cli.output import columns, write_json
 from cwai_bench.cli.parser import Parser
 from cwai_bench.errors import UsageError
 from cwai_bench.text import Lang, Text
@@ -94,7 +94,7 @@ def main(parser: Parser, argv: Sequence[str], lang: Lang) -> int:
 
 def _list(found: list[Entry], args: argparse.Namespace, lang: Lang) -> None:
     if args.json:
-        rows = [
+        saved = [
             {
                 f: getattr(e, f)
                 for f in ("run_id", "run_type", "started", "finished", "status", "nodes", "gate", "exit_code")
@@ -102,24 +102,25 @@ def _list(found: list[Entry], args: argparse.Namespace, lang: Lang) -> None:
             | {"folder": str(e.folder), "note": e.note}
             for e in found
         ]
-        write_json(rows)
+        write_json(saved)
         return
     if not found:
         sys.stdout.write(Text("no runs yet", "还没有运行记录").to(lang) + "\n")
         return
+    rows = []
     for e in found:
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(e.started)) + "Z" if e.started else "-"
-        seconds = f"{e.finished - e.started:6.1f} s" if e.started else ""
+        seconds = f"{e.finished - e.started:.1f} s" if e.started else "-"
         gate = f"{e.gate.value} ({e.exit_code})" if e.gate is not None else "-"
-        note = f"  {e.note.to(lang)}" if e.note else ""
         nodes = Text("{n} node(s)", "{n} 个节点").fill(n=e.nodes).to(lang)
-        sys.stdout.write(
-            f"{e.run_id:<36} {when:<20} {seconds:>9}  {nodes:<10} {_STATUS[e.status].to(lang):<10} {gate}{note}\n"
-        )
+        note = e.note.to(lang) if e.note else ""
+        rows.append([e.run_id, when, seconds, nodes, _STATUS[e.status].to(lang), gate, note])
+    sys.stdout.write(columns(rows))
 
 
 def _show(found: Entry, args: argparse.Namespace, lang: Lang) -> int:
     from cwai_bench import history, render
+    from cwai_bench.cli.execute import laid_out
 
     try:
         report = history.report_of(found, render.report_from_json)
@@ -136,6 +137,6 @@ def _show(found: Entry, args: argparse.Namespace, lang: Lang) -> int:
     if args.json:
         sys.stdout.write((found.folder / history.PUBLISHED).read_text(encoding="utf-8"))
         return 0
-    sys.stdout.write(render.render(report, "text", lang).rstrip("\n") + "\n")
+    sys.stdout.write(laid_out(report, args, lang, sys.stdout.isatty()).rstrip("\n") + "\n")
     sys.stdout.write(Text("report: {p}", "报告：{p}").fill(p=found.folder / "report.html").to(lang) + "\n")
     return 0

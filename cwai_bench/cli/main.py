@@ -28,6 +28,10 @@ COMMANDS: dict[str, Text] = {
     "devices": Text("what is here: back ends, NICs, cards", "本机有什么：后端、网卡、加速卡"),
     "record": Text("record this node, to be checked elsewhere", "录制本节点，供在别处检测"),
 }
+STARTED_BY_US: dict[str, Text] = {
+    "answer": Text("answer a cwai-bench that asks over ssh", "回应通过 ssh 询问的 cwai-bench"),
+}
+"""Commands that nobody types: they are in no list."""
 EXIT_CODES = Text(
     """exit codes:
   0  every required item passed        1  something failed
@@ -113,7 +117,7 @@ def _dispatch(arguments: list[str], lang: Lang) -> int:
         parser.print_help()
         return 2
     name = arguments.pop(0)
-    if name not in COMMANDS:
+    if name not in COMMANDS and name not in STARTED_BY_US:
         import difflib
 
         near = difflib.get_close_matches(name, COMMANDS, 1, 0.4)
@@ -128,7 +132,7 @@ def _dispatch(arguments: list[str], lang: Lang) -> int:
         lang,
         prog=f"cwai-bench {name}",
         usage=f"cwai-bench {name} {module.USAGE}",
-        description=COMMANDS[name].to(lang) + "." * (lang == "en") + "。" * (lang == "zh"),
+        description=(COMMANDS | STARTED_BY_US)[name].to(lang) + "." * (lang == "en") + "。" * (lang == "zh"),
         epilog=EXIT_CODES.to(lang),
     )
     result: int = module.main(parser, arguments, lang)

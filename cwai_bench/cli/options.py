@@ -65,7 +65,12 @@ def common(parser: Parser, *, root: bool = True) -> None:
             "选项默认值文件（TOML）：[options] 一节，如 store = '/shared/cwai'",
         ),
     )
-    group.add("-v", "--verbose", action="store_true", help=Text("say more", "输出更多信息"))
+    group.add(
+        "-v",
+        "--verbose",
+        action="store_true",
+        help=Text("say more: every item, every figure", "输出更多信息：全部检测项与数据"),
+    )
 
 
 def launching(parser: Parser) -> None:
@@ -100,11 +105,73 @@ def launching(parser: Parser) -> None:
     )
 
 
+def over_ssh(parser: Parser) -> None:
+    """Nodes over ssh, for commands that do a server check."""
+    group = parser.group(Text("where it runs, without MPI", "在哪里运行（不用 MPI）"))
+    group.add(
+        "--ssh",
+        metavar="NODES",
+        help=Text(
+            "server check of these nodes over ssh (node[01-64], a,b, @group); cwai-bench must be installed there",
+            "通过 ssh 检测这些节点（node[01-64]、a,b 或 @组名），节点上须已安装 cwai-bench",
+        ),
+    )
+    group.add("--ssh-user", metavar="USER", help=Text("log in as this user", "登录用户名"))
+    group.add(
+        "--ssh-option",
+        metavar="OPT",
+        action="append",
+        default=[],
+        help=Text(
+            "an option of ssh_config(5), such as Port=2222; may be repeated",
+            "ssh_config(5) 选项，如 Port=2222，可重复使用",
+        ),
+    )
+    group.add(
+        "--ask-password",
+        action="store_true",
+        help=Text("ask for a password once, for all nodes", "询问一次密码，用于所有节点"),
+    )
+    group.add(
+        "--remote-command",
+        metavar="CMD",
+        help=Text(
+            "what starts cwai-bench there (default: this one's own path, else cwai-bench on its PATH)",
+            "节点上启动 cwai-bench 的命令（默认：与本机相同的路径，否则为其 PATH 中的 cwai-bench）",
+        ),
+    )
+    group.add(
+        "--fanout",
+        metavar="N",
+        type=words.positive,
+        help=Text("connections at a time (default 64)", "同时连接数（默认 64）"),
+    )
+    group.add(
+        "--node-timeout",
+        metavar="TIME",
+        type=words.seconds,
+        help=Text(
+            "time for one node, from connecting to its last word (default 2m)", "单个节点的时限，自连接起（默认 2m）"
+        ),
+    )
+    group.add(
+        "--gateways",
+        metavar="NODES",
+        help=Text(
+            "for large groups: these connect to the nodes, each to its share",
+            "用于大规模集群：由这些节点分别连接各自负责的一部分节点",
+        ),
+    )
+
+
 def judging(parser: Parser) -> None:
     """How the run is judged."""
     group = parser.group(Text("how it is judged", "如何判定"))
     group.add(
-        "--criteria", metavar="FILE", type=Path, help=Text("your own criteria, as TOML", "自定义判断标准文件（TOML）")
+        "--criteria",
+        metavar="FILE",
+        type=Path,
+        help=Text("your own criteria and scripts, as TOML", "自定义判断标准与脚本文件（TOML）"),
     )
     group.add(
         "--profile",
@@ -138,6 +205,16 @@ def choosing(parser: Parser) -> None:
     )
     group.add(
         "--skip", metavar="ID[,ID]", type=words.names, default=(), help=Text("all but these items", "不执行这些检测项")
+    )
+    group.add(
+        "--disruptive",
+        metavar="ID[,ID]",
+        type=words.names,
+        default=(),
+        help=Text(
+            "also run these tests of the vendors, which take long or take the cards (check --list names them)",
+            "另外运行这些厂商测试：耗时长或独占加速卡（用 check --list 查看）",
+        ),
     )
     group.add(
         "--budget",
@@ -193,12 +270,12 @@ def _config_path(argv: Sequence[str]) -> Path | None:
 
 def _read_config(path: Path, parser: Parser) -> dict[str, Any]:
     """The ``[options]`` of a configuration file that this command has; those of other commands are passed over."""
-    from cwai_bench import config
+    from cwai_bench import config, document
 
     actions = {a.dest: a for a in parser._actions}
     known = {dest.replace("_", "-"): kind for dest, kind in _all_options().items()}
     values: dict[str, Any] = {}
-    for key, value in config.parse_options(config.read_file(path), str(path), known).items():
+    for key, value in config.parse_options(document.read_file(path), str(path), known).items():
         action = actions.get(key.replace("-", "_"))
         if action is None:
             continue
@@ -217,7 +294,7 @@ def _all_options() -> dict[str, type]:
     from cwai_bench.cli import collective, rdma
 
     every = Parser("en", prog="")
-    for part in (common, launching, judging, choosing, rdma.own, collective.own):
+    for part in (common, launching, over_ssh, judging, choosing, rdma.own, collective.own):
         part(every)
 
     def kind(action: argparse.Action) -> type:
@@ -225,7 +302,7 @@ def _all_options() -> dict[str, type]:
             return bool
         return int if action.type is words.positive else str
 
-    return {a.dest: kind(a) for a in every._actions if a.dest not in ("help", "config", "mpirun_option")}
+    return {a.dest: kind(a) for a in every._actions if a.dest not in ("help", "config", "mpirun_option", "ssh_option")}
 
 
 def store_of(args: argparse.Namespace) -> Path:

@@ -49,6 +49,6 @@ def main(parser: Parser, argv: Sequence[str], lang: Lang) -> int:
     options.judging(parser)
     options.common(parser, root=False)
     args = options.parse(parser, argv)
-    from cwai_bench.cli.execute import execute
+    from cwai_bench.cli.execute import execute, left_code
 
-    return execute(args, "rdma", argv, lang, "rdma").exit_code
+    return left_code(execute(args, "rdma", argv, lang, "rdma"))

@@ -57,20 +57,21 @@ def judge_facts(args: argparse.Namespace, lang: Lang) -> int:
     stays as it is; the report goes to the terminal and to ``--out``. Returns the exit code."""
     import msgspec
 
-    from cwai_bench import history, journal
+    from cwai_bench import history
     from cwai_bench.cli.execute import order_of
     from cwai_bench.launch import finish
     from cwai_bench.model import Plan
     from cwai_bench.plan import select
 
-    for option in ("np", "hosts", "root"):
+    for option in ("np", "hosts", "ssh", "root"):
         if getattr(args, option):
             raise UsageError(
                 Text("--from reads no node: leave out --{o}", "--from 不采集节点：请去掉 --{o}").fill(o=option)
             )
-    run = journal.merge(journal.read_folder(history.find(args.from_run, options.store_of(args)).folder))
+    run = history.saved_run(args.from_run, options.store_of(args))
     chosen = [id for id in run.plan.checks if select([id], args.items, args.skip)]
-    if not chosen:
+    scripts = [spec for spec in run.plan.scripts if select([spec.info.id], args.items, args.skip)]
+    if not chosen and not scripts:
         raise UsageError(
             Text("run {r} has none of these items", "运行 {r} 中没有这些检测项").fill(r=run.run_id),
             Text("see what it has: cwai-bench history show {r}", "查看其内容：cwai-bench history show {r}").fill(
@@ -78,9 +79,13 @@ def judge_facts(args: argparse.Namespace, lang: Lang) -> int:
             ),
         )
     run = msgspec.structs.replace(
-        run, run_type="check", plan=Plan(chosen, [], [], run.plan.expected), measurements=[], events=[]
+        run,
+        run_type="check",
+        plan=Plan(chosen, [], [], run.plan.expected, scripts=scripts),
+        measurements=[],
+        events=[],
     )
-    report = finish.judge_run(run, order_of(args, "check", "check", [], lang))
+    report = finish.judge_run(run, order_of(args, "check", "check", [], lang, runs=False))
     _write(report, None, args, lang)
     return report.gate.exit_code
 
@@ -106,7 +111,7 @@ def _order(args: argparse.Namespace, folder: Path, run_type: str, lang: Lang) ->
     from cwai_bench.cli.execute import order_of
     from cwai_bench.launch.order import Order
 
-    now = order_of(args, run_type, "report", [], lang)
+    now = order_of(args, run_type, "report", [], lang, runs=False)
     saved_path = folder / "order.json"
     if args.criteria or args.profile or args.baseline or not saved_path.exists():
         return now
@@ -129,7 +134,8 @@ def _order(args: argparse.Namespace, folder: Path, run_type: str, lang: Lang) ->
 
 def _write(report: Report, folder: Path | None, args: argparse.Namespace, lang: Lang) -> None:
     """To ``--out`` when given; else beside the journals of a run; and to the terminal."""
-    from cwai_bench import journal, render
+    from cwai_bench import journal
+    from cwai_bench.cli.execute import laid_out
     from cwai_bench.launch.finish import rendered
 
     files = rendered(report, args.format or (), lang)
@@ -140,13 +146,7 @@ def _write(report: Report, folder: Path | None, args: argparse.Namespace, lang: 
     if args.json:
         sys.stdout.write(files["report.json"].decode())
         return
-    if sys.stdout.isatty():
-        import shutil
-
-        text = render.summary(report, lang, width=shutil.get_terminal_size().columns, color=True)
-    else:
-        text = render.render(report, "text", lang)
-    sys.stdout.write(text.rstrip("\n") + "\n")
+    sys.stdout.write(laid_out(report, args, lang, sys.stdout.isatty()).rstrip("\n") + "\n")
     if target is not None:
         for name in ["report.html", *(n for n in files if n not in ("report.html", "report.json"))]:
             sys.stdout.write(Text("report: {p}", "报告：{p}").fill(p=target / name).to(lang) + "\n")

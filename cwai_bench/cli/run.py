@@ -17,6 +17,6 @@ def main(parser: Parser, argv: Sequence[str], lang: Lang) -> int:
     options.judging(parser)
     options.common(parser)
     args = options.parse(parser, argv)
-    from cwai_bench.cli.execute import execute
+    from cwai_bench.cli.execute import execute, left_code
 
-    return execute(args, "run", argv, lang, "run").exit_code
+    return left_code(execute(args, "run", argv, lang, "run"))

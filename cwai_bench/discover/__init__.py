@@ -5,6 +5,7 @@
     tree.py      files below a root: this node's, or a recorded one's
     command.py   commands that only read, each in its own process group, with a time limit
     reader.py    reading in a process of its own, so that a driver that hangs takes one source and not the run
+    script.py    a person's own script, under a guard (guard.py) that leaves nothing of it behind
     recorded.py  a node written into a folder, and read from there
     system.py, memory.py, storage.py, network.py, pci.py    the questions put to the system: one decorator, one call
 
@@ -29,12 +30,13 @@ import msgspec
 
 from cwai_bench.model import Facts, Reading
 from cwai_bench.registry import Registry
-from cwai_bench.sources import Call, Command, Each, File, Source
+from cwai_bench.sources import Call, Command, Each, File, Source, answered
 
 CALLS: Registry[Callable[[], msgspec.Struct]] = Registry("cwai_bench.discover")
 LANES = 2
 """Sources read at the same time, beside the commands."""
-COMMANDS_AT_ONCE = 4
+COMMANDS_AT_ONCE = min(max(4, os.cpu_count() or 1), 16)
+"""They mostly wait: a node of eight NPUs is asked some 190 questions, and its tools take their time for each."""
 GIVE_UP_AFTER = 4
 """Commands of one program that did not answer in time, one after another, before the others of it are not run: a driver
 that hangs must not use up the time of all that comes after it."""
@@ -74,8 +76,7 @@ def read_node(
         if run is None:
             readings = [r for source in wanted for r in recorded.read(source)]
         else:
-            readings = [r for s in wanted if not isinstance(s, Command | Each) for r in recorded.read(s)]
-            readings += _run_all(wanted, recorded.names, deadline, run)
+            readings = _read_all(wanted, recorded.names, deadline, run, _reading_with(recorded.read))
         return Facts(node or recorded.name, recorded.taken, recorded.privileged, True, {r.source: r for r in readings})
     readings = _read_live(wanted, deadline)
     return Facts(node or platform.node(), time.time(), os.geteuid() == 0, False, {r.source: r for r in readings})
@@ -109,14 +110,12 @@ def _read_live(sources: list[Source], deadline: float) -> list[Reading]:
     from cwai_bench.discover.reader import Reader
     from cwai_bench.discover.tree import Tree
 
-    found: list[Reading] = []
-    to_read: deque[File | Call] = deque(s for s in sources if not isinstance(s, Command | Each))
     here = Tree(Path("/"))
 
     def names(each: Each) -> set[str]:
         return {name for path in here.paths(each.over) if (name := each.name_in_path(path))}
 
-    def read_others() -> None:
+    def read_others(to_read: deque[File | Call], found: list[Reading]) -> None:
         with Reader() as reader:
             while True:
                 try:
@@ -126,23 +125,33 @@ def _read_live(sources: list[Source], deadline: float) -> list[Reading]:
                 left = _left_for(source, deadline)
                 found.extend(reader.read(source, left) if left > 0 else [_no_time(source)])
 
-    lanes = [threading.Thread(target=read_others, daemon=True) for _ in range(min(LANES, len(to_read)))]
-    for lane in lanes:
-        lane.start()
-    found.extend(_run_all(sources, names, deadline, command.run))
-    for lane in lanes:
-        lane.join()
-    have = {r.source for r in found}
-    missed = [
-        Reading(s.key, "error", detail="it was not read: a bug of cwai-bench") for s in sources if s.key not in have
-    ]
-    return sorted(found + missed, key=lambda r: r.source)
+    return _read_all(sources, names, deadline, command.run, read_others)
 
 
-def _run_all(sources: list[Source], names: Callable[[Each], set[str]], deadline: float, run: Runner) -> list[Reading]:
-    """The readings of all commands of ``sources``, several at a time; ``names``: the devices of an Each."""
-    to_run = deque(s for s in sources if isinstance(s, Command))
+_Others = Callable[["deque[File | Call]", list[Reading]], None]
+"""Takes sources that are no commands from a queue until it is empty, and adds their readings to a list."""
+
+
+def _reading_with(read: Callable[[Source], list[Reading]]) -> _Others:
+    def read_others(to_read: deque[File | Call], found: list[Reading]) -> None:
+        while True:
+            try:
+                source = to_read.popleft()
+            except IndexError:
+                return
+            found.extend(read(source))
+
+    return read_others
+
+
+def _read_all(
+    sources: list[Source], names: Callable[[Each], set[str]], deadline: float, run: Runner, read_others: _Others
+) -> list[Reading]:
+    """The readings of all ``sources``, several at a time. ``names``: the devices of an Each."""
     found: list[Reading] = []
+    to_run = deque(s for s in sources if isinstance(s, Command) and not s.unless)
+    instead = deque(s for s in sources if isinstance(s, Command) and s.unless)
+    to_read: deque[File | Call] = deque(s for s in sources if not isinstance(s, Command | Each))
     for each in (s for s in sources if isinstance(s, Each)):
         devices = sorted(names(each))
         commands = [each.command(name) for name in devices[:EACH_LIMIT]]
@@ -150,10 +159,10 @@ def _run_all(sources: list[Source], names: Callable[[Each], set[str]], deadline:
         found.append(family(each, commands, cut=len(devices) > EACH_LIMIT))
     silent: Counter[str] = Counter()
 
-    def run_commands() -> None:
+    def run_commands(commands: deque[Command]) -> None:
         while True:
             try:
-                source = to_run.popleft()
+                source = commands.popleft()
             except IndexError:
                 return
             program = source.argv[0]
@@ -166,16 +175,34 @@ def _run_all(sources: list[Source], names: Callable[[Each], set[str]], deadline:
             silent[program] = silent[program] + 1 if reading.status == "timeout" else 0
             found.append(reading)
 
-    lanes = [threading.Thread(target=run_commands, daemon=True) for _ in range(min(COMMANDS_AT_ONCE, len(to_run)))]
-    for lane in lanes:
-        lane.start()
-    for lane in lanes:
-        lane.join()
-    return found
+    lanes = [(run_commands, (to_run,))] * min(COMMANDS_AT_ONCE, len(to_run))
+    _in_threads([*lanes, *[(read_others, (to_read, found))] * min(LANES, len(to_read))])
+    told = {r.source: r for r in found}
+    needed: deque[Command] = deque()
+    for source in instead:
+        if source.unless in told and answered(told[source.unless]):
+            found.append(Reading(source.key, "missing", detail=f"not asked: {source.unless} has answered"))
+        else:
+            needed.append(source)
+    _in_threads([(run_commands, (needed,))] * min(COMMANDS_AT_ONCE, len(needed)))
+    have = {r.source for r in found}
+    missed = [
+        Reading(s.key, "error", detail="it was not read: a bug of cwai-bench") for s in sources if s.key not in have
+    ]
+    return sorted(found + missed, key=lambda r: r.source)
 
 
 def _left_for(source: Source, deadline: float) -> float:
     return min(source.timeout, deadline - time.monotonic())
+
+
+def _in_threads(work: list[tuple[Callable[..., None], tuple[object, ...]]]) -> None:
+    """Do all of ``work`` at the same time."""
+    threads = [threading.Thread(target=do, args=arguments, daemon=True) for do, arguments in work]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
 
 
 def family(each: Each, commands: list[Command], *, cut: bool = False) -> Reading:

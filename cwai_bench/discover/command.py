@@ -13,9 +13,9 @@ from cwai_bench.discover.tree import TEXT_LIMIT, bounded, decode, refused
 from cwai_bench.model import Reading
 from cwai_bench.sources import Command
 
-PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/Ascend/driver/tools"
-"""Searched after the person's own PATH: reading tools live in sbin, which a user's PATH often lacks; hccn_tool lives
-with its driver."""
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/Ascend/driver/tools:/opt/amazon/efa/bin"
+"""Searched after the person's own PATH: reading tools live in sbin, which a user's PATH often lacks; hccn_tool and
+fi_info live with their drivers."""
 GRACE = 0.3
 """Seconds between SIGTERM and SIGKILL, and then until a process that does not die is left behind."""
 STDERR_LIMIT = 4096
@@ -30,15 +30,13 @@ def run(command: Command, timeout: float) -> Reading:
     ``missing`` when there is no such command; ``timeout`` when it had to be ended.
     """
     started = time.monotonic()
-    environ = {k: v for k, v in os.environ.items() if k in ("HOME", "USER", "LD_LIBRARY_PATH", "XDG_RUNTIME_DIR")}
-    environ |= {"LC_ALL": "C", "PATH": f"{os.environ.get('PATH', '')}:{PATH}".lstrip(":")}
     try:
         process = subprocess.Popen(
             command.argv,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env=environ,
+            env=environment(),
             cwd="/",
             start_new_session=True,
         )
@@ -57,6 +55,12 @@ def run(command: Command, timeout: float) -> Reading:
     return Reading(
         reading.source, "ok", reading.text, reading.detail, reading.exit_code, reading.truncated, round(duration, 4)
     )
+
+
+def environment() -> dict[str, str]:
+    """What a command is given of our own environment: the same answer whoever asks, in whatever language."""
+    kept = {k: v for k, v in os.environ.items() if k in ("HOME", "USER", "LD_LIBRARY_PATH", "XDG_RUNTIME_DIR")}
+    return kept | {"LC_ALL": "C", "PATH": f"{os.environ.get('PATH', '')}:{PATH}".lstrip(":")}
 
 
 def _collect(process: subprocess.Popen[bytes], deadline: float) -> tuple[bytes, bytes, bool, bool]:

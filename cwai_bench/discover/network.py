@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import re
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from cwai_bench.discover import call
 from cwai_bench.discover.memory import attribute
-from cwai_bench.sources import Interface, Network, Resolved
+from cwai_bench.sources import HOSTS_VARIABLE, Interface, Names, Network, Resolved
 
 INTERFACES = Path("/sys/class/net")
 RDMA = Path("/sys/class/infiniband")
@@ -95,3 +96,39 @@ def resolver() -> Resolved:
         return Resolved(name, [], e.strerror or str(e), [])
     addresses = sorted({str(address[0]) for *_, address in answers})
     return Resolved(name, addresses, "", [a for a in addresses if _is_local(a)])
+
+
+NAMES_LIMIT = 1024
+ASKING = 32
+"""Names asked for at the same time: a server that does not answer takes seconds for each."""
+HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?")
+
+
+def _group() -> list[str]:
+    """The names of the nodes of this run: those that its front gave to its ranks, else those of the Slurm job."""
+    told = os.environ.get(HOSTS_VARIABLE) or os.environ.get("SLURM_JOB_NODELIST")
+    if not told:
+        return []
+    from ClusterShell.NodeSet import NodeSet, NodeSetException
+
+    try:
+        return list(NodeSet(told))
+    except NodeSetException as e:
+        raise ValueError(f"{told[:80]!r} is no node set: {e}") from None
+
+
+def _addresses(name: str) -> list[str]:
+    try:
+        answers = socket.getaddrinfo(name, None, proto=socket.IPPROTO_TCP)
+    except (socket.gaierror, UnicodeError):
+        return []
+    return sorted({str(address[0]) for *_, address in answers})
+
+
+@call("names")
+def names() -> Names:
+    """What the resolver of this node answers for every name of the group."""
+    group = sorted({name for name in _group() if HOST_NAME.fullmatch(name)})
+    asked = group[:NAMES_LIMIT]
+    with ThreadPoolExecutor(ASKING) as pool:
+        return Names(dict(zip(asked, pool.map(_addresses, asked), strict=True)), len(group) > NAMES_LIMIT)

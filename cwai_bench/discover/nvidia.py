@@ -7,16 +7,30 @@ it is asked is listed as lost.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from ctypes import byref
 from typing import Any
 
+import msgspec
+
 from cwai_bench.discover import call
 from cwai_bench.readers.nvidia import address
-from cwai_bench.sources import CudaEnvironment, EccCounts, Nvidia, NvidiaCard, NvidiaFabric, NvidiaProcess, NvLink
+from cwai_bench.sources import (
+    NO_PYTHON_LIBRARY,
+    CudaEnvironment,
+    EccCounts,
+    Nvidia,
+    NvidiaCard,
+    NvidiaFabric,
+    NvidiaProcess,
+    NvLink,
+    NvLinkErrors,
+)
 
-NO_LIBRARY = -1
 PROCESSES_KEPT = 64
+LOOK = 1.0
+"""Seconds, at least, between both readings of the errors of the links."""
 
 
 class _Lost(Exception):
@@ -84,12 +98,13 @@ def nvidia() -> Nvidia:
     try:
         import pynvml
     except ImportError:
-        return Nvidia("", "", [], error="nvidia-ml-py is not installed", code=NO_LIBRARY)
+        return Nvidia("", "", [], error="nvidia-ml-py is not installed", code=NO_PYTHON_LIBRARY)
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError as e:
         return Nvidia("", "", [], error=str(e), code=int(e.value))
     cards: list[NvidiaCard] = []
+    askers: list[_Asker] = []
     lost: list[str] = []
     try:
         driver = _decoded(pynvml.nvmlSystemGetDriverVersion())
@@ -97,12 +112,21 @@ def nvidia() -> Nvidia:
             cuda = int(pynvml.nvmlSystemGetCudaDriverVersion_v2())
         except pynvml.NVMLError:
             cuda = 0
+        started = time.monotonic()
         for index in range(pynvml.nvmlDeviceGetCount()):
             try:
-                cards.append(_card(_Asker(pynvml, pynvml.nvmlDeviceGetHandleByIndex(index))))
+                ask = _Asker(pynvml, pynvml.nvmlDeviceGetHandleByIndex(index))
+                cards.append(_card(ask))
+                askers.append(ask)
             except (_Lost, pynvml.NVMLError) as e:
                 lost.append(f"{index}: {e}"[:200])
-        return Nvidia(driver, f"{cuda // 1000}.{cuda % 1000 // 10}" if cuda else "", cards, lost)
+        looked = 0
+        if any(link.up for card in cards for link in card.links or ()):
+            # From the last card's first reading on: no link is looked at for less.
+            time.sleep(LOOK)
+            looked = max(1, round(time.monotonic() - started))
+            cards = [_looked_at_again(ask, card) for ask, card in zip(askers, cards, strict=True)]
+        return Nvidia(driver, f"{cuda // 1000}.{cuda % 1000 // 10}" if cuda else "", cards, lost, looked=looked)
     except pynvml.NVMLError as e:
         return Nvidia("", "", [], error=str(e), code=int(e.value))
     finally:
@@ -309,16 +333,48 @@ def _links(ask: _Asker) -> list[NvLink]:
         speed = ask.field(n.NVML_FI_DEV_NVLINK_GET_SPEED, link) if up else None
         if up and speed is None:
             speed = ask.field(n.NVML_FI_DEV_NVLINK_SPEED_MBPS_COMMON)
-        errors = [
-            ask("NvLinkErrorCounter", link, kind)
-            for kind in (
-                n.NVML_NVLINK_ERROR_DL_REPLAY,
-                n.NVML_NVLINK_ERROR_DL_RECOVERY,
-                n.NVML_NVLINK_ERROR_DL_CRC_FLIT,
+        errors = _link_errors(ask, link)
+        found.append(
+            NvLink(
+                link,
+                bool(up),
+                None if speed is None else speed * 1e6,
+                errors.replays,
+                errors.recoveries,
+                errors.crc_errors,
+                effective_ber=_bit_error_rate(ask, "NVML_FI_DEV_NVLINK_COUNT_EFFECTIVE_BER", link),
+                symbol_ber=_bit_error_rate(ask, "NVML_FI_DEV_NVLINK_COUNT_SYMBOL_BER", link),
             )
-        ]
-        found.append(NvLink(link, bool(up), None if speed is None else speed * 1e6, *errors))
+        )
     return found
+
+
+def _link_errors(ask: _Asker, link: int) -> NvLinkErrors:
+    n = ask.nvml
+    kinds = (n.NVML_NVLINK_ERROR_DL_REPLAY, n.NVML_NVLINK_ERROR_DL_RECOVERY, n.NVML_NVLINK_ERROR_DL_CRC_FLIT)
+    replays, recoveries, crc = (ask("NvLinkErrorCounter", link, kind) for kind in kinds)
+    if recoveries is None:  # NVLink 5 counts them elsewhere
+        recoveries = ask.field(n.NVML_FI_DEV_NVLINK_COUNT_LINK_RECOVERY_EVENTS, link)
+    return NvLinkErrors(replays, recoveries, crc)
+
+
+def _bit_error_rate(ask: _Asker, field: str, link: int) -> float | None:
+    """Mantissa in bits 8 to 11, power of ten (negative) in bits 0 to 7 (nvml.h, NVML_NVLINK_BER_*)."""
+    number = getattr(ask.nvml, field, None)
+    told = None if number is None else ask.field(number, link)
+    return None if told is None else (int(told) >> 8 & 0xF) * 10.0 ** -(int(told) & 0xFF)
+
+
+def _looked_at_again(ask: _Asker, card: NvidiaCard) -> NvidiaCard:
+    """``card`` with the errors of its links counted once more; as it was when it cannot be reached any more."""
+    try:
+        links = [
+            msgspec.structs.replace(link, later=_link_errors(ask, link.link)) if link.up else link
+            for link in card.links or ()
+        ]
+    except _Lost:
+        return card
+    return msgspec.structs.replace(card, links=links)
 
 
 def _processes(ask: _Asker) -> list[NvidiaProcess] | None:

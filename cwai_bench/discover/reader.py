@@ -14,6 +14,7 @@ import sys
 import time
 from pathlib import Path
 from types import TracebackType
+from typing import IO
 
 import msgspec
 
@@ -82,20 +83,9 @@ class Reader:
 
     def _start(self) -> str:
         """Start the child; what went wrong, or nothing."""
-        # It finds modules where this process finds them, however that came about; never in the folder it stands in.
-        places = os.pathsep.join(str(Path(place).absolute()) for place in sys.path if place)
-        environ = os.environ | {"PYTHONPATH": places, "PYTHONSAFEPATH": "1", "LC_ALL": "C.UTF-8"}
         with os.fdopen(os.memfd_create("cwai-bench-reader"), "w+b") as complaints:
             try:
-                self._process = subprocess.Popen(
-                    [sys.executable, "-m", "cwai_bench.discover.worker"],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    stderr=complaints,
-                    env=environ,
-                    cwd="/",
-                    start_new_session=True,
-                )
+                self._process = start_child("cwai_bench.discover.worker", complaints)
             except OSError as e:
                 return f"the reading process could not be started: {e}"
             assert self._process.stdout is not None
@@ -144,6 +134,22 @@ class Reader:
                     pass
         self._process = None
         self._held.clear()
+
+
+def start_child(module: str, complaints: IO[bytes]) -> subprocess.Popen[bytes]:
+    """A process of ours in a session of its own that runs ``module``: spoken to by pipes, what it dies of goes to
+    ``complaints``. Raises OSError."""
+    # It finds modules where this process finds them, however that came about; never in the folder it stands in.
+    places = os.pathsep.join(str(Path(place).absolute()) for place in sys.path if place)
+    return subprocess.Popen(
+        [sys.executable, "-m", module],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=complaints,
+        env=os.environ | {"PYTHONPATH": places, "PYTHONSAFEPATH": "1", "LC_ALL": "C.UTF-8"},
+        cwd="/",
+        start_new_session=True,
+    )
 
 
 def read_here(source: File | Call, tree: Tree) -> list[Reading]:

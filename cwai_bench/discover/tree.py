@@ -202,14 +202,16 @@ def decode(data: bytes) -> str:
     return data.decode("utf-8", "backslashreplace")
 
 
-def bounded(source: str, data: bytes, exit_code: int | None = None, detail: str = "") -> Reading:
-    """A good reading of ``data``, cut so that its text is at most TEXT_LIMIT bytes of UTF-8."""
-    text = decode(data[:TEXT_LIMIT])
-    cut = len(data) > TEXT_LIMIT
-    if not text.isascii() or len(text) > TEXT_LIMIT:
+def bounded(
+    source: str, data: bytes, exit_code: int | None = None, detail: str = "", limit: int = TEXT_LIMIT
+) -> Reading:
+    """A good reading of ``data``, cut so that its text is at most ``limit`` bytes of UTF-8."""
+    text = decode(data[:limit])
+    cut = len(data) > limit
+    if not text.isascii() or len(text) > limit:
         encoded = text.encode()
-        cut = cut or len(encoded) > TEXT_LIMIT
-        text = encoded[:TEXT_LIMIT].decode("utf-8", "ignore")
+        cut = cut or len(encoded) > limit
+        text = encoded[:limit].decode("utf-8", "ignore")
     return Reading(source, "ok", text, detail, exit_code, cut)
 
 

@@ -33,8 +33,9 @@ def judge(
     Raises UsageError when ``baseline`` names no node of the run.
     """
     notes = idle_criteria(run, criteria)
+    scripts = [criteria.scripts.get(s.info.id, s) if criteria is not None else s for s in run.plan.scripts]
     alike = Alike(run.facts, [n.name for n in run.nodes])
-    verdicts = check_alike(alike, run.plan.checks, criteria=criteria, baseline=baseline)
+    verdicts = check_alike(alike, run.plan.checks, scripts=scripts, criteria=criteria, baseline=baseline)
     verdicts += node_verdicts(run)
     verdicts += rank_verdicts(run)
     for spec in run.plan.probes:
@@ -43,6 +44,7 @@ def judge(
     suppressions = criteria.suppressions if criteria is not None else ()
     verdicts = suppress(verdicts, [s for s in suppressions if s.until >= today])
     infos = {id: info_of(id) for id in run.plan.checks} | {spec.info.id: spec.info for spec in run.plan.probes}
+    infos |= {spec.info.id: spec.info for spec in scripts}
     infos |= {i.id: i for i in (NODES, RANKS) if any(v.check == i.id for v in verdicts)}
     interrupted = run.settings.get("interrupted", 0)
     environment, differing = environment_of(run, alike)

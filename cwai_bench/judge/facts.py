@@ -19,35 +19,45 @@ from cwai_bench.checks import (
     Value,
 )
 from cwai_bench.checks.kind import node_kind
+from cwai_bench.checks.script import script_check
 from cwai_bench.config import Criteria, Criterion
 from cwai_bench.errors import UsageError
 from cwai_bench.judge.alike import Alike, Answer
 from cwai_bench.judge.consistency import Held, consistency_verdicts, held_by
 from cwai_bench.judge.found import ALL, OBSERVED_LIMIT, Found, attempt, lost_nodes, unknown_check, verdicts_of
-from cwai_bench.model import Facts, Status, Verdict
+from cwai_bench.model import Facts, ScriptSpec, Status, Verdict
 from cwai_bench.render.nodeset import fold
 from cwai_bench.render.units import gigabits, size
 from cwai_bench.sources import Container
 from cwai_bench.text import Text
+
+NAMES_SHOWN = 8
 
 
 def check_facts(
     facts: Sequence[Facts],
     ids: Iterable[str],
     *,
+    scripts: Sequence[ScriptSpec] = (),
     nodes: Sequence[str] = (),
     criteria: Criteria | None = None,
     baseline: str | Baseline | None = None,
 ) -> list[Verdict]:
-    """Judge the checks ``ids`` on ``facts``. ``nodes``: all that should have facts (those of ``facts`` when empty).
+    """Judge the checks ``ids`` and the person's ``scripts`` on ``facts``. ``nodes``: all that should have facts
+    (those of ``facts`` when empty).
 
     Raises UsageError when ``baseline`` names none of them.
     """
-    return check_alike(Alike(facts, nodes), ids, criteria=criteria, baseline=baseline)
+    return check_alike(Alike(facts, nodes), ids, scripts=scripts, criteria=criteria, baseline=baseline)
 
 
 def check_alike(
-    alike: Alike, ids: Iterable[str], *, criteria: Criteria | None = None, baseline: str | Baseline | None = None
+    alike: Alike,
+    ids: Iterable[str],
+    *,
+    scripts: Sequence[ScriptSpec] = (),
+    criteria: Criteria | None = None,
+    baseline: str | Baseline | None = None,
 ) -> list[Verdict]:
     """As ``check_facts``."""
     if isinstance(baseline, str) and baseline not in alike.names:
@@ -58,10 +68,11 @@ def check_alike(
             if near
             else Text("its nodes: {n}", "其节点：{n}").fill(n=fold(alike.names)),
         )
-    ids = list(ids)
+    ids = [*ids, *(spec.info.id for spec in scripts)]
+    checks = {id: CHECKS[id] for id in ids if id in CHECKS} | {spec.info.id: script_check(spec) for spec in scripts}
     questions: dict[str, Callable[[FactView], Any]] = {"": node_kind}
-    for id in ids:
-        if id in CHECKS and (question := _question(CHECKS[id], criteria)) is not None:
+    for id, check in checks.items():
+        if (question := _question(check, criteria)) is not None:
             questions[id] = question
     told: dict[str, list[Answer[Any]]] = dict(zip(questions, alike.ask(list(questions.values())), strict=True))
     kinds = [""] * len(alike.names)
@@ -70,10 +81,10 @@ def check_alike(
             kinds[i] = answer.said
     verdicts: list[Verdict] = []
     for id in ids:
-        if id not in CHECKS:
+        if id not in checks:
             verdicts += unknown_check(id, alike)
             continue
-        check = CHECKS[id]
+        check = checks[id]
         if id not in told:
             reason = Text("no criterion was given for it", "未设定判据")
             verdicts.append(
@@ -103,12 +114,27 @@ def _node(check: NodeCheck, view: FactView) -> Found:
     return Found(outcome.status, outcome.observed[:OBSERVED_LIMIT], outcome.expected, detail)
 
 
+def _fits_none(criterion: Criterion, names: list[str]) -> Text:
+    """That a criterion picks none of what is here, and what it could pick."""
+    wanted = next((str(pattern) for key, pattern in criterion.where if key == "name"), None)
+    if wanted is None:
+        return Text("there is none here", "此处没有该对象")
+    near = difflib.get_close_matches(wanted, names, 1, 0.6)
+    shown = ", ".join(names[:NAMES_SHOWN]) + (" …" if len(names) > NAMES_SHOWN else "")
+    none = Text("where.name = {w!r} fits none of: {n}", "where.name = {w!r} 不匹配以下任何一项：{n}").fill(
+        w=wanted, n=shown or "-"
+    )
+    if not near:
+        return none
+    return Text("{t}; did you mean {m!r}?", "{t}；是否想用 {m!r}？").fill(t=none, m=near[0])
+
+
 def _against(criterion: Criterion, check: ConfigurableCheck, view: FactView) -> Found:
     found = check.values(view)
     values = dict(found) if isinstance(found, Mapping) else {"": found}
     values = {name: value for name, value in values.items() if not name or criterion.applies_to(name)}
     if not values:
-        raise NotKnown("absent", Text("nothing here is what the criterion is about", "没有符合判据限定条件的对象"))
+        raise NotKnown("absent", _fits_none(criterion, sorted(found if isinstance(found, Mapping) else ())))
     if not criterion.fits(check.unit):
         raise NotKnown("not_comparable", Text("the criterion is not in {u}", "判据的单位不是 {u}").fill(u=check.unit))
     bad = {name: value for name, value in values.items() if not criterion.holds(value)}

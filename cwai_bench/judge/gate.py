@@ -99,7 +99,8 @@ def gate_of(
     if interrupted:
         because.append(Text("it was stopped by {s}", "被 {s} 中断").fill(s=signal_name(interrupted)))
     because += _reasons(failed, infos, Text("{t}: failed on {n}{o}", "{t}：{n} 不通过{o}"))
-    because += _reasons(unknown, infos, Text("{t}: not known of {n}{o}", "{t}：{n} 未知{o}"))
+    told = [v for v in unknown if not v.follows_from_loss]
+    because += _reasons(told, infos, Text("{t}: not known of {n}{o}", "{t}：{n} 未知{o}"))
     if not judged:
         because.append(Text("nothing was measured or judged", "没有任何测量或判定"))
     if failed:
@@ -118,7 +119,7 @@ def gate_of(
         code = 128 + interrupted
         status = Status.FAIL if failed else Status.UNKNOWN
     named: set[str] = set()
-    for v in verdicts:
+    for v in required:
         to_blame = v.subject.kind not in ("link", "group") or v.reason_code == "wrong_data"
         if (v.status is Status.FAIL and to_blame) or (v.check == NODES.id and v.reason_code == "node_lost"):
             named.update(v.nodes)
@@ -132,10 +133,13 @@ def gate_of(
 def _is_required(verdict: Verdict, infos: Mapping[str, CheckInfo], has_baseline: bool) -> bool:
     """Node items, probes that started; consistency items with a baseline; configurable items with a criterion.
 
-    A node item whose tool is optional is not required where that tool is missing.
+    A script unless its author said otherwise. A node item whose tool is optional is not required where that tool is
+    missing.
     """
     if verdict.kind is ItemKind.CONSISTENCY:
         return has_baseline
+    if verdict.kind is ItemKind.SCRIPT:
+        return infos[verdict.check].required
     if verdict.kind is ItemKind.NODE and verdict.reason_code == "missing_tool" and not infos[verdict.check].required:
         return False
     return verdict.reason_code != "no_criterion"

@@ -10,10 +10,12 @@ from cwai_bench.checks import (
     ConfigurableCheck,
     ConsistencyCheck,
 )
-from cwai_bench.config import Criteria, nearest
+from cwai_bench.config import Criteria
+from cwai_bench.document import nearest
 from cwai_bench.errors import UsageError
 from cwai_bench.judge.alike import Alike
 from cwai_bench.judge.consistency import held_by, same
+from cwai_bench.judge.presence import NODES
 from cwai_bench.model import (
     Run,
     Verdict,
@@ -67,10 +69,12 @@ def idle_criteria(run: Run, criteria: Criteria | None) -> list[Text]:
             )
         if item not in run.plan.checks and item not in measured:
             idle.append(item)
+    known = {spec.info.id for spec in run.plan.scripts} | {out.what for out in run.plan.left_out}
+    idle += [item for item in criteria.scripts if item not in known]
     if not idle:
         return []
     return [
-        Text("criteria that no item of this run was held against: {i}", "本次运行中未用到的判据：{i}").fill(
+        Text("criteria and scripts that had no part in this run: {i}", "本次运行中未用到的判据与脚本：{i}").fill(
             i=", ".join(idle)
         )
     ]
@@ -78,7 +82,7 @@ def idle_criteria(run: Run, criteria: Criteria | None) -> list[Text]:
 
 def privilege_note(verdicts: Sequence[Verdict]) -> list[Text]:
     """What privilege would have shown, said once."""
-    denied = sorted({v.check for v in verdicts if v.reason_code == "permission"})
+    denied = sorted({v.check for v in verdicts if v.reason_code == "permission" and v.check != NODES.id})
     if not denied:
         return []
     return [

@@ -61,7 +61,7 @@ def node_verdicts(run: Run) -> list[Verdict]:
     """One verdict for each node that did not report as it should; one PASS when all did."""
 
     def lost(node: NodeRecord) -> Verdict:
-        code: ReasonCode = "node_lost" if not node.present else "aborted"
+        code: ReasonCode = node.reason_code or ("node_lost" if not node.present else "aborted")
         detail = node.note or (
             Text("its journal never came", "未收到其日志")
             if not node.present

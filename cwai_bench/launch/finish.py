@@ -33,16 +33,16 @@ def rendered(report: Report, formats: Iterable[str], lang: Lang) -> dict[str, by
     return {f"report{RENDERERS[f].suffix}": RENDERERS[f].write(report, lang).encode() for f in wanted}
 
 
-def conclude(files: dict[str, bytes], missing: Iterable[str], order: Order, stopped: int = 0) -> Outcome:
-    """``files``: journal name → content; ``missing``: nodes whose journal never came; ``stopped``: the signal by which
-    a person stopped the run.
+def conclude(files: dict[str, bytes], order: Order, stopped: int = 0) -> Outcome:
+    """``files``: journal name → content, that of the absent nodes among them; ``stopped``: the signal by which a person
+    stopped the run.
 
     A store that refuses does not lose the run: the outcome carries the summary, ``trouble`` says what is not on disk,
     and a verdict that nobody can read later is no verdict (exit code 3 instead of 0).
     """
     from cwai_bench import render
 
-    run = journal.merge([journal.parse(data, name) for name, data in files.items()], missing=missing, stopped=stopped)
+    run = journal.merge([journal.parse(data, name) for name, data in files.items()], stopped=stopped)
     report = judge_run(run, order)
     published = rendered(report, order.formats, order.lang)
     content = {f"journal/{name}": data for name, data in files.items()}

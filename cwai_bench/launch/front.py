@@ -25,8 +25,9 @@ import msgspec
 from cwai_bench import journal
 from cwai_bench.errors import NoVerdictError, UsageError
 from cwai_bench.launch import keeper
-from cwai_bench.launch.order import Front, Outcome, Peer
+from cwai_bench.launch.order import Front, Order, Outcome, Peer
 from cwai_bench.launch.rank import FRONT_VARIABLE
+from cwai_bench.sources import HOSTS_VARIABLE
 from cwai_bench.text import Text
 
 SIGINT_GRACE = 1.0
@@ -78,12 +79,12 @@ def mpirun_command(mpirun: Path, ranks: Ranks, arguments: list[str]) -> list[str
         command += ["--map-by", ":OVERSUBSCRIBE"]
         if ranks.count > (os.cpu_count() or 1):
             command += ["--mca", "mpi_yield_when_idle", "1"]
-    command += ["-x", FRONT_VARIABLE, *ranks.mpirun_options]
+    command += ["-x", FRONT_VARIABLE, *(["-x", HOSTS_VARIABLE] if ranks.hosts else []), *ranks.mpirun_options]
     return [*command, sys.executable, "-m", "cwai_bench", *arguments]
 
 
 def launch(
-    run_type: str,
+    order: Order,
     ranks: Ranks,
     arguments: list[str],
     on_line: Callable[[str], bool] | None,
@@ -94,23 +95,27 @@ def launch(
 
     Raises NoVerdictError when the ranks ended without measuring anything.
     """
-    return asyncio.run(_launch(run_type, ranks, arguments, on_line, on_outcome))
+    return asyncio.run(_launch(order, ranks, arguments, on_line, on_outcome))
 
 
 async def _launch(
-    run_type: str,
+    order: Order,
     ranks: Ranks,
     arguments: list[str],
     on_line: Callable[[str], bool] | None,
     on_outcome: Callable[[Outcome], None],
 ) -> Ended:
     identity, secret = secrets.token_hex(6), secrets.token_hex(32)
-    merger = keeper.Merger()
+    merger = keeper.Merger(order)
     server, port = await keeper.listen(merger, lambda: secret, identity, lambda: None)
     front = Front(
-        journal.new_run_id(run_type), secret, Peer(identity, "", keeper.addresses(), port), on_line is not None
+        journal.new_run_id(order.run_type), secret, Peer(identity, "", keeper.addresses(), port), on_line is not None
     )
     environ = dict(os.environ) | {FRONT_VARIABLE: msgspec.json.encode(front).decode()}
+    if ranks.hosts:
+        from ClusterShell.NodeSet import NodeSet
+
+        environ[HOSTS_VARIABLE] = str(NodeSet.fromlist(list(ranks.hosts)))
     if os.geteuid() == 0:  # Open MPI refuses root unless told so; this command was typed by root
         environ |= {
             "OMPI_ALLOW_RUN_AS_ROOT": "1",

@@ -28,7 +28,7 @@ import msgspec
 
 from cwai_bench import __version__, journal
 from cwai_bench.launch import finish, parcel, wire
-from cwai_bench.launch.order import Opening, Outcome, Peer
+from cwai_bench.launch.order import Opening, Order, Outcome, Peer
 from cwai_bench.model import NodeEnd, RankEvent, RankState, Scalar
 from cwai_bench.text import Text, plain
 
@@ -148,6 +148,14 @@ class Abort(msgspec.Struct, tag="abort"):
     sender: str
 
 
+class AskOrder(msgspec.Struct, tag="ask"):
+    """Rank 0 to the front: what was ordered?"""
+
+
+class Ordered(msgspec.Struct, tag="order"):
+    order: Order
+
+
 class Result(msgspec.Struct, tag="result"):
     outcome: Outcome
 
@@ -156,7 +164,7 @@ class Failure(msgspec.Struct, tag="failure"):
     trouble: Text
 
 
-BetweenKeepers = Chunk | Offered | Wanted | Texts | Delivered | Abort | Result | Failure
+BetweenKeepers = Chunk | Offered | Wanted | Texts | Delivered | Abort | AskOrder | Ordered | Result | Failure
 between_keepers: msgspec.json.Decoder[BetweenKeepers] = msgspec.json.Decoder(BetweenKeepers)
 
 
@@ -207,7 +215,9 @@ def process_state(pid: int) -> str:
 class Merger:
     """Collects the journals of a run from the keepers, and concludes once all are in or time is up."""
 
-    def __init__(self) -> None:
+    def __init__(self, order: Order | None = None) -> None:
+        self.order = order
+        """What was ordered, for rank 0 to ask for; a keeper is told it by its ranks."""
         self.files: dict[str, bytes] = {}
         self.texts: dict[str, str] = {}
         """Long texts of all journals, by digest."""
@@ -248,9 +258,16 @@ class Merger:
         if self.opening is None:
             self.trouble = Text("no rank got as far as measuring", "没有任何进程开始测量")
         else:
-            missing = [p.node for p in self.expected() if p.id not in self.arrived]
+            never_came = Text("its journal never came", "未收到其日志")
+            missing = [
+                NodeEnd(p.node, time.time(), lost=never_came, reason_code="node_lost")
+                for p in self.expected()
+                if p.id not in self.arrived
+            ]
+            if missing:
+                self.files[journal.ABSENT] = journal.absent(self.opening.header, missing)
             try:
-                self.outcome = finish.conclude(self.files, missing, self.opening.order, self.stopped)
+                self.outcome = finish.conclude(self.files, self.opening.order, self.stopped)
             except Exception as e:  # the run is in the journals; a bug or a bad file here must not lose it
                 show = getattr(e, "show", None)
                 en, zh = (show("en"), show("zh")) if show else (f"{type(e).__name__}: {e}",) * 2
@@ -275,6 +292,11 @@ class Merger:
                 await line.send(Wanted(unseen, self.opening is None))
             elif isinstance(message, Texts):
                 self.texts.update((parcel.digest(text), text) for text in message.texts)
+            elif isinstance(message, AskOrder):
+                if self.order is not None:
+                    await line.send(Ordered(self.order))
+                    await line.finish()
+                return
             elif isinstance(message, Abort):
                 on_abort()
                 return
@@ -376,23 +398,10 @@ class Keeper:
 
     async def _take_lock(self) -> asyncio.AbstractServer | None:
         try:
-            return await asyncio.start_unix_server(self._answer_holder, path=LOCK)
+            return await hold_node(lambda: self.opening.header.run_id if self.opening else "")
         except OSError:
-            self.refusal = _who_holds(self.node)
+            self.refusal = who_holds(self.node)
             return None
-
-    async def _answer_holder(self, _reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        run_id = self.opening.header.run_id if self.opening else ""
-        import pwd
-
-        try:
-            user = pwd.getpwuid(os.getuid()).pw_name
-        except KeyError:
-            user = str(os.getuid())
-        writer.write(msgspec.json.encode(Holder(run_id, os.getpid(), user, self.started)))
-        with contextlib.suppress(OSError):
-            await writer.drain()
-        writer.close()
 
     # ---- ranks
 
@@ -581,14 +590,14 @@ class Keeper:
             return None
         lines, texts = parcel.pack(self.writer.lines)
         try:
-            for batch in _batches(lines):
+            for batch in batches(lines):
                 await line.send(Chunk([msgspec.Raw(raw) for raw in batch]))
             await line.send(Offered())
             asked = line.receive(between_keepers)
             wanted = await asyncio.wait_for(asked, NORMAL_WAIT)
             if not isinstance(wanted, Wanted):
                 return None
-            for some in _batches([texts[name] for name in wanted.texts if name in texts]):
+            for some in batches([texts[name] for name in wanted.texts if name in texts]):
                 await line.send(Texts(some))
             await line.send(Delivered(self.peer, self.writer.path.name, opening if wanted.opening else None))
             waiting = line.receive(between_keepers)
@@ -621,7 +630,7 @@ class Keeper:
         await self.merger.answered()
 
 
-def _batches(parts: list[_Part]) -> Iterator[list[_Part]]:
+def batches(parts: list[_Part]) -> Iterator[list[_Part]]:
     """``parts`` in lists that fit into a frame, whatever JSON makes of them."""
     batch: list[_Part] = []
     size = 0
@@ -645,6 +654,25 @@ def _peer_uid(writer: asyncio.StreamWriter) -> int:
     return int(struct.unpack("3i", raw)[1])
 
 
+async def hold_node(run_id: Callable[[], str]) -> asyncio.AbstractServer:
+    """Take this node's lock, and answer who holds it as long as the server lives. Raises OSError when it is taken."""
+    started = time.time()
+
+    async def answer(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        import pwd
+
+        try:
+            user = pwd.getpwuid(os.getuid()).pw_name
+        except KeyError:
+            user = str(os.getuid())
+        writer.write(msgspec.json.encode(Holder(run_id(), os.getpid(), user, started)))
+        with contextlib.suppress(OSError):
+            await writer.drain()
+        writer.close()
+
+    return await asyncio.start_unix_server(answer, path=LOCK)
+
+
 def holder_of_node() -> Holder | None:
     """Who holds this node now, or None. An answer that makes no sense is a holder without a name."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as line:
@@ -659,7 +687,7 @@ def holder_of_node() -> Holder | None:
             return Holder("", 0, "?", 0.0)
 
 
-def _who_holds(node: str) -> Text:
+def who_holds(node: str) -> Text:
     holder = holder_of_node()
     if holder is None:  # it has left in the meantime; the next try will do
         return Text("another run was just leaving {n}", "另一次运行刚刚离开 {n}").fill(n=node)

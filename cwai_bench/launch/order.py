@@ -5,11 +5,13 @@ from __future__ import annotations
 import msgspec
 
 from cwai_bench.model import RunHeader, Scalar
+from cwai_bench.scripts import Script
 from cwai_bench.text import Lang
 
 
 class Order(msgspec.Struct, frozen=True):
-    """``criteria`` and ``baseline`` are the texts of the files, so that nodes need not share a file system.
+    """``criteria`` and ``baseline`` are the texts of files, ``scripts`` hold those of the scripts: read where the
+    command was typed (by rank 0 under the person's own mpirun), so that nodes need not share a file system.
 
     ``store`` and ``out`` are paths on the node that writes the report. ``formats`` are written beside report.json.
     """
@@ -28,6 +30,7 @@ class Order(msgspec.Struct, frozen=True):
     with_report: bool = False
     """Send the whole report back with the outcome, for who shows it on a terminal or as JSON."""
     settings: dict[str, Scalar] = {}
+    scripts: list[Script] = []
 
 
 class Peer(msgspec.Struct, frozen=True):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import dataclasses
 import os
 import secrets
 import time
 import traceback
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,17 +16,33 @@ from typing import Any, Protocol
 import msgspec
 
 from cwai_bench import __version__, journal
+from cwai_bench.checks import CHECKS, LongRun, long_run
+from cwai_bench.discover.script import OVERHEAD_SECONDS, VENDOR_GRACE, run_command
+from cwai_bench.discover.script import run as run_script
 from cwai_bench.errors import CwaiError, DeviceError, Interrupted, NoVerdictError, UsageError
 from cwai_bench.group import Group, SoloGroup
-from cwai_bench.launch import world
+from cwai_bench.launch import keeper, wire, world
 from cwai_bench.launch.environment import environment
 from cwai_bench.launch.link import Link, key_of
 from cwai_bench.launch.order import Front, Opening, Order, Outcome, Peer
-from cwai_bench.model import FactsRecord, Measurement, Plan, ProbeSpec, RankEvent, RunHeader, Subject
-from cwai_bench.plan import Choice, make_plan
+from cwai_bench.model import (
+    Facts,
+    FactsRecord,
+    Measurement,
+    Plan,
+    ProbeSpec,
+    RankEvent,
+    Reading,
+    RunHeader,
+    ScriptSpec,
+    Subject,
+)
+from cwai_bench.plan import Choice, chosen_nodes, make_plan
 from cwai_bench.probes import PROBES, Context, World
+from cwai_bench.probes.disturbance import Watch
 from cwai_bench.render import labels
 from cwai_bench.render.units import size
+from cwai_bench.scripts import Script
 from cwai_bench.text import Text, plain
 
 START_SECONDS = 120.0
@@ -34,10 +53,13 @@ FRONT_VARIABLE = "CWAI_BENCH_FRONT"
 
 @dataclass(frozen=True)
 class Task:
-    """``root``: a recorded node instead of this one. ``node``: the name of the node that is looked at."""
+    """``root``: a recorded node instead of this one. ``node``: the name of the node that is looked at.
+
+    ``order`` is asked by rank 0 alone, and may raise CwaiError; all ranks go by what it says, scripts included.
+    """
 
     choice: Choice
-    order: Order
+    order: Callable[[], Order]
     node: str
     root: Path | None = None
 
@@ -59,16 +81,59 @@ class AgreedError(Exception):
         self.error, self.rank = error, rank
 
 
+class _Wrong(msgspec.Struct):
+    """An error of ours, as it travels to the other ranks."""
+
+    message: Text
+    next_step: Text | None
+    usage: bool
+
+
 class _Hello(msgspec.Struct):
+    """``order`` or ``wrong``: from rank 0."""
+
     version: str
     peer: Peer
     refusal: Text | None
+    order: Order | None = None
+    wrong: _Wrong | None = None
 
 
 def front_of_environment() -> Front | None:
     """The process that started mpirun for us, if one did."""
     raw = os.environ.get(FRONT_VARIABLE)
     return msgspec.json.decode(raw, type=Front) if raw else None
+
+
+def order_of_front(front: Front) -> Order:
+    """What was ordered, from the process that started mpirun. Raises NoVerdictError when it cannot be reached."""
+
+    async def ask() -> object:
+        peer = front.peer
+        line = await wire.connect(peer.addresses, peer.port, front.secret, keeper.CONNECT_PATIENCE, peer.id)
+        try:
+            await line.send(keeper.AskOrder())
+            answer = line.receive(keeper.between_keepers)
+            return await asyncio.wait_for(answer, keeper.NORMAL_WAIT)
+        finally:
+            line.close()
+
+    trouble: object = "?"
+    try:
+        answer = asyncio.run(ask())
+        if isinstance(answer, keeper.Ordered):
+            return answer.order
+    except (OSError, wire.WireError, asyncio.TimeoutError, msgspec.DecodeError) as e:
+        trouble = e if str(e) else type(e).__name__
+    raise NoVerdictError(
+        Text("the process that started this run cannot be reached: {e}", "无法连接启动本次运行的进程：{e}").fill(
+            e=trouble
+        ),
+        Text(
+            "let the nodes reach {a} by TCP, or start it under your own mpirun",
+            "请允许各节点以 TCP 访问 {a}，或自行用 mpirun 启动",
+        ).fill(a=", ".join(front.peer.addresses)),
+    )
 
 
 def run(task: Task, progress: Progress) -> Outcome:
@@ -120,21 +185,24 @@ def _abort_mpi(error: Exception) -> None:
 
 
 def _work(task: Task, told: world.Launched, link: Link, progress: Progress) -> Group:
-    group, peers = _meet(task, told, link)
+    group, peers, order = _meet(task, told, link)
     node = group.nodes[group.rank]
     loud = group.rank == 0
+    choice = dataclasses.replace(task.choice, scripts=tuple(script.spec for script in order.scripts))
     try:
-        plan = make_plan(task.choice, World(group.size, _unique(group.nodes), group.comm is not None))
+        plan = make_plan(choice, World(group.size, _unique(group.nodes), group.comm is not None))
     except UsageError as e:
         raise AgreedError(e, group.rank) from e
-    opening = _opening(task, group, peers, plan)
+    opening = _opening(task, order, group, peers, plan)
     mine = [r for r in range(group.size) if group.nodes[r] == node]
     link.open(opening, mine)
-    total = len(plan.probes) + bool(plan.checks)
+    reads = bool(plan.checks or plan.scripts)
+    asked = {} if task.root else _long_runs(plan)
+    total = reads + len(asked) + len(plan.scripts) + len(plan.probes)
     if loud:
         progress.plan(plan, opening.header.run_id, group.size, len(peers))
     number = 0
-    if plan.checks:
+    if reads:
         number += 1
         title = Text("server check", "服务器检测")
         if loud:
@@ -142,6 +210,31 @@ def _work(task: Task, told: world.Launched, link: Link, progress: Progress) -> G
         link.at("discover", DISCOVER_SECONDS)
         if group.rank in group.leaders:
             _discover(task, node, plan, link)
+        group.barrier()
+        if loud:
+            progress.end(number, total, title)
+    for id, runs in asked.items():
+        number += 1
+        title = CHECKS[id].info.title
+        if loud:
+            progress.begin(number, total, title, runs.expected)
+        link.at(id, runs.command.timeout + VENDOR_GRACE + OVERHEAD_SECONDS)
+        if group.rank in group.leaders:
+            link.record(FactsRecord(facts_of(run_command(runs.command), node)))
+        group.barrier()
+        if loud:
+            progress.end(number, total, title)
+    texts = {script.spec.info.id: script.text for script in order.scripts}
+    for script in plan.scripts:
+        number += 1
+        where = chosen_nodes(script, _unique(group.nodes))
+        title = _of_script(script, len(where))
+        if loud:
+            progress.begin(number, total, title, script.expected)
+        link.at(script.info.id, script.limit + OVERHEAD_SECONDS)
+        if group.rank in group.leaders and node in where:
+            said = run_script(Script(script, texts[script.info.id]), node, opening.header.run_id)
+            link.record(FactsRecord(facts_of(said, node)))
         group.barrier()
         if loud:
             progress.end(number, total, title)
@@ -158,9 +251,14 @@ def _work(task: Task, told: world.Launched, link: Link, progress: Progress) -> G
     return group
 
 
-def _meet(task: Task, told: world.Launched, link: Link) -> tuple[Group, list[Peer]]:
-    """The group of all ranks and the keepers of its nodes, once all agree that the run can be."""
+def _meet(task: Task, told: world.Launched, link: Link) -> tuple[Group, list[Peer], Order]:
+    """The group of all ranks, the keepers of its nodes and what was ordered, once all agree that the run can be."""
     mine = _Hello(link.version, link.peer, link.refusal)
+    if told.rank == 0:
+        try:
+            mine.order = task.order()
+        except CwaiError as e:
+            mine.wrong = _Wrong(e.message, e.next_step, isinstance(e, UsageError))
     comm: Any = None
     if not told.alone:
         try:
@@ -175,11 +273,13 @@ def _meet(task: Task, told: world.Launched, link: Link) -> tuple[Group, list[Pee
     refusal = _refusal(hellos)
     if refusal is not None:
         raise AgreedError(refusal, told.rank)
+    order = hellos[0].order
+    assert order is not None  # without one, rank 0 has said what is wrong
     peers = list({h.peer.id: h.peer for h in hellos}.values())
     names = _distinct(peers)
     nodes = tuple(names[h.peer.id] for h in hellos)
     group: Group = SoloGroup(nodes[0]) if comm is None else world.MpiGroup(comm, nodes)
-    return group, [msgspec.structs.replace(p, node=names[p.id]) for p in peers]
+    return group, [msgspec.structs.replace(p, node=names[p.id]) for p in peers], order
 
 
 def _refusal(hellos: list[_Hello]) -> CwaiError | None:
@@ -205,6 +305,8 @@ def _refusal(hellos: list[_Hello]) -> CwaiError | None:
                 hello.refusal,
                 Text("wait for it to end, or leave this node out", "请等待其结束，或不使用该节点"),
             )
+    if (wrong := hellos[0].wrong) is not None:
+        return (UsageError if wrong.usage else NoVerdictError)(wrong.message, wrong.next_step)
     return None
 
 
@@ -223,7 +325,7 @@ def _unique(nodes: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(nodes))
 
 
-def _opening(task: Task, group: Group, peers: list[Peer], plan: Plan) -> Opening:
+def _opening(task: Task, order: Order, group: Group, peers: list[Peer], plan: Plan) -> Opening:
     front = front_of_environment()
     now = time.time()
     draft = (
@@ -237,25 +339,63 @@ def _opening(task: Task, group: Group, peers: list[Peer], plan: Plan) -> Opening
         run_type=task.choice.run_type,
         node=group.nodes[group.rank],
         writer="",
-        command=task.order.command,
+        command=order.command,
         version=__version__,
         started=started,
         world_size=group.size,
         utc_offset=time.localtime(started).tm_gmtoff,
         plan=plan,
         environment=environment(),
-        settings=task.order.settings,
+        settings=order.settings,
     )
-    return Opening(header, task.order, ([front.peer] if front else []) + peers, secret)
+    return Opening(header, order, ([front.peer] if front else []) + peers, secret)
+
+
+def read_facts(node: str, plan: Plan, root: Path | None = None) -> Facts:
+    """What the checks of ``plan`` ask of this node, or of the recorded one in ``root``."""
+    from cwai_bench import checks, discover
+
+    return discover.read_node(
+        node,
+        root,
+        checks.sources_for(plan.checks, recorded=root is not None),
+        deadline=time.monotonic() + DISCOVER_SECONDS - 5,
+    )
 
 
 def _discover(task: Task, node: str, plan: Plan, link: Link) -> None:
-    from cwai_bench import checks, discover
+    link.record(FactsRecord(read_facts(node, plan, task.root)))
 
-    facts = discover.read_node(
-        node, task.root, checks.sources_for(plan.checks), deadline=time.monotonic() + DISCOVER_SECONDS - 5
+
+def facts_of(reading: Reading, node: str) -> Facts:
+    """What a script or a vendor's test said is facts of the node, as all that is read there."""
+    return Facts(node, time.time(), os.geteuid() == 0, False, {reading.source: reading})
+
+
+def run_long(order: Order, plan: Plan, node: str, run_id: str) -> Iterator[Facts]:
+    """All that takes long on this node, one after another: vendors' tests, then the person's scripts."""
+    for runs in _long_runs(plan).values():
+        yield facts_of(run_command(runs.command), node)
+    texts = {script.spec.info.id: script.text for script in order.scripts}
+    for script in plan.scripts:
+        if chosen_nodes(script, [node]):
+            yield facts_of(run_script(Script(script, texts[script.info.id]), node, run_id), node)
+
+
+def long_seconds(plan: Plan) -> float:
+    """What :func:`run_long` may take at most."""
+    tests = sum(runs.command.timeout + VENDOR_GRACE + OVERHEAD_SECONDS for runs in _long_runs(plan).values())
+    return tests + sum(script.limit + OVERHEAD_SECONDS for script in plan.scripts)
+
+
+def _long_runs(plan: Plan) -> dict[str, LongRun]:
+    return {id: runs for id in plan.checks if (runs := long_run(id)) is not None}
+
+
+def _of_script(spec: ScriptSpec, nodes: int) -> Text:
+    return Text("{t} (your script, {n} node(s), {s:g} s at most)", "{t}（自定义脚本，{n} 个节点，最长 {s:g} 秒）").fill(
+        t=spec.info.title, n=nodes, s=spec.limit
     )
-    link.record(FactsRecord(facts))
 
 
 def _measure(spec: ProbeSpec, group: Group, node: str, link: Link) -> None:
@@ -264,7 +404,11 @@ def _measure(spec: ProbeSpec, group: Group, node: str, link: Link) -> None:
     link.record(_event(group, node, "item_begin", spec.id))
     started = time.time()
 
+    watch = Watch()
+
     def emit(measurement: Measurement) -> None:
+        if measurement.status == "ok" and measurement.reason is None and (noise := watch.seen()) is not None:
+            measurement = msgspec.structs.replace(measurement, reason_code="busy", reason=noise)
         link.record(measurement)
 
     context = Context(group, spec, node, emit, link.note, time.monotonic() + spec.deadline)

@@ -3,7 +3,8 @@
 ::
 
     frame   := length (4 bytes, big endian) payload
-    sealed  := length payload tag, tag = HMAC-SHA256(key, direction | sequence | payload), payload is deflated
+    Line    := frames whose payload is deflated
+    Sealed  := length payload tag, tag = HMAC-SHA256(key, direction | sequence | payload), payload is deflated
 
 Keepers prove to each other that they know the secret of the run before anything else is read. A stranger gets
 a nonce, five seconds and 64 bytes; then the line is closed.
@@ -79,42 +80,38 @@ async def receive(reader: asyncio.StreamReader) -> bytes | None:
         return None
 
 
-class Sealed:
-    """An authenticated line between two keepers. Each direction has its own key and counts its frames."""
+class Line:
+    """Messages over a stream that is safe by itself, as ssh is: deflated, each in a frame. ``limit``: bytes in all,
+    once inflated."""
 
-    def __init__(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, send_key: bytes, receive_key: bytes
-    ) -> None:
-        self._reader, self._writer = reader, writer
-        self._send_key, self._receive_key = send_key, receive_key
-        self._sent = self._received = self._bytes = 0
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, limit: int = MAX_TOTAL) -> None:
+        self._reader, self._writer, self._limit = reader, writer, limit
+        self._bytes = 0
 
     async def send(self, message: Any) -> None:
         plain = msgspec.json.encode(message)
         if len(plain) > MAX_FRAME:
             raise WireError(f"a message of {len(plain)} bytes does not fit in a frame")
         payload = zlib.compress(plain, 6)
-        tag = _seal(self._send_key, self._sent, payload)
-        self._sent += 1
-        self._writer.write(frame(payload) + tag)
+        self._writer.write(frame(payload) + self._tag(payload))
         await self._writer.drain()
 
     async def receive(self, decoder: msgspec.json.Decoder[T]) -> T | None:
+        """The next message, or None at the end. Raises WireError, msgspec.DecodeError."""
         payload = await receive(self._reader)
-        if payload is None:
+        if payload is None or not await self._genuine(payload):
             return None
-        try:
-            tag = await self._reader.readexactly(_TAG)
-        except (asyncio.IncompleteReadError, ConnectionError):
-            return None
-        if not hmac.compare_digest(tag, _seal(self._receive_key, self._received, payload)):
-            raise WireError("a frame whose seal is wrong")
-        self._received += 1
         plain = _inflated(payload)
         self._bytes += len(plain)
-        if self._bytes > MAX_TOTAL:
-            raise WireError("more than 1 GiB on one line")
+        if self._bytes > self._limit:
+            raise WireError(f"more than {self._limit >> 20} MiB on one line")
         return decoder.decode(plain)
+
+    def _tag(self, _payload: bytes) -> bytes:
+        return b""
+
+    async def _genuine(self, _payload: bytes) -> bool:
+        return True
 
     def close(self) -> None:
         self._writer.close()
@@ -123,6 +120,33 @@ class Sealed:
         """Close when all that was sent has left this process, which may be about to end."""
         self._writer.close()
         await self._writer.wait_closed()
+
+
+class Sealed(Line):
+    """An authenticated line between two keepers. Each direction has its own key and counts its frames."""
+
+    def __init__(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, send_key: bytes, receive_key: bytes
+    ) -> None:
+        super().__init__(reader, writer)
+        self._send_key, self._receive_key = send_key, receive_key
+        self._frames_out = self._frames_in = 0
+
+    def _tag(self, payload: bytes) -> bytes:
+        tag = _seal(self._send_key, self._frames_out, payload)
+        self._frames_out += 1
+        return tag
+
+    async def _genuine(self, payload: bytes) -> bool:
+        """False when the line ended before the seal. Raises WireError for a wrong one."""
+        try:
+            tag = await self._reader.readexactly(_TAG)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            return False
+        if not hmac.compare_digest(tag, _seal(self._receive_key, self._frames_in, payload)):
+            raise WireError("a frame whose seal is wrong")
+        self._frames_in += 1
+        return True
 
 
 def _inflated(payload: bytes) -> bytes:

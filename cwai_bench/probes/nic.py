@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import ipaddress
 import time
 from collections import Counter
@@ -10,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from cwai_bench.errors import DeviceError
+from cwai_bench.errors import DeviceError, UsageError
 from cwai_bench.text import Text
 
 CLASS_NET = Path("/sys/class/net")
@@ -66,6 +67,24 @@ def places(interface: str | None) -> list[Place]:
     usable = [a for a in chosen if a.up and not ipaddress.ip_address(a.address.partition("%")[0]).is_link_local]
     usable.sort(key=lambda a: a.v6)
     return [Place(a.name, a.address, a.prefix, 0.0 if a.loopback else speed_of(a.name)) for a in usable]
+
+
+def refuse_unknown(interface: str) -> None:
+    """Raise UsageError, with the nearest name, when this node has no such NIC or address."""
+    from cwai_bench import native
+
+    every = native.interfaces()
+    names = list(dict.fromkeys(a.name for a in every))
+    if interface in names or any(a.address == interface for a in every):
+        return
+    near = difflib.get_close_matches(interface, [*names, *(a.address for a in every)], 1, 0.6)
+    here = Text("here are: {n}", "此处有：{n}").fill(n=", ".join(names))
+    raise UsageError(
+        Text("--interface {i!r}: there is no such NIC or address here", "--interface {i!r}：此处没有该网卡或地址").fill(
+            i=interface
+        ),
+        Text("did you mean {m!r}? {h}", "是否想用 {m!r}？{h}").fill(m=near[0], h=here) if near else here,
+    )
 
 
 def without_shared(everywhere: Sequence[Sequence[Place]]) -> list[list[Place]]:

@@ -393,14 +393,6 @@ def version_file(text: str) -> dict[str, str]:
     return found
 
 
-def metadata_version(text: str) -> str:
-    """``Version:`` in the METADATA of an installed Python package."""
-    found = re.search(r"^Version: (\S+)$", text.replace("\r\n", "\n"), re.M)
-    if found is None:
-        raise Unreadable("there is no line “Version: …”")
-    return found[1]
-
-
 # ------------------------------------------------------------------------------------------------------------ hccn_tool
 
 

@@ -1,4 +1,4 @@
-"""What the tools of any Linux host say: systemctl, dpkg-query, rpm, ps, last, chronyc."""
+"""What the tools of any Linux host say: systemctl, dpkg-query, rpm, ps, last, chronyc, ipmitool."""
 
 from __future__ import annotations
 
@@ -152,3 +152,92 @@ def tracking(text: str) -> Tracking:
     if not abs(updated) < 1e12 or not abs(offset) < 1e12:  # neither nan nor infinite
         raise Unreadable("expected times in the fields of chronyc -c tracking")
     return Tracking(fields[1] or fields[0], stratum, updated, offset, fields[13])
+
+
+class BmcEvent(msgspec.Struct, frozen=True):
+    """An entry of a BMC's event log. ``when``: seconds since the epoch by the BMC's clock, None when it had none yet.
+
+    ``what``: the sensor's words for it; ``code``: Huawei's number for it, empty elsewhere. ``asserted``: it began.
+    """
+
+    when: float | None
+    sensor: str
+    what: str
+    asserted: bool
+    code: str = ""
+
+
+_SEL_DATES = ("%m/%d/%Y", "%m/%d/%y")
+
+
+def _sel_time(date: str, clock: str) -> float | None:
+    """``06/14/2023``, ``10:01:17``; newer: ``06/14/23``, ``10:01:17 UTC``. None before the clock was set."""
+    told = re.match(r"\d\d:\d\d:\d\d", clock)
+    if told is None:
+        return None
+    for shape in _SEL_DATES:
+        try:
+            return datetime.strptime(f"{date} {told[0]} +0000", f"{shape} %H:%M:%S %z").timestamp()
+        except (ValueError, OverflowError):
+            continue
+    return None
+
+
+def event_log(text: str) -> list[BmcEvent]:
+    """ipmitool(1), ``sel elist``: number, date, time, sensor, event, ``Asserted`` or ``Deasserted``, with bars between.
+
+    Entries of a maker's own kind (``OEM record``) have other fields and are left out. Raises Unreadable for a text of
+    which no line is an entry.
+    """
+    lines = [line for line in _whole_lines(text) if line.strip()]
+    found = []
+    for line in lines:
+        fields = [field.strip() for field in line.split("|")]
+        if len(fields) < 4 or not re.fullmatch(r"[0-9a-fA-F]{1,8}", fields[0]):
+            raise Unreadable(f"no entry of an event log: {line.strip()[:60]!r}")
+        if fields[3].startswith("OEM record") or len(fields) < 5:
+            continue
+        ended = fields[-1] == "Deasserted"
+        words = fields[4:-1] if ended or fields[-1] == "Asserted" else fields[4:]
+        found.append(BmcEvent(_sel_time(fields[1], fields[2]), fields[3][:80], " | ".join(words)[:160], not ended))
+    return found
+
+
+_HUAWEI_ROW = re.compile(r"\s*\d{1,8}\s*\|")
+
+
+def huawei_event_log(text: str) -> list[BmcEvent]:
+    """``ipmcget -d sel -v list`` of Huawei's BMC: a table with time, code, status and description of each event."""
+    lines = _whole_lines(text)
+    head = next((line for line in lines if "Event Code" in line and "|" in line), None)
+    if head is None:
+        raise Unreadable("it has no column “Event Code”")
+    names = [name.strip().lower() for name in head.split("|")]
+    if not {"generation time", "event code", "status", "event description"} <= set(names):
+        raise Unreadable("a column is missing")
+    found = []
+    for line in lines:
+        if not _HUAWEI_ROW.match(line):
+            continue
+        cells = [cell.strip() for cell in line.split("|", len(names) - 1)]
+        if len(cells) != len(names):
+            raise Unreadable(f"a row of {len(cells)} columns: {line[:60]!r}")
+        row = dict(zip(names, cells, strict=True))
+        if not re.fullmatch(r"0x[0-9a-fA-F]{1,8}", row["event code"]):
+            raise Unreadable(f"no event code: {row['event code'][:40]!r}")
+        try:
+            when: float | None = datetime.strptime(
+                f"{row['generation time']} +0000", "%Y-%m-%d %H:%M:%S %z"
+            ).timestamp()
+        except (ValueError, OverflowError):
+            when = None
+        found.append(
+            BmcEvent(
+                when,
+                "",
+                row["event description"][:160],
+                row["status"].lower() != "deasserted",
+                f"0x{int(row['event code'], 16):08x}",
+            )
+        )
+    return found

@@ -1,8 +1,10 @@
-"""What the tools of NICs print: ethtool, mlxlink, mlnx_qos, ibv_devinfo, lldpcli, ofed_info, and sysfs.
+"""What the tools of NICs print: ethtool, mlxlink, mlnx_qos, ibv_devinfo, lldpcli, ofed_info and others, and sysfs.
 
 Formats: ethtool 5 and 6 (sff-common.c, qsfp.c, cmis.c, sfpdiag.c), mlnx_qos of MLNX_OFED 5 and 24 (NVIDIA's manual,
 "Quality of Service"), mlxlink of MFT 4 (its manual), ibv_devinfo of rdma-core (devinfo.c), lldpd 1.0 (lldpcli(8), -f
-json), Linux Documentation/ABI/stable/sysfs-class-infiniband (rate; the traffic class is MLNX_OFED's).
+json), Linux Documentation/ABI/stable/sysfs-class-infiniband (rate; the traffic class is MLNX_OFED's), wpa_cli(8),
+hca_self_test.ofed of MLNX_OFED (outputs on the Open MPI users' list), fi_info(1) of libfabric, UFM's event.log (the
+entries that imbue-ai/cluster-health reads).
 """
 
 from __future__ import annotations
@@ -373,6 +375,80 @@ def neighbours(text: str) -> dict[str, list[Neighbour]]:
                 raise Unreadable("an interface that is no object")
             found.setdefault(_word(name), []).append(_neighbour(told))
     return found
+
+
+# ---------------------------------------------------------------------------------------------------- wpa_cli
+
+
+class Supplicant(NamedTuple):
+    """802.1X on an interface. ``port``: ``Authorized`` or ``Unauthorized``; ``state`` as in ``AUTHENTICATED``."""
+
+    port: str
+    state: str
+    method: str
+
+
+def supplicant(text: str) -> Supplicant:
+    """``wpa_cli -i DEV status`` of wpa_supplicant (ctrl_iface.txt): ``name=value`` lines."""
+    said = dict(line.split("=", 1) for line in _whole_lines(text) if "=" in line)
+    port, state = (said.get(name, "").strip() for name in ("suppPortStatus", "Supplicant PAE state"))
+    if not port or not state:
+        raise Unreadable("it does not tell suppPortStatus and Supplicant PAE state")
+    return Supplicant(port[:40], state[:40], said.get("EAP state", "-").strip()[:40])
+
+
+# -------------------------------------------------------------------------------------------- hca_self_test.ofed
+
+
+def self_test(text: str) -> dict[str, str]:
+    """``hca_self_test.ofed``: what was looked at (``PCI Device Check``) and what came of it (``PASS``, ``FAIL``, …)."""
+    lines = _whole_lines(_COLOUR.sub("", text))
+    if not any(re.fullmatch(r"-{3,}\s*DONE\s*-{3,}", line.strip()) for line in lines):
+        raise Unreadable("it does not end with DONE")
+    rows = [m for line in lines if (m := re.fullmatch(r"(\S[^.]{0,78}?) ?\.{3,} ?(\S.{0,200})", line.strip()))]
+    found = {m[1].strip(): m[2].strip() for m in rows}
+    if not any(value in ("PASS", "FAIL") for value in found.values()):
+        raise Unreadable("it names no check that passed or failed")
+    return found
+
+
+# ---------------------------------------------------------------------------------------------------- fi_info
+
+
+def domains(text: str) -> list[str]:
+    """``fi_info -p PROVIDER`` (libfabric): its domains, ``rdmap16s27-rdm`` without the kind of end point, once each."""
+    found = [m[1] for line in _whole_lines(text) if (m := re.fullmatch(r"\s*domain: ([\w.:-]{1,64})\s*", line))]
+    if not found:
+        raise Unreadable("it names no domain")
+    return sorted({re.sub(r"-(?:rdm|dgrm)$", "", name) for name in found})
+
+
+# ---------------------------------------------------------------------------------------------------------- UFM
+
+
+class UfmEvent(NamedTuple):
+    """``when`` as UFM's host writes it, in its own time: ``2025-12-31 07:46:24``. ``about``: what it names."""
+
+    when: str
+    code: int
+    level: str
+    about: str
+    message: str
+
+
+_UFM = re.compile(
+    r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d)(?:\.\d{1,6})? \[\d{1,12}\] \[(\d{1,6})\] (\w{1,12}) \[\w{1,40}\] \w{1,40}"
+    r" \[([^\]]{1,200})\](?: \[dev_id: \w{1,40}\])?: (.{0,400})"
+)
+
+
+def ufm_events(text: str) -> list[UfmEvent]:
+    """UFM's event.log: time, number, code, level, topic, kind of device, device, and what happened. The first line of
+    the end of a file may be cut, and so may be a message of several lines; a text without any event is Unreadable."""
+    found = [m for line in _whole_lines(text) if (m := _UFM.match(line.rstrip()))]
+    if not found:
+        raise Unreadable("it holds no event")
+    return [UfmEvent(m[1], int(m[2]), m[3], m[4].strip(), m[5].strip()) for m in found]
 
 
 # -------------------------------------------------------------------------------------------------- versions

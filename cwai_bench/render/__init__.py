@@ -56,11 +56,14 @@ def render(report: Report, format: str, lang: Lang) -> str:
     return RENDERERS[format].write(report, lang)
 
 
-def summary(report: Report, lang: Lang, *, width: int = 100, color: bool = False, where: str = "") -> str:
-    """What a terminal shows at the end of a run, in ``width`` columns. ``where`` is the path of the full report."""
+def summary(
+    report: Report, lang: Lang, *, width: int = 100, color: bool = False, where: str = "", verbose: bool = False
+) -> str:
+    """What a terminal shows at the end of a run, in ``width`` columns. ``where`` is the path of the full report;
+    ``verbose``: with every item that was judged, and every figure."""
     from cwai_bench.render.text import terminal_summary
 
-    return terminal_summary(report, lang, width=width, color=color, where=where)
+    return terminal_summary(report, lang, width=width, color=color, where=where, verbose=verbose)
 
 
 def report_to_json(report: Report) -> bytes:

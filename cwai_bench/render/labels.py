@@ -36,6 +36,7 @@ KIND: dict[ItemKind, Text] = {
     ItemKind.NODE: Text("node", "节点通用"),
     ItemKind.CONSISTENCY: Text("consistency", "多节点一致性"),
     ItemKind.CONFIGURABLE: Text("configurable", "节点可配置"),
+    ItemKind.SCRIPT: Text("script", "自定义脚本"),
     ItemKind.PROBE: Text("probe", "性能探测"),
 }
 
@@ -163,6 +164,8 @@ PASSED_AND = Text("{n}/{m} ({others})", "{n}/{m}（{others}）")
 SOME = Text("{n} {status}", "{n} 项{status}")
 ATTENTION = Text("Needs attention", "需要关注")
 AND_MORE = Text("… and {n} more: see the report", "……另有 {n} 项，详见报告")
+NOT_KNOWN_ABOVE = Text("not known, see above: {n}", "未知，见上：{n}")
+WARNINGS_ABOVE = Text("warnings, see above: {n}", "告警，见上：{n}")
 
 # -------------------------------------------------------------------------------------- the page
 
@@ -253,6 +256,8 @@ DATA = Text("Data check", "数据校验")
 DATA_RIGHT = Text("right", "正确")
 DATA_WRONG = Text("wrong data", "数据错误")
 DATA_NOT_CHECKED = Text("not checked", "未校验")
+DATA_NOISY = Text("{data}; {why}", "{data}；{why}")
+NOISY = Text("{figure}; noisy", "{figure}；受干扰")
 HIGHEST_BANDWIDTH = Text("{metric}: highest average", "{metric}：最高平均带宽")
 LOWEST_LATENCY = Text("{metric}: lowest p50", "{metric}：最低 p50")
 BANDWIDTH_BY_SIZE = Text(
@@ -318,6 +323,8 @@ PLAN_NOTE = Text(
 )
 PLAN_BUDGET = Text("{note} Time budget: {budget}.", "{note}时间预算：{budget}。")
 PROBES = Text("Probes", "性能探测")
+SCRIPTS = Text("Your own scripts", "自定义脚本")
+DIGEST = Text("SHA-256 of its text", "脚本内容的 SHA-256")
 NAME = Text("Name", "名称")
 EXPECTED_TIME = Text("Expected", "预计用时")
 DEADLINE = Text("Given up after", "时限")
@@ -331,6 +338,7 @@ SETTINGS = Text("Settings", "设置")
 NODE_COUNT = (Text("{n} node", "{n} 个节点"), Text("{n} nodes", "{n} 个节点"))
 RANK_COUNT = (Text("{n} rank", "{n} 个进程"), Text("{n} ranks", "{n} 个进程"))
 CHECK_COUNT = (Text("{n} check", "{n} 个检测项"), Text("{n} checks", "{n} 个检测项"))
+SCRIPT_COUNT = (Text("{n} script", "{n} 个自定义脚本"), Text("{n} scripts", "{n} 个自定义脚本"))
 PROBE_COUNT = (Text("{n} probe", "{n} 个性能探测"), Text("{n} probes", "{n} 个性能探测"))
 
 

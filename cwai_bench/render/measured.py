@@ -68,12 +68,17 @@ def _size(m: Measurement) -> str:
 
 
 def _outcome(m: Measurement) -> Cell:
-    """Whether the data was right; else what became of the measurement."""
+    """Whether the data was right, and what disturbed the measurement; else what became of it."""
     if m.correct is False:
         return Cell(labels.DATA_WRONG if m.reason is None else m.reason, bad=True)
     if m.status != "ok":
         return Cell(m.reason or labels.MEASURE_STATUS[m.status], bad=m.status != "skip")
-    return Cell(labels.DATA_NOT_CHECKED if m.correct is None else labels.DATA_RIGHT)
+    data = labels.DATA_NOT_CHECKED if m.correct is None else labels.DATA_RIGHT
+    return Cell(labels.DATA_NOISY.fill(data=data, why=m.reason) if m.reason is not None else data)
+
+
+def _noisy(m: Measurement) -> bool:
+    return m.status == "ok" and m.reason is not None
 
 
 def _figures(m: Measurement, show: Callable[[float], str], picks: Sequence[Callable[[Stats], float]]) -> list[Cell]:
@@ -225,8 +230,12 @@ def _headlines(
         way = client if client == server else f"{client} → {server}"
         at = ", ".join(filter(None, [_size(m), f"×{_word(m, 'streams')}" if _word(m, "streams") else "", way]))
         test = labels.TEST_DIRECTION.fill(metric=metric, direction=_DIRECTION.get(direction, plain(direction)))
+        much = plain(f"{show(value)} {unit} ({at})")
         lines.append(
-            (what.fill(metric=test if direction == "two-way" else metric), plain(f"{show(value)} {unit} ({at})"))
+            (
+                what.fill(metric=test if direction == "two-way" else metric),
+                labels.NOISY.fill(figure=much) if _noisy(m) else much,
+            )
         )
     return lines
 
@@ -332,6 +341,7 @@ class _Point:
     time: Stats | None
     factor: float | None
     outcome: Cell
+    noisy: bool
 
     @property
     def algorithm(self) -> float | None:
@@ -364,7 +374,14 @@ def _point(size: int, found: list[Measurement]) -> _Point:
     whole = [m for m in found if m.subject.kind != "rank"] or ranks
     stats = [s for s in map(_stats, whole) if s is not None]
     factors = {float(v) for m in found if isinstance(v := m.parameters.get("bus_factor"), int | float)}
-    return _Point(size, ranks, _over_ranks(stats), factors.pop() if factors else None, _outcome_of_all(found, ranks))
+    return _Point(
+        size,
+        ranks,
+        _over_ranks(stats),
+        factors.pop() if factors else None,
+        _outcome_of_all(found, ranks),
+        any(map(_noisy, found)),
+    )
 
 
 def _outcome_of_all(found: list[Measurement], ranks: list[Measurement]) -> Cell:
@@ -372,7 +389,7 @@ def _outcome_of_all(found: list[Measurement], ranks: list[Measurement]) -> Cell:
     world = max((_number(m, "ranks") or 0 for m in found), default=0)
     if ranks and len(ranks) < world:
         return Cell(labels.RANKS_MISSING.fill(n=len(ranks), m=world), bad=True)
-    bad = [m for m in found if _broken(m)]
+    bad = [m for m in found if _broken(m)] or [m for m in found if _noisy(m)]
     return _outcome((bad or found)[0])
 
 
@@ -476,7 +493,7 @@ def _operation_headline(operation: str, points: list[_Point]) -> list[tuple[Text
         time=units.microseconds(first.time.p50),
         small=units.size(first.size),
     )
-    return [(plain(operation), how)]
+    return [(plain(operation), labels.NOISY.fill(figure=how) if best.noisy or first.noisy else how)]
 
 
 def _rank_table(operation: str, points: list[_Point]) -> list[Table]:

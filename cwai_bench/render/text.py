@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from cwai_bench.model import Report, Status
 from cwai_bench.render import labels, renderer
+from cwai_bench.render.table import Cell
 from cwai_bench.render.view import Item, View, view
 from cwai_bench.text import Lang, Text
 
@@ -33,8 +34,11 @@ def write(report: Report, lang: Lang) -> str:
     return terminal_summary(report, lang, width=100, color=False, where="")
 
 
-def terminal_summary(report: Report, lang: Lang, *, width: int, color: bool, where: str) -> str:
-    """Plain text of at most ``width`` columns; with ``color``, with the escapes of a terminal that has colours."""
+def terminal_summary(report: Report, lang: Lang, *, width: int, color: bool, where: str, verbose: bool = False) -> str:
+    """Plain text of at most ``width`` columns; with ``color``, with the escapes of a terminal that has colours.
+
+    ``verbose``: every item that was judged, and every figure.
+    """
     from rich.console import Console
 
     out = io.StringIO()
@@ -52,6 +56,9 @@ def terminal_summary(report: Report, lang: Lang, *, width: int, color: bool, whe
     seen = view(report)
     _head(console, seen, lang)
     _attention(console, seen, lang)
+    if verbose:
+        _others(console, seen, lang)
+        _tables(console, seen, lang)
     _headlines(console, seen, lang)
     _verdict(console, seen, lang, where)
     # Rich pads cells to the column: nobody wants to paste trailing blanks.
@@ -106,6 +113,48 @@ def _item(console: Console, item: Item, lang: Lang) -> None:
         _block(console, [(" " * 8 + "→ ", "dim", item.suggestion.to(lang))])
 
 
+def _others(console: Console, seen: View, lang: Lang) -> None:
+    """The items that need no attention, a line each; what was skipped did not apply here and is only counted."""
+    from rich.text import Text as Line
+
+    items = [item for item in seen.items if not item.attention and item.status is not Status.SKIP]
+    for item in items:
+        head = Line(item.title.to(lang))
+        head.append(f"  {item.id}", style="dim")
+        head.append(f"  {item.brief.to(lang)}")
+        _labelled(console, Line(f"{item.status.value:<8}", style=_STYLE[item.status]), head)
+    if items:
+        console.print()
+
+
+def _words(cell: Cell, lang: Lang) -> str:
+    return cell.value if isinstance(cell.value, str) else cell.value.to(lang)
+
+
+def _tables(console: Console, seen: View, lang: Lang) -> None:
+    from rich.cells import cell_len
+    from rich.table import Table
+
+    for section in seen.sections:
+        for table in section.tables:
+            title = (table.title or section.title).to(lang)
+            grid = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0))
+            least = 0
+            for n, column in enumerate(table.columns):
+                label = column.label.to(lang)
+                # Figures stay whole, and so do the words of their heading.
+                whole = label.split() + [_words(r.cells[n], lang) for r in table.rows if not column.words]
+                wide = max(map(cell_len, whole), default=0)
+                least += wide + 2
+                side: Literal["left", "right"] = "right" if column.numeric else "left"
+                grid.add_column(_plain(label), justify=side, min_width=wide)
+            for row in table.rows:
+                grid.add_row(*(_plain(_words(c, lang)) for c in row.cells), style="red" if row.bad else "")
+            # A figure that is cut off is worse than a line that the terminal breaks.
+            console.print(grid, width=max(console.width, least), crop=False)
+            console.print()
+
+
 def _headlines(console: Console, seen: View, lang: Lang) -> None:
     from rich.table import Table
 
@@ -131,10 +180,19 @@ def _verdict(console: Console, seen: View, lang: Lang, where: str) -> None:
     if where:
         _fact(console, labels.REPORT.to(lang), where)
     console.print()
+    reasons = list(seen.because)
     line = Line(seen.verdict.to(lang), style=_STYLE[seen.status] + " bold")
     line.append(" — " + seen.code_means.to(lang), style="not bold")
     console.print(line)
-    for reason in seen.because:
+    # What warns or is not known stands above with all that is to be said of it; here only that it was.
+    above = [item for item in seen.items if item.attention][:ITEMS_SHOWN]
+    for status, label in ((Status.UNKNOWN, labels.NOT_KNOWN_ABOVE), (Status.WARN, labels.WARNINGS_ABOVE)):
+        names = [item.id for item in above if item.status is status and not item.suppressed]
+        said = [item.title.en for item in above if item.status is status]
+        reasons = [r for r in reasons if not any(r.en.startswith(f"{title}: ") for title in said)]
+        if names:
+            reasons.append(label.fill(n=", ".join(names)))
+    for reason in reasons:
         _block(console, [("  · ", "", reason.to(lang))])
 
 

@@ -313,7 +313,7 @@ def _item(info: CheckInfo, verdicts: list[Verdict], baseline: str | None, everyb
     # With no verdict at all nothing is known of it, whatever the reason: it must not read as passed.
     status = results[0].status if results else Status.UNKNOWN
     worst = [v for v in verdicts if v.status is status]
-    attention = status in _TO_BE_SEEN_TO
+    attention = any(v.status in _TO_BE_SEEN_TO and not v.follows_from_loss for v in verdicts) or not verdicts
     required = _required(info, verdicts, baseline)
     more = max(0, len(results) - RESULTS_SHOWN)
     return Item(
@@ -548,6 +548,29 @@ def _plan(report: Report) -> list[Section]:
         ]
         columns = [Column(labels.ITEM), Column(labels.REASON_LABEL), Column(labels.DETAIL_SHORT, words=True)]
         tables.append(Table(labels.LEFT_OUT, columns, rows))
+    if plan.scripts:
+        rows = [
+            Row(
+                [
+                    Cell(script.info.id),
+                    Cell(script.info.title),
+                    Cell(script.nodes or "*"),
+                    Cell(units.span(script.expected) if script.expected else labels.DASH),
+                    Cell(units.span(script.limit)),
+                    Cell(script.digest),
+                ]
+            )
+            for script in plan.scripts
+        ]
+        columns = [
+            Column(labels.ITEM),
+            Column(labels.NAME),
+            Column(labels.WHERE),
+            Column(labels.EXPECTED_TIME, numeric=True),
+            Column(labels.DEADLINE, numeric=True),
+            Column(labels.DIGEST, words=True),
+        ]
+        tables.append(Table(labels.SCRIPTS, columns, rows))
     if plan.probes:
         rows = [
             Row(
@@ -569,8 +592,12 @@ def _plan(report: Report) -> list[Section]:
             Column(labels.PARAMETERS, words=True),
         ]
         tables.append(Table(labels.PROBES, columns, rows, folded=len(rows) > measured.ROWS_OPEN))
+    checks = labels.counted(len(plan.checks), *labels.CHECK_COUNT)
+    if plan.scripts:
+        scripts = labels.counted(len(plan.scripts), *labels.SCRIPT_COUNT)
+        checks = Text(f"{checks.en}, {scripts.en}", f"{checks.zh}、{scripts.zh}")
     note = labels.PLAN_NOTE.fill(
-        checks=labels.counted(len(plan.checks), *labels.CHECK_COUNT),
+        checks=checks,
         probes=labels.counted(len(plan.probes), *labels.PROBE_COUNT),
         time=units.span(plan.expected),
         left=len(plan.left_out),

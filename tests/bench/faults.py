@@ -8,7 +8,8 @@ from pathlib import Path
 
 from tests.bench.table import Row
 from tests.bench.tcp import Progress
-from tests.unit.fault_matrix import EVERY, Matrix, differences, faults
+from tests.unit.conftest import EVERY
+from tests.unit.fault_matrix import Matrix, differences, faults
 
 AT_LEAST = 60
 

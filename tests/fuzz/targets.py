@@ -224,7 +224,6 @@ TARGETS: dict[str, Target] = {
             ascend.hccs,
             ascend.super_pod,
             ascend.version_file,
-            ascend.metadata_version,
             ascend.link,
             ascend.net_health,
             ascend.network,

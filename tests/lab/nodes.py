@@ -71,11 +71,19 @@ class Lab:
     """``count`` nodes ``node1``, ``node2``, … at 10.77.0.1, 10.77.0.2, …; use it in a ``with``.
 
     ``differs`` makes nodes differ: for the name of a node, files on that node and the text they have there instead.
-    ``folder`` (outside the repository) is visible on all nodes under the same path.
+    ``folder`` (outside the repository) is visible on all nodes under the same path. ``sshd``: lines of sshd_config(5)
+    for all nodes, before those that they have anyway: the first value counts.
     """
 
-    def __init__(self, folder: Path, count: int = 2, differs: Mapping[str, Mapping[Path, str]] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        count: int = 2,
+        differs: Mapping[str, Mapping[Path, str]] | None = None,
+        sshd: str = "",
+    ) -> None:
         self.folder = folder.resolve()
+        self._sshd = sshd
         self.nodes: list[Node] = []
         self._names = [f"node{i + 1}" for i in range(count)]
         self._differs = differs or {}
@@ -115,7 +123,7 @@ class Lab:
         """Start ``argv`` on ``node``, in a process group of its own, with pipes; it ends with the lab at the latest."""
         clean = {"PATH": f"{VENV}/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": HOME, "LANG": "C.UTF-8"}
         process = subprocess.Popen(
-            [*_enter(node.pid), *argv],
+            [*self.enter(node), *argv],
             env={**clean, "PYTHONDONTWRITEBYTECODE": "1", **(env or {})},
             cwd="/",
             stdin=subprocess.DEVNULL,
@@ -126,6 +134,10 @@ class Lab:
         )
         self._live.callback(_end, process)
         return process
+
+    def enter(self, node: Node) -> list[str]:
+        """What goes before a command that shall run on ``node``, for those who start it by themselves."""
+        return _enter(node.pid)
 
     def mpirun(self, per_node: int = 1) -> list[str]:
         """The start of an ``mpirun`` command over all nodes, to be run on one of them.
@@ -183,7 +195,7 @@ class Lab:
                 binds.append(f"{own}/file{i} {target}\n")
             (own / "binds").write_text("".join(binds))
             (own / "sshd_config").write_text(
-                f"ListenAddress {address}:22\nHostKey {own}/host_key\n"
+                f"{self._sshd}ListenAddress {address}:22\nHostKey {own}/host_key\n"
                 f"AuthorizedKeysFile {self.folder}/authorized_keys\n"
                 "PermitRootLogin prohibit-password\nPasswordAuthentication no\nKbdInteractiveAuthentication no\n"
                 "UsePAM no\nStrictModes no\nUseDNS no\nPrintMotd no\nMaxStartups 64\n"

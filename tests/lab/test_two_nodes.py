@@ -51,7 +51,7 @@ def assert_left_alone(lab: Lab) -> None:
 
 
 def verdicts(report: dict[str, Any], check: str) -> dict[str, dict[str, Any]]:
-    return {v["node"]: v for v in report["verdicts"] if v["check"] == check}
+    return {node: v for v in report["verdicts"] if v["check"] == check for node in v["nodes"]}
 
 
 @BOTH_WAYS
@@ -159,3 +159,21 @@ def test_a_node_that_goes_down_is_named_and_the_report_is_still_written(two_node
     assert "node2" in because
     assert report["gate"]["exit_code"] == 3
     assert [m for m in report["measurements"] if m["node"] == "node1" and m["status"] == "ok"]
+
+
+@BOTH_WAYS
+def test_scripts_reach_the_nodes_with_the_run(two_nodes: Lab, start: Any) -> None:
+    """The criteria file and its scripts lie in the first node's own /tmp; the other node has no such files."""
+    lab = two_nodes
+    table = '[script]\nall.file = "who.sh"\ntwo = { file = "who.sh", args = ["4"], nodes = "node2", exit.warn = [4] }\n'
+    files = {"who.sh": '#!/bin/sh\necho "on $(hostname)"\nexit ${1:-0}\n', "my.toml": table}
+    for name, text in files.items():
+        lab.run(lab.nodes[0], ["sh", "-c", 'printf %s "$1" > "/tmp/$0"', name, text])
+    done = start(lab, ["check", "--items", "script.*", "--criteria", "/tmp/my.toml"])
+    assert done.returncode == 0, done.stderr
+    report = report_of(lab)
+    everywhere = {node: (v["status"], v["observed"]) for node, v in verdicts(report, "script.all").items()}
+    assert everywhere == {"node1": ("PASS", "on node1"), "node2": ("PASS", "on node2")}
+    chosen = {node: (v["status"], v.get("reason_code", "")) for node, v in verdicts(report, "script.two").items()}
+    assert chosen == {"node1": ("SKIP", "not_selected"), "node2": ("WARN", "")}
+    assert_left_alone(lab)

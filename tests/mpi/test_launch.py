@@ -176,6 +176,18 @@ def test_our_own_launch_tells_the_verdict_after_a_death(lab: Lab) -> None:
     assert [e["rank"] for e in lab.report()["events"] if e["state"] == "died"] == [0]
 
 
+@pytest.mark.parametrize("command", [["check"], ["gate", "--check-only"]])
+def test_mpirun_does_not_complain_of_our_verdict(lab: Lab, tmp_path: Path, command: list[str]) -> None:
+    criteria = tmp_path / "criteria.toml"
+    criteria.write_text('[criteria]\nmemory.total.min = "9999 TiB"\n')
+    words = ["-np", "2", "--items", "memory.total", "--criteria", str(criteria), "--store", str(lab.store)]
+    done = lab.run(*TOOL, *command, *words, *(["--", "true"] if command[0] == "gate" else []))
+    assert done.returncode == 1, done.stderr
+    assert "exit code 1" in done.stdout + done.stderr
+    assert "non-zero" not in done.stderr
+    assert "prterun" not in done.stderr
+
+
 @pytest.mark.parametrize("to_all", [True, False], ids=["as a terminal does", "to the front alone"])
 def test_an_interrupted_run_says_so(lab: Lab, to_all: bool) -> None:
     process = lab.start(*TOOL, *LONG_SWEEP, "-np", "2", "--store", str(lab.store))

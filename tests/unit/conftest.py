@@ -23,6 +23,10 @@ NODES = Path(__file__).resolve().parent.parent / "fixtures" / "nodes"
 GOOD = NODES / "good"
 WHOLE = ("good", "l40s", "a10_vm", "plain")
 """Nodes that are recorded whole; any other holds what differs from ``good``."""
+PARTS = ("efa",)
+"""Nodes of which only that is recorded which one family judges: over the rest of ``good`` they are no whole node."""
+EVERY = sorted(folder.name for folder in NODES.iterdir() if folder.is_dir() and folder.name not in PARTS)
+"""Nodes that are well as a whole."""
 
 
 class Planted:
@@ -110,7 +114,7 @@ class Planted:
         return self.call("host", hostname=name)
 
     def facts(self) -> Facts:
-        return read_node("", self.root, sources_for(CHECKS), time.monotonic() + 30)
+        return read_node("", self.root, sources_for(CHECKS, recorded=True), time.monotonic() + 30)
 
     def readings(self) -> dict[str, Reading]:
         return self.facts().readings
@@ -123,11 +127,23 @@ def planted(tmp_path: Path) -> Planted:
 
 @pytest.fixture(scope="session")
 def good_facts() -> Facts:
-    return read_node("", GOOD, sources_for(CHECKS), time.monotonic() + 30)
+    return read_node("", GOOD, sources_for(CHECKS, recorded=True), time.monotonic() + 30)
 
 
-HOMES = {"ascend": "ascend_910b", "roce": "a800_roce", "amd": "mi300x"}
-"""The recorded node on which the items of a scope pass; ``good`` (8 H100, InfiniBand) for all others."""
+HOMES = {
+    "ascend": "ascend_910b",
+    "roce": "a800_roce",
+    "amd": "mi300x",
+    "nvidia.nvlink_bit_errors": "b200",
+    "nvidia.nvlink_ber": "b200",
+    "rdma.efa": "efa",
+    "rdma.ufm": "ufm",
+}
+"""The recorded node on which an item, or the items of a scope, pass; ``good`` (8 H100, InfiniBand) for all others."""
+
+
+def home_of(check: str) -> str:
+    return HOMES.get(check) or HOMES.get(CHECKS[check].info.scope, "good")
 
 
 @pytest.fixture(scope="session")
@@ -138,4 +154,4 @@ def at_home(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Facts]:
     def read(node: str) -> Facts:
         return Planted(tmp_path_factory.mktemp(node) / "node", node).facts()
 
-    return lambda check: read(HOMES.get(CHECKS[check].info.scope, "good"))
+    return lambda check: read(home_of(check))

@@ -545,9 +545,7 @@ CHANGES: dict[str, Callable[[Planted], object]] = {
         "usr/local/Ascend/ascend-toolkit/latest/aarch64-linux/ascend_toolkit_install.info", "8.0.RC3", "8.1.RC1"
     ),
     "same.ascend.chip": lambda n: n.replace(path(chips.MAP), "Ascend 910B3", "Ascend 910B2"),
-    "same.ascend.torch_npu": lambda n: n.replace(
-        "usr/local/lib/python3.10/site-packages/torch_npu-2.1.0.post8.dist-info/METADATA", "post8", "post6"
-    ),
+    "same.ascend.planes": said(roce.IP, "ipaddr:29.1.", "ipaddr:29.9."),
     "same.ascend.tls": said(roce.TLS, "switch[0]", "switch[1]", *SERIES),
     "same.ascend.fec": says(roce.FEC, "fec mode: no FEC mode\n", *SERIES),
     "same.ascend.mtu": says(roce.MTU, "mtu:8192\n", *SERIES),

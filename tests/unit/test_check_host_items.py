@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cwai_bench.checks import CHECKS, ConfigurableCheck, NodeCheck, amd, disks, services
+from cwai_bench.checks import CHECKS, ConfigurableCheck, NodeCheck, amd, bmc, disks, services
 from cwai_bench.config import parse_criteria
 from cwai_bench.judge import check_facts
 from cwai_bench.model import Facts, Reading, Status, Verdict
@@ -91,7 +91,28 @@ def ps(line: str) -> Callable[[Planted], object]:
     return lambda n: n.command(services.PS, stdout(n, services.PS) + line + "\n")
 
 
+def logged(*entries: str) -> Callable[[Planted], object]:
+    """Let the BMC log these, on the day before the node was looked at."""
+    lines = "".join(f"  {n:x} | 12/30/25 | 2{n % 3}:10:00 UTC | {e}\n" for n, e in enumerate(entries, 64))
+    return lambda n: n.command(bmc.IPMITOOL, stdout(n, bmc.IPMITOOL) + lines)
+
+
+def huawei(*rows: str) -> Callable[[Planted], object]:
+    """What ipmcget says of its log, on a node that has it."""
+    head = "ID   | Generation Time     | Severity | Event Code | Status   | Event Description\n"
+    text = head + "".join(f"{n:<4} | 2025-12-31 10:00:0{n} | {row}\n" for n, row in enumerate(rows, 1))
+
+    def plant(n: Planted) -> object:
+        n.write(f"{_folder(bmc.IPMCGET)}/argv", "\n".join(bmc.IPMCGET.argv) + "\n")
+        return n.command(bmc.IPMCGET, text)
+
+    return plant
+
+
+DIMM = "Memory #0x02 | Uncorrectable ECC (UnCorrectable ECC |  DIMMD7)"
+LEAK = "Critical | 0x12000023 | Asserted | Liquid cooling leak detected"
 POLICY = "sys/devices/system/cpu/cpufreq/policy64"
+SDB = disks.SMART.command("b")
 NVME1 = disks.SMART_LOG.command("1")
 UE = {"total_correctable_count": 4, "total_uncorrectable_count": 2, "total_deferred_count": 0}
 DEFERRED = {"total_correctable_count": 0, "total_uncorrectable_count": 0, "total_deferred_count": 1}
@@ -101,6 +122,33 @@ AMD_GPU = "0000:19:00.0"
 AFTER_DRIVER = frozenset({"amd.cards", "amd.ecc", "amd.bad_pages", "amd.firmware", "amd.rocminfo"})
 
 GOOD_CASES = [
+    Case("bmc.events", logged(f"{DIMM} | Asserted"), FAIL, "Memory #0x02 Uncorrectable ECC"),
+    Case("bmc.events", logged(f"{DIMM} | Asserted"), FAIL, "Uncorrectable ECC: contact_vendor"),
+    Case("bmc.events", logged(f"{DIMM} | Asserted", f"{DIMM} | Asserted"), FAIL, "× 2"),
+    Case("bmc.events", logged("Fan FAN3 | Lower Critical going low  | Asserted"), FAIL, "Fan FAN3"),
+    Case("bmc.events", logged(f"{DIMM} | Asserted", f"{DIMM} | Deasserted"), PASS, "0 / 8"),
+    Case("bmc.events", logged("Power Supply PS1 Status | Power Supply AC lost | Asserted"), WARN, "PS1"),
+    Case("bmc.events", logged("Power Unit Redundancy | Redundancy Lost"), WARN, "Redundancy Lost"),
+    Case("bmc.events", said(bmc.IPMITOOL, "| Log area reset/cleared |", "| Thermal Trip |"), PASS, "0 / 6"),
+    Case("bmc.events", said(bmc.IPMITOOL, "| Timestamp Clock Sync |", "| IERR |"), FAIL, "IERR"),
+    Case("bmc.events", lambda n: n.command(bmc.IPMITOOL, "", 0, "SEL has no entries"), PASS, "0 / 0"),
+    Case("bmc.events", silent(bmc.IPMITOOL, 0, ""), UNKNOWN, "parse"),
+    Case(
+        "bmc.events",
+        silent(bmc.IPMITOOL, 1, "Could not open device at /dev/ipmi0: Permission denied"),
+        UNKNOWN,
+        "permission",
+    ),
+    Case("bmc.events", silent(bmc.IPMITOOL, 1, "Get SEL Info command failed"), UNKNOWN, "Get SEL Info"),
+    Case("bmc.events", said(bmc.IPMITOOL, "   3 | 12/30/25", "nonsense"), UNKNOWN, "parse"),
+    Case("bmc.events", lambda n: n.refuse(bmc.IPMITOOL, "missing", "not installed"), UNKNOWN, "missing_tool"),
+    Case("bmc.events", lambda n: n.remove("sys/devices/platform/ipmi_bmc.0"), SKIP, "absent"),
+    Case("bmc.events", huawei(LEAK), FAIL, "0x12000023 liquid cooling leaks"),
+    Case("bmc.events", huawei(LEAK), FAIL, "0x12000023: isolate"),
+    Case("bmc.events", huawei("Minor | 0x04000007 | Asserted | Fan speed deviation"), WARN, "0x04000007 fan speed"),
+    Case("bmc.events", huawei(LEAK, LEAK.replace("Asserted", "Deasserted")), PASS, "0 / 2"),
+    Case("bmc.events", huawei("Normal | 0x26000001 | Asserted | Power button pressed"), PASS, "0 / 1"),
+    Case("bmc.events", huawei("Critical | 12 | Asserted | ?"), UNKNOWN, "parse"),
     Case("services.enabled", unit("docker", "failed"), FAIL, "docker failed"),
     Case("services.enabled", unit("munge", "inactive"), WARN, "munge inactive"),
     Case("services.enabled", unit("tuned", "inactive", "disabled"), PASS, " / "),
@@ -177,6 +225,23 @@ GOOD_CASES = [
         FAIL,
         "lustre-OST0003",
     ),
+    Case("storage.smart", said(SDB, '"passed": true', '"passed": false'), FAIL, "sdb"),
+    Case("storage.smart", said(SDB, '"smart_status": {\n  "passed": true\n }', '"smart_support": {}'), PASS, "1 / 2"),
+    Case(
+        "storage.smart",
+        lambda n: n.command(SDB, '{"smartctl": {"messages": [{"string": "open: failed: Permission denied"}]}}', 2),
+        UNKNOWN,
+        "permission",
+    ),
+    Case(
+        "storage.smart",
+        lambda n: n.command(SDB, '{"smartctl": {"messages": [{"string": "Read SMART Data failed"}]}}', 4),
+        UNKNOWN,
+        "Read SMART Data failed",
+    ),
+    Case("storage.smart", silent(SDB), UNKNOWN, "parse"),
+    Case("storage.smart", lambda n: n.refuse(SDB, "missing", "not installed"), UNKNOWN, "missing_tool"),
+    Case("storage.smart", lambda n: n.call("container", vm="kvm"), SKIP, "virtual drives"),
     Case("storage.lustre", lambda n: n.remove("sys/fs/lustre"), SKIP, "absent"),
     Case("storage.lustre", lambda n: n.write("sys/fs/lustre/health_check", "\n"), UNKNOWN, "parse"),
     Case("storage.zfs", lambda n: n.write("proc/spl/kstat/zfs/scratch/state", "DEGRADED\n"), WARN, "scratch DEGRADED"),
@@ -348,6 +413,10 @@ CHANGES: dict[str, Callable[[Planted], object]] = {
     "same.cgroup": lambda n: n.remove("sys/fs/cgroup").write(
         "proc/cgroups", "#subsys_name\thierarchy\tnum_cgroups\tenabled\ncpu\t3\t90\t1\nmemory\t9\t120\t1\n"
     ),
+    "same.names": lambda n: n.call("names", answers={"node1": ["127.0.1.1"], "node2": ["10.20.1.2"], "node3": []}),
+    "same.python_packages": lambda n: n.call(
+        "python_packages", packages=[["torch", "2.4.0", "/opt/conda"], ["triton", "3.1.0", "/opt/conda"]]
+    ),
     "same.hosts": lambda n: n.replace("etc/hosts", "10.20.1.3 node3", "10.20.1.33 node3"),
     "same.mounts": lambda n: n.rows("filesystems", "filesystems", {"mount": "/home"}, device="10.20.0.5:/export/old"),
     "same.pci_packets": card("0000:1a:00.0", max_read_request=512),
@@ -482,6 +551,7 @@ JSON_COMMANDS = {
     "amd.firmware": amd.FIRMWARE,
     "amd.rocminfo": amd.ROCMINFO,
     "storage.nvme_health": NVME1,
+    "storage.smart": SDB,
     "services.enabled": services.SERVICES,
     "clock.chrony": services.CHRONY,
     "host.reboots": services.LAST,

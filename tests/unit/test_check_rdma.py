@@ -13,20 +13,23 @@ from cwai_bench.checks import CHECKS, ConsistencyCheck, NodeCheck
 from cwai_bench.checks.rdma import DEVINFO, INSTALLED, OFED, RDMA
 from cwai_bench.checks.rdma_counters import growth
 from cwai_bench.checks.rdma_optics import LINK, MODULES
+from cwai_bench.checks.rdma_tools import FI_INFO, SELF_TEST, UFM
 from cwai_bench.checks.roce import LLDP, PAUSE, QOS, STATISTICS
+from cwai_bench.checks.roce_paths import WPA
+from cwai_bench.checks.services import PS
 from cwai_bench.config import Criteria, Criterion, Quantity
 from cwai_bench.discover.recorded import slug
 from cwai_bench.judge import check_facts
 from cwai_bench.model import Facts, Status, Verdict
 from cwai_bench.sources import Call, Command, Each, Source
-from tests.unit.conftest import Planted
+from tests.unit.conftest import Planted, home_of
 
 PASS, WARN, FAIL, UNKNOWN, SKIP = Status.PASS, Status.WARN, Status.FAIL, Status.UNKNOWN, Status.SKIP
 SCOPES = ("rdma", "roce")
 OURS = [c.info.id for c in CHECKS.values() if c.info.scope in SCOPES]
 NODE_ITEMS = [id for id in OURS if isinstance(CHECKS[id], NodeCheck)]
 SAME = [id for id in OURS if isinstance(CHECKS[id], ConsistencyCheck)]
-IB, ROCE = "good", "a800_roce"
+IB, ROCE, AMAZON, UFM_HOST = "good", "a800_roce", "efa", "ufm"
 Plant = Callable[[Planted], Planted]
 
 
@@ -159,6 +162,27 @@ def conf(name: str, value: int) -> Plant:
     )
 
 
+def path(interface: str, **changes: object) -> Plant:
+    return lambda n: n.rows("rail_paths", "rails", {"interface": interface}, **changes)
+
+
+def paths(**changes: object) -> Plant:
+    return lambda n: n.rows("rail_paths", "rails", {}, **changes)
+
+
+def down_again(times: int) -> Plant:
+    """UFM saw the link of one port go down ``times`` more."""
+
+    def plant(node: Planted) -> Planted:
+        where = f"commands/{slug(UFM)}/stdout"
+        text = (node.root / where).read_text()
+        (line,) = [x for x in text.splitlines() if " [329] " in x]
+        again = "".join(line.replace("07:46:24", f"12:{n:02}:24") + "\n" for n in range(times))
+        return node.write(where, text + again)
+
+    return plant
+
+
 def no_rails(node: Planted) -> Planted:
     return rewrite(node, "rdma", answer(node, "rdma") | {"devices": []})
 
@@ -273,7 +297,101 @@ CASES = [
         "Bad signal integrity",
     ),
     Case(IB, "rdma.bit_errors", refuse(LINK.command("mlx5_3"), "missing", "No such file"), UNKNOWN, "missing_tool"),
+    # what other tools have found out
+    Case(
+        IB,
+        "rdma.self_test",
+        said(SELF_TEST, "Initialization ............. PASS", "Initialization ............. FAIL"),
+        FAIL,
+        "Host Driver Initialization",
+    ),
+    Case(
+        IB,
+        "rdma.self_test",
+        said(
+            SELF_TEST, "PCI Device Check ....................... PASS", "PCI Device Check ....................... FAIL"
+        ),
+        FAIL,
+        "PCI Device Check",
+    ),
+    Case(
+        IB,
+        "rdma.self_test",
+        said(
+            SELF_TEST,
+            "on CA #3 (HCA)...... PASS",
+            "on CA #3 (HCA)...... FAIL\n    REASON: found errors in the following counters",
+        ),
+        WARN,
+        "Error Counter Check on CA #3 (HCA)",
+    ),
+    Case(IB, "rdma.self_test", refuse(SELF_TEST, "missing", "No such file"), UNKNOWN, "missing_tool"),
+    Case(IB, "rdma.self_test", said(SELF_TEST, "DONE", "D"), UNKNOWN, "parse"),
+    Case(
+        AMAZON,
+        "rdma.efa",
+        said(FI_INFO, "domain: rdmap144s27-rdm", "domain: rdmap1s27-rdm"),
+        FAIL,
+        "3 / 4; 0000:90:1b.0 (rdmap144s27)",
+    ),
+    Case(
+        AMAZON, "rdma.efa", lambda n: n.command(FI_INFO, "", 61, "fi_getinfo: -61 (No data available)"), FAIL, "0 / 4"
+    ),
+    Case(AMAZON, "rdma.efa", lambda n: without("rdmap144s27")(n), FAIL, "0000:90:1b.0"),
+    Case(AMAZON, "rdma.efa", fails(FI_INFO, "fi_info: error while loading shared libraries"), UNKNOWN, "ended with 1"),
+    Case(AMAZON, "rdma.efa", refuse(FI_INFO, "missing", "No such file"), UNKNOWN, "missing_tool"),
+    Case(IB, "rdma.efa", lambda n: n, SKIP, "absent"),
+    Case(UFM_HOST, "rdma.ufm", down_again(2), WARN, "leaf07 / 17/1: link went down × 3"),
+    Case(UFM_HOST, "rdma.ufm", down_again(1), PASS, "3 / 6"),
+    Case(
+        UFM_HOST,
+        "rdma.ufm",
+        both(down_again(2), lambda n: n.call("host", taken=1767225600.0 + 2 * 86400)),
+        PASS,
+        "0 / 7",
+    ),
+    Case(UFM_HOST, "rdma.ufm", lambda n: n.command(UFM, "nonsense\n"), UNKNOWN, "parse"),
+    Case(UFM_HOST, "rdma.ufm", fails(UFM, "tail: cannot open: Permission denied"), UNKNOWN, "Permission denied"),
+    Case(IB, "rdma.ufm", lambda n: n, SKIP, "does not run here"),
     # RoCE
+    Case(ROCE, "roce.path_mtu", path(RAIL, full=False), FAIL, "mlx5_3 mtu 9000 → 10.103.1.12"),
+    Case(ROCE, "roce.path_mtu", path(RAIL, full=False, gateway=True), WARN, "mlx5_3 mtu 9000"),
+    Case(ROCE, "roce.path_mtu", path(RAIL, small=False, full=False), UNKNOWN, "mlx5_3"),
+    Case(ROCE, "roce.path_mtu", path(RAIL, target="", small=False, full=False), UNKNOWN, "mlx5_3"),
+    Case(ROCE, "roce.path_mtu", paths(target="", small=False, full=False), SKIP, "nobody to ask"),
+    Case(
+        ROCE,
+        "roce.path_mtu",
+        paths(error="ping: No such file or directory", small=False, full=False),
+        UNKNOWN,
+        "missing_tool",
+    ),
+    Case(
+        ROCE,
+        "roce.path_mtu",
+        paths(error="ping: invalid option -- 'M'", small=False, full=False),
+        UNKNOWN,
+        "invalid option",
+    ),
+    Case(ROCE, "roce.path_mtu", lambda n: n.call("rail_paths", rails=[]), SKIP, "nobody to ask"),
+    Case(
+        ROCE,
+        "roce.port_access",
+        said(WPA.command(RAIL), "suppPortStatus=Authorized", "suppPortStatus=Unauthorized"),
+        FAIL,
+        "7 / 8; mlx5_3 Unauthorized",
+    ),
+    Case(
+        ROCE,
+        "roce.port_access",
+        lambda n: n.command(WPA.command(RAIL), "", 255, "Failed to connect to non-global ctrl_ifname: ens14np0"),
+        WARN,
+        "7 / 8; mlx5_3",
+    ),
+    Case(ROCE, "roce.port_access", said(PS, "wpa_supplicant", "sshd"), SKIP, "no wpa_supplicant"),
+    Case(ROCE, "roce.port_access", refuse(WPA.command(RAIL), "missing", "No such file"), UNKNOWN, "missing_tool"),
+    Case(ROCE, "roce.port_access", lambda n: n.command(WPA.command(RAIL), "", 1, "went wrong"), UNKNOWN, "went wrong"),
+    Case(ROCE, "roce.port_access", said(WPA.command(RAIL), "suppPortStatus=Authorized\n", ""), UNKNOWN, "parse"),
     Case(ROCE, "roce.address", gids("mlx5_3", [0, LL[0], "IB/RoCE v1", RAIL], [1, *LL]), FAIL, "7 / 8; mlx5_3"),
     Case(ROCE, "roce.address", gids("mlx5_3", [0, "?", "RoCE v2", RAIL]), UNKNOWN, "parse"),
     Case(ROCE, "roce.gid", gids("mlx5_3", [1, *LL], [5, *V4]), WARN, "mlx5_3"),
@@ -342,7 +460,7 @@ def test_every_item_has_a_planted_fault() -> None:
 
 
 def home(check: str) -> str:
-    return ROCE if CHECKS[check].info.scope == "roce" else IB
+    return home_of(check)
 
 
 READ = [(id, s) for id in NODE_ITEMS for s in CHECKS[id].reads if s not in (Call("pci"), Call("container"))]
@@ -375,6 +493,12 @@ ALONE: dict[str, tuple[str, Plant, set[str]]] = {
     "lanes are lost": (IB, port("mlx5_3", rate="100 Gb/sec (1X NDR)"), {"rdma.rate"}),
     "bad cable": (IB, both(counter("symbol_error", 0, 9), counter("port_rcv_errors", 0, 3)), {"rdma.errors"}),
     "a driver without its devices": (IB, no_rails, {"rdma.devices"}),
+    "a switch port with a small MTU": (ROCE, path(RAIL, full=False), {"roce.path_mtu"}),
+    "a rail that is not let in": (
+        ROCE,
+        said(WPA.command(RAIL), "suppPortStatus=Authorized", "suppPortStatus=Unauthorized"),
+        {"roce.port_access"},
+    ),
     "an address is lost": (ROCE, gids("mlx5_3", [0, LL[0], "IB/RoCE v1", RAIL], [1, *LL]), {"roce.address"}),
     "PFC is off on one": (
         ROCE,
@@ -519,6 +643,7 @@ COMMANDS = [
     OFED,
     LLDP,
     LINK.command("mlx5_3"),
+    SELF_TEST,
     *(e.command(RAIL) for e in (QOS, PAUSE, STATISTICS, MODULES)),
 ]
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from cwai_bench import __version__
+from cwai_bench.cli import output
 from cwai_bench.cli.main import COMMANDS, entry
 from cwai_bench.cli.parser import seconds, size
 
@@ -94,6 +95,9 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["history", "show", "nothing-of-the-kind"], "nothing-of-the-kind"),
         (["report", "nothing-of-the-kind"], "nothing-of-the-kind"),
         (["collective"], "-np"),
+        (["rdma", "--interface", "nic9"], "--interface 'nic9': there is no such NIC or address here"),
+        (["rdma", "--interface", "127.0.0.2"], "did you mean '127.0.0.1'?"),
+        (["rdma", "--dry-run", "--interface", "nic9"], "here are: lo"),
     ],
 )
 def test_what_is_wrong_is_named_with_the_next_step(
@@ -337,3 +341,53 @@ def test_tcp_in_place_of_rdma_is_told(tmp_path: Path) -> None:
     words = ["rdma", "--sizes", "64K", "--duration", "0.1", "--kind", "bandwidth", "--store", str(tmp_path / "store")]
     done = cwai(*words, spool=tmp_path / "spool")
     assert "TCP is measured instead" in done.stdout, done.stderr
+
+
+LISTED = [
+    ["20261125T145539Z-check-ba92b9", "2026-11-25", "1 个节点", "WARN (0)", ""],
+    ["x", "-", "-", "-", "a b " * 20],
+]
+
+
+@pytest.mark.parametrize(
+    ("width", "expected"),
+    [
+        (
+            None,
+            ["20261125T145539Z-check-ba92b9  2026-11-25  1 个节点  WARN (0)", "x" + " " * 30 + "-" + " " * 11 + "-"],
+        ),
+        (110, ["20261125T145539Z-check-ba92b9  2026-11-25  1 个节点  WARN (0)", "x" + " " * 30 + "-" + " " * 11 + "-"]),
+        (50, ["20261125T145539Z-check-ba92b9  2026-11-25", "  1 个节点  WARN (0)", "x  -  -  -", "  a b a b a b"]),
+    ],
+)
+def test_a_listing_is_laid_out_for_the_terminal(
+    width: int | None, expected: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rich.cells import cell_len
+
+    monkeypatch.setattr(output, "_terminal_width", lambda: width)
+    lines = output.columns(LISTED).splitlines()
+    assert [line.startswith(start) for line, start in zip(lines, expected, strict=False)] == [True] * len(expected)
+    assert all(cell_len(line) <= (width or 999) for line in lines)
+    assert "".join(lines).split().count("a") == 20, "nothing is cut off"
+
+
+def test_more_is_said_when_asked_for(recorded: Path, tmp_path: Path) -> None:
+    brief = checked(recorded, tmp_path, "--items", "memory.total,memory.corrupted,kernel.taint")
+    full = checked(recorded, tmp_path, "--items", "memory.total,memory.corrupted,kernel.taint", "-v")
+    assert "memory.corrupted" not in brief.stdout
+    assert "memory.corrupted" in full.stdout
+    store = ["--store", str(tmp_path / "store")]
+    assert "memory.corrupted" not in cwai("history", "show", "last", *store, spool=tmp_path / "spool").stdout
+    assert "memory.corrupted" in cwai("history", "show", "last", "-v", *store, spool=tmp_path / "spool").stdout
+
+
+def test_progress_says_that_its_time_is_the_time_elapsed(capsys: pytest.CaptureFixture[str]) -> None:
+    from cwai_bench.cli import progress
+    from cwai_bench.text import LANGS, Text
+
+    for lang in LANGS:
+        progress.Lines(lang).begin(1, 2, Text("server check", "服务器检测"), 1.0)
+    assert capsys.readouterr().err.splitlines() == [
+        "1/2 服务器检测 (已用 0.0 秒)" if lang == "zh" else "1/2 server check (0.0 s elapsed)" for lang in LANGS
+    ]

@@ -65,7 +65,7 @@ def test_no_quantities(written: object) -> None:
     assert config.quantity(written) is None
 
 
-# On the good node: what holds, and what does not.
+# On the item's home: what holds, and what does not.
 DEMANDS: dict[str, tuple[str, str]] = {
     "memory.total": ('{ min = "1000 GiB" }', '{ min = "1 TiB" }'),
     "swap.total": ("{ max = '0 B' }", "{ min = '1 GiB' }"),
@@ -88,9 +88,9 @@ for family in Path(__file__).parent.glob("test_check_*.py"):
 
 
 @pytest.mark.parametrize("item", CONFIGURABLE)
-def test_each_item_is_judged_by_the_criterion(item: str, good_facts: Facts) -> None:
+def test_each_item_is_judged_by_the_criterion(item: str, at_home: Callable[[str], Facts]) -> None:
     good, bad = DEMANDS[item]
-    passing, failing = judged(good_facts, item, good), judged(good_facts, item, bad)
+    passing, failing = judged(at_home(item), item, good), judged(at_home(item), item, bad)
     assert passing.status is Status.PASS, passing
     assert failing.status is Status.FAIL, failing
     for verdict in (passing, failing):
@@ -115,6 +115,13 @@ def test_only_what_fails_is_named(good_facts: Facts) -> None:
 def test_a_criterion_about_nothing_is_unknown(good_facts: Facts) -> None:
     verdict = judged(good_facts, "nic.speed", "{ min = '1 Gb/s', where.name = 'wlan*' }")
     assert (verdict.status, verdict.reason_code) == (Status.UNKNOWN, "absent")
+    assert verdict.detail is not None
+    assert verdict.detail.en.startswith("where.name = 'wlan*' fits none of: ens1f0np0, ens1f1np1, ibp106s0")
+    assert verdict.detail.en.endswith(" …")
+    assert "不匹配以下任何一项" in verdict.detail.zh
+    near = judged(good_facts, "nic.speed", "{ min = '1 Gb/s', where.name = 'ens1f0' }").detail
+    assert near is not None
+    assert near.en.endswith("did you mean 'ens1f0np0'?")
 
 
 def test_what_cannot_be_read_is_unknown(planted: Planted) -> None:
@@ -191,7 +198,7 @@ def test_unknown_tables_are_refused() -> None:
         config.parse_criteria("[criterion]\ncpu.count.min = 1\n", "my.toml", KNOWN)
     assert refused.value.next_step is not None
     assert refused.value.next_step.en == "did you mean criteria?"
-    with pytest.raises(UsageError, match="has no \\[criteria\\] table"):
+    with pytest.raises(UsageError, match="has no \\[criteria\\] and no \\[script\\] table"):
         config.parse_criteria("[options]\n", "my.toml", KNOWN)
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from cwai_bench.discover import memory, network, pci, storage, system
-from cwai_bench.sources import Filesystem, LogLine
+from cwai_bench.discover import memory, network, packages, pci, rails, storage, system
+from cwai_bench.sources import HOSTS_VARIABLE, Filesystem, LogLine, PythonPackage, RailPath
 
 
 def put(root: Path, files: dict[str, str]) -> Path:
@@ -284,6 +284,124 @@ def test_interfaces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (second.speed, second.admin_up, second.virtual_function, second.model) == (None, False, True, "")
     assert (bond.physical, bond.speed) == (False, None)
     assert found.rdma == ["mlx5_0", "mlx5_1"]
+
+
+def test_every_name_of_the_group_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    def answer(name: str, *_: object, **__: object) -> list[tuple[object, ...]]:
+        if name == "node2":
+            raise socket.gaierror(-2, "Name or service not known")
+        return [(2, 1, 6, "", (f"10.0.0.{name[-1]}", 0))] * 2
+
+    monkeypatch.setattr(socket, "getaddrinfo", answer)
+    monkeypatch.setenv(HOSTS_VARIABLE, "node[1-3],-x")
+    monkeypatch.setenv("SLURM_JOB_NODELIST", "other[1-9]")
+    assert network.names().answers == {"node1": ["10.0.0.1"], "node2": [], "node3": ["10.0.0.3"]}
+    monkeypatch.delenv(HOSTS_VARIABLE)
+    assert list(network.names().answers) == [f"other{i}" for i in range(1, 10)]
+    monkeypatch.setattr(network, "NAMES_LIMIT", 4)
+    assert (len(network.names().answers), network.names().cut) == (4, True)
+    monkeypatch.setenv("SLURM_JOB_NODELIST", "node[1-")
+    with pytest.raises(ValueError, match="no node set"):
+        network.names()
+    monkeypatch.delenv("SLURM_JOB_NODELIST")
+    assert network.names().answers == {}
+
+
+PING = """#!/bin/sh
+for last; do :; done
+case "$* $last" in
+  *" 10.0.0.9") exit 1 ;;
+  *"-s 8972 "*" 10.0.0.2") exit 1 ;;
+  *REFUSED*) echo "ping: socket: Operation not permitted" >&2; exit 2 ;;
+esac
+exit 0
+"""
+
+
+@pytest.fixture
+def two_rails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Rails ens1 and ens2 (RoCE), ib0 (InfiniBand), ens3 (no link), and a ping that answers as PING says."""
+    for name, device, layer, state in (
+        ("ens1", "mlx5_0", "Ethernet", "4: ACTIVE"),
+        ("ens2", "mlx5_1", "Ethernet", "4: ACTIVE"),
+        ("ib0", "mlx5_2", "InfiniBand", "4: ACTIVE"),
+        ("ens3", "mlx5_3", "Ethernet", "1: DOWN"),
+    ):
+        port = {"link_layer": f"{layer}\n", "state": f"{state}\n"}
+        put(tmp_path / "ib" / device, {f"ports/1/{k}": v for k, v in port.items()} | {f"device/net/{name}/x": ""})
+        put(tmp_path / "net" / name, {"mtu": "9000\n"})
+    arp = "IP address       HW type     Flags       HW address            Mask     Device\n"
+    for address, flags, device in (
+        ("10.0.0.9", "0x2", "ens1"),
+        ("10.0.0.2", "0x2", "ens1"),
+        ("10.0.0.1", "0x0", "ens1"),
+        ("10.0.0.3", "0x2", "ens3"),
+    ):
+        arp += f"{address}         0x1         {flags}         08:c0:eb:00:00:01     *        {device}\n"
+    route = "Iface\tDestination\tGateway\tFlags\nens2\t00000000\t0102000A\t0003\nens1\t00000A\t00000000\t0001\n"
+    put(tmp_path, {"arp": arp, "route": route, "bin/ping": PING})
+    (tmp_path / "bin/ping").chmod(0o755)
+    monkeypatch.setattr(rails, "DEVICES", tmp_path / "ib")
+    monkeypatch.setattr(rails, "INTERFACES", tmp_path / "net")
+    monkeypatch.setattr(rails, "NEIGHBOURS", tmp_path / "arp")
+    monkeypatch.setattr(rails, "ROUTES", tmp_path / "route")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    return tmp_path
+
+
+def test_a_rail_asks_its_neighbour_first_and_its_gateway_last(two_rails: Path) -> None:
+    assert rails.rail_paths().rails == [
+        RailPath("ens1", 9000, "10.0.0.2", small=True, full=False),
+        RailPath("ens2", 9000, "10.0.2.1", gateway=True, small=True, full=True),
+    ]
+
+
+def test_a_rail_whose_neighbours_keep_silent_or_are_not_known(two_rails: Path) -> None:
+    arp = (two_rails / "arp").read_text()
+    (two_rails / "arp").write_text("".join(line for line in arp.splitlines(True) if "10.0.0.2" not in line))
+    (two_rails / "route").write_text("Iface\tDestination\tGateway\tFlags\n")
+    assert rails.rail_paths().rails == [RailPath("ens1", 9000, "10.0.0.9"), RailPath("ens2", 9000)]
+
+
+def test_a_ping_that_may_not_ask_says_so(two_rails: Path) -> None:
+    (two_rails / "bin/ping").write_text(PING.replace("*REFUSED*", "*"))
+    for rail in rails.rail_paths().rails:
+        assert (rail.small, rail.full, rail.error) == (False, False, "ping: socket: Operation not permitted")
+
+
+def test_python_packages_are_found_without_running_any_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def metadata(name: str, version: str) -> str:
+        return f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\nSummary: x\n"
+
+    site = "lib/python3.11/site-packages"
+    put(
+        tmp_path,
+        {
+            f"opt/conda/{site}/torch-2.5.1.dist-info/METADATA": metadata("torch", "2.5.1+cu124"),
+            f"opt/conda/{site}/torchvision-0.20.dist-info/METADATA": metadata("torchvision", "0.20"),
+            f"opt/conda/{site}/nvidia_nccl_cu12-2.21.5.dist-info/METADATA": metadata("nvidia-nccl-cu12", "2.21.5"),
+            f"opt/conda/{site}/mindspore-2.3.dist-info/METADATA": "no version here\n",
+            f"venv/{site}/torch_npu-2.1.0.post8.dist-info/METADATA": metadata("torch-npu", "2.1.0.post8"),
+            f"venv/{site}/triton-3.1.egg-info/PKG-INFO": metadata("triton", "3.1"),
+            f"venv/{site}/torch/version.py": "raise SystemExit('was imported')\n",
+            "usr/local/Ascend/ascend-toolkit/latest/python/site-packages/te-0.4.0.dist-info/METADATA": metadata(
+                "te", "0.4.0"
+            ),
+        },
+    )
+    monkeypatch.setattr(packages, "ROOT", tmp_path)
+    monkeypatch.setenv("VIRTUAL_ENV", str(tmp_path / "venv"))
+    monkeypatch.delenv("CONDA_PREFIX", raising=False)
+    monkeypatch.setattr("shutil.which", lambda _: None)
+    found = packages.python_packages()
+    assert sorted(found.packages, key=lambda p: p.name) == [
+        PythonPackage("nvidia-nccl-cu12", "2.21.5", str(tmp_path / "opt/conda")),
+        PythonPackage("te", "0.4.0", str(tmp_path / "usr/local/Ascend/ascend-toolkit/latest/python")),
+        PythonPackage("torch", "2.5.1+cu124", str(tmp_path / "opt/conda")),
+        PythonPackage("torch-npu", "2.1.0.post8", str(tmp_path / "venv")),
+        PythonPackage("triton", "3.1", str(tmp_path / "venv")),
+    ]
+    assert len(found.looked) == 3
 
 
 def test_the_resolver_tells_own_addresses_from_foreign_ones(monkeypatch: pytest.MonkeyPatch) -> None:

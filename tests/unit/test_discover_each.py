@@ -12,7 +12,7 @@ from cwai_bench.checks import FactView, NotKnown
 from cwai_bench.discover import read_node
 from cwai_bench.discover.recorded import write
 from cwai_bench.model import Facts
-from cwai_bench.sources import Command, Each
+from cwai_bench.sources import Call, Command, Each, Source
 
 NET = Each("echo", "{}", over="sys/class/net/*/mtu")
 TOOL = Each("no-such-tool-here", "{}", over="sys/class/net/*/mtu")
@@ -96,3 +96,16 @@ def test_one_device_that_hangs_does_not_silence_the_others(tmp_path: Path, monke
     assert len(said) >= 8 * 3  # all, default, lo
     assert {key.split(" ")[2] for key, reading in said.items() if reading.status == "timeout"} == {"lo"}
     assert not any("not asked" in reading.detail for reading in said.values())
+
+
+def test_a_command_that_says_the_same_is_run_only_where_the_call_had_no_answer() -> None:
+    instead = [Command("echo", name, unless=f"call:{name}") for name in ("host", "no-such-call")]
+    alone = Command("echo", "alone", unless="call:limits")
+    asked: list[Source] = [Call("host"), Call("no-such-call"), *instead, alone]
+    found = read_node("", None, asked, time.monotonic() + 30).readings
+    assert (found["$ echo host"].status, found["$ echo host"].detail) == (
+        "missing",
+        "not asked: call:host has answered",
+    )
+    assert found["$ echo no-such-call"].text == "no-such-call\n"
+    assert found["$ echo alone"].text == "alone\n", "the call was not among the sources"

@@ -10,7 +10,17 @@ import pytest
 
 from cwai_bench.discover import CALLS
 from cwai_bench.discover.nvidia import CUDA_VARIABLES
-from cwai_bench.sources import CudaEnvironment, EccCounts, Nvidia, NvidiaFabric, NvidiaProcess, NvLink
+from cwai_bench.model import Reading
+from cwai_bench.sources import (
+    CudaEnvironment,
+    EccCounts,
+    Nvidia,
+    NvidiaFabric,
+    NvidiaProcess,
+    NvLink,
+    NvLinkErrors,
+    answered,
+)
 
 real = pytest.importorskip("pynvml")
 NOT_SUPPORTED, LOST, CORRUPT = 3, 15, 14
@@ -94,6 +104,9 @@ def test_a_card_that_says_nothing_is_a_card_of_nones(monkeypatch: pytest.MonkeyP
 
 
 def test_a_card_that_says_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = iter([0] * 6 + [1] * 6)  # three of each link, then again
+    looks: list[float] = []
+    monkeypatch.setattr("cwai_bench.discover.nvidia.time.sleep", looks.append)
     (card,) = ask(
         monkeypatch,
         nvmlDeviceGetUUID=b"GPU-1",
@@ -107,7 +120,7 @@ def test_a_card_that_says_all(monkeypatch: pytest.MonkeyPatch) -> None:
         nvmlDeviceGetGpuFabricInfoV=joined,
         nvmlDeviceGetSramEccErrorStatus=lambda _h, pointer: setattr(pointer._obj, "bThresholdExceeded", 1),
         nvmlDeviceGetNvLinkState=lambda _h, link: 1 if link < 2 else refused(NOT_SUPPORTED),
-        nvmlDeviceGetNvLinkErrorCounter=lambda _h, link, kind: link * 10 + kind,
+        nvmlDeviceGetNvLinkErrorCounter=lambda _h, link, kind: next(counts) * 100 + link * 10 + kind,
         nvmlDeviceGetFieldValues=fields({230: 1, 82: 44, 164: 26562, 270: 2_500_000_000}),
         nvmlDeviceGetComputeRunningProcesses=[SimpleNamespace(pid=812, usedGpuMemory=None)],
         nvmlSystemGetProcessName=b"/usr/bin/python3 train.py",
@@ -125,7 +138,11 @@ def test_a_card_that_says_all(monkeypatch: pytest.MonkeyPatch) -> None:
         7,
         ["bandwidth: Degraded", "route_unhealthy"],
     )
-    assert card.links == [NvLink(0, True, 26562e6, 0, 1, 2), NvLink(1, True, 26562e6, 10, 11, 12)]
+    assert card.links == [
+        NvLink(0, True, 26562e6, 0, 1, 2, NvLinkErrors(100, 101, 102)),
+        NvLink(1, True, 26562e6, 10, 11, 12, NvLinkErrors(110, 111, 112)),
+    ]
+    assert looks == [1.0]
     assert card.processes == [NvidiaProcess(812, "python3")]
 
 
@@ -165,3 +182,45 @@ def test_only_variables_of_the_list_are_kept(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("CUDA_LAUNCH_BLOCKING", "1" * 500)
     monkeypatch.setenv("CUDA_SECRET_TOKEN", "x")
     assert CALLS["cuda_environment"]() == CudaEnvironment({"CUDA_LAUNCH_BLOCKING": "1" * 200})
+
+
+def test_a_link_of_nvlink_5(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It counts recoveries elsewhere, and tells bit error rates: 4095 is 15e-255, no error; 1036 is 4e-12."""
+    monkeypatch.setattr("cwai_bench.discover.nvidia.LOOK", 0.0)
+    (card,) = ask(
+        monkeypatch,
+        nvmlDeviceGetNvLinkState=lambda _h, link: 1 if link < 1 else refused(NOT_SUPPORTED),
+        nvmlDeviceGetFieldValues=fields({215: 3, 220: 1036, 222: 4095}),
+    ).cards
+    (link,) = card.links or [NvLink(9, False)]
+    assert (link.replays, link.recoveries, link.later) == (None, 3, NvLinkErrors(None, 3, None))
+    assert link.effective_ber == pytest.approx(4e-12)
+    assert link.symbol_ber == pytest.approx(1.5e-254)
+
+
+def test_a_card_that_is_lost_while_its_links_are_looked_at_keeps_what_it_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cwai_bench.discover.nvidia.LOOK", 0.0)
+    told = iter([4, 0, 0])
+    (card,) = ask(
+        monkeypatch,
+        nvmlDeviceGetNvLinkState=lambda _h, link: 1 if link < 1 else refused(NOT_SUPPORTED),
+        nvmlDeviceGetNvLinkErrorCounter=lambda _h, _link, _kind: next(told, refused(LOST)),
+    ).cards
+    assert card.links == [NvLink(0, True, None, 4, 0, 0)]
+
+
+@pytest.mark.parametrize(
+    ("status", "text", "had"),
+    [
+        ("ok", '{"driver": "", "cuda": "", "cards": [], "error": "no library", "code": -1}', False),
+        ("ok", '{"driver": "", "cuda": "", "cards": [], "error": "no library", "code": 12}', False),
+        ("ok", '{"driver": "", "cuda": "", "cards": [], "error": "Driver Not Loaded", "code": 9}', True),
+        ("ok", '{"driver": "550", "cuda": "12.4", "cards": []}', True),
+        ("ok", "{", False),
+        ("error", "", False),
+        ("missing", "", False),
+        ("timeout", "", True),
+    ],
+)
+def test_nvidia_smi_is_asked_only_where_nvml_cannot_be(status: Any, text: str, had: bool) -> None:
+    assert answered(Reading("call:nvml", status, text)) is had

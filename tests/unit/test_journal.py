@@ -12,6 +12,7 @@ import pytest
 from cwai_bench import journal
 from cwai_bench.errors import NoVerdictError, UsageError
 from cwai_bench.model import Measurement, NodeEnd, Plan, RankEvent, Record, RunHeader, Subject
+from cwai_bench.text import Text
 
 
 def header(node: str = "n1", run_id: str = "20260101T000000Z-run-00aa11") -> RunHeader:
@@ -99,12 +100,15 @@ def test_merge_keeps_everything_and_says_what_is_missing(tmp_path: Path) -> None
         "1",
     )
     two = journal.parse(written(tmp_path / "2", header("n2"), event(1, "n2", "started"), measurement(1, "n2")), "2")
-    run = journal.merge([two, one], missing=["n3"])
+    why = Text("its journal never came", "未收到其日志")
+    absent = journal.absent(header(), [NodeEnd(n, 109.0, lost=why, reason_code="node_lost") for n in ("n2", "n3")])
+    run = journal.merge([two, one, journal.parse(absent, journal.ABSENT)])
     assert [(n.name, n.ranks, n.present, n.complete) for n in run.nodes] == [
         ("n1", [0], True, True),
         ("n2", [1], True, False),
         ("n3", [], False, False),
     ]
+    assert (run.nodes[2].note, run.nodes[2].reason_code) == (why, "node_lost")
     assert {m.rank for m in run.measurements} == {0, 1}
     assert run.status == "partial"
     assert run.finished == 110.0

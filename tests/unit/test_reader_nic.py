@@ -33,6 +33,10 @@ GOOD: dict[str, tuple[Reader, str]] = {
     "devinfo": (nic.active_mtus, recorded("good", "ibv_devinfo")),
     "lldp": (nic.neighbours, recorded("a800_roce", "lldpcli", "-f", "json", "show", "neighbors")),
     "ofed": (nic.ofed, recorded("good", "ofed_info", "-s")),
+    "supplicant": (nic.supplicant, recorded("a800_roce", "wpa_cli", "-i", "ens11np0", "status")),
+    "self_test": (nic.self_test, recorded("good", "hca_self_test.ofed")),
+    "domains": (nic.domains, recorded("efa", "fi_info", "-p", "efa", "-t", "FI_EP_RDM")),
+    "ufm": (nic.ufm_events, recorded("ufm", "tail", "-n", "5000", "/opt/ufm/log/event.log")),
     "modinfo": (nic.module_version, recorded("good", "modinfo", "-F", "version", "mlx5_core")),
 }
 
@@ -167,6 +171,24 @@ def test_versions() -> None:
         (nic.ofed, "MLNX_OFED_LINUX-24.10"),
         (nic.module_version, "24.10"),
         (nic.module_version, "\n"),
+    ):
+        with pytest.raises(Unreadable):
+            reader(text)
+
+
+def test_what_other_tools_found_out() -> None:
+    assert nic.supplicant(GOOD["supplicant"][1]) == ("Authorized", "AUTHENTICATED", "SUCCESS")
+    told = nic.self_test(GOOD["self_test"][1].replace("PASS", "\x1b[32mPASS\x1b[0m"))
+    assert told["Host Driver Initialization"] == told["Error Counter Check on CA #7 (HCA)"] == "PASS"
+    assert nic.domains(GOOD["domains"][1]) == ["rdmap144s27", "rdmap160s27", "rdmap16s27", "rdmap32s27"]
+    events = nic.ufm_events(GOOD["ufm"][1])
+    assert [e.code for e in events] == [328, 329, 328, 517, 110]
+    assert events[1][:4] == ("2025-12-31 07:46:24", 329, "WARNING", "default / Switch: leaf07 / 17/1")
+    for reader, text in (
+        (nic.supplicant, "wpa_state=INACTIVE\n"),
+        (nic.self_test, "------------------ DONE ---------------------\n"),
+        (nic.domains, "provider: efa\n"),
+        (nic.ufm_events, "2025-12-31 07:46:24.442 [1] WARNING\n"),
     ):
         with pytest.raises(Unreadable):
             reader(text)

@@ -254,7 +254,6 @@ def test_super_pods() -> None:
 
 def test_version_files() -> None:
     assert ascend.version_file("Version=24.1.rc1\nInnerversion=V100R001C15SPC006B220\n")["version"] == "24.1.rc1"
-    assert ascend.metadata_version("Name: torch-npu\nVersion: 2.1.0.post8.dev20241009\n") == "2.1.0.post8.dev20241009"
     for text in ("", "version=\n", "Version: 3\n"):
         with pytest.raises(Unreadable):
             ascend.version_file(text)
@@ -288,7 +287,6 @@ READERS: dict[Callable[[str], object], str] = {
     ascend.cdr_snr: recorded("hccn_tool -i 0 -scdr -t 5"),
     ascend.transmitter: recorded("hccn_tool -i 0 -optical -g dfx_cfg"),
     ascend.version_file: "Version=24.1.rc1\n",
-    ascend.metadata_version: "Name: torch_npu\nVersion: 2.1.0\n",
 }
 JUNK = st.one_of(
     st.text(max_size=300),
@@ -321,7 +319,7 @@ def test_windows_line_ends_read_the_same(reader: Callable[[str], object]) -> Non
     assert reader(text.replace("\n", "\r\n")) == reader(text)
 
 
-LINES = [r for r in READERS if r not in (ascend.version_file, ascend.metadata_version)]
+LINES = [r for r in READERS if r is not ascend.version_file]
 
 
 @pytest.mark.parametrize("reader", LINES, ids=lambda r: r.__name__)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cwai_bench.readers import Unreadable, amd, host, nvme
+from cwai_bench.readers import Unreadable, amd, host, nvme, smart
 from cwai_bench.readers.json_answer import count
 
 UNITS = """\
@@ -112,7 +112,41 @@ def test_what_is_no_count(value: object) -> None:
     assert count(value) is None
 
 
+SEL = """   1 |  Pre-Init  |0000000123| System Event #0x01 | Timestamp Clock Sync | Asserted
+   2 | 06/14/2023 | 10:01:17 | Power Supply PS2 Status | Power Supply AC lost | Asserted
+  3a | 12/14/22 | 23:09:44 CET | Memory #0x88 | Correctable ECC (CPU0_G1) | Deasserted
+  34 | 02/25/2025 | 04:50:09 PM EST | Memory #0x02 | Uncorrectable ECC (UnCorrectable ECC |  DIMMD7) | Asserted
+fe3c | 04/10/2008 | 14:50:13 | Power Unit Power Redundancy | Fully Redundant
+   9 | 12/14/22 | 23:09:44 UTC | OEM record c0 | 000137 | 0a0b0c0d0e0f
+"""
+IBMC = """ID   | Generation Time     | Severity | Event Code | Status   | Event Description
+1    | 2025-12-31 10:00:01 | Critical | 0x12000023 | Asserted | Liquid cooling leak | cabinet 3
+2    | -                   | Normal   | 0x2600000F | Deasserted | The power button was pressed
+"""
+
+
+def test_event_logs_of_a_bmc() -> None:
+    found = host.event_log(SEL)
+    assert [(e.sensor, e.what, e.asserted) for e in found] == [
+        ("System Event #0x01", "Timestamp Clock Sync", True),
+        ("Power Supply PS2 Status", "Power Supply AC lost", True),
+        ("Memory #0x88", "Correctable ECC (CPU0_G1)", False),
+        ("Memory #0x02", "Uncorrectable ECC (UnCorrectable ECC | DIMMD7)", True),
+        ("Power Unit Power Redundancy", "Fully Redundant", True),
+    ]
+    assert [e.when for e in found[:3]] == [None, 1686736877.0, 1671059384.0]
+    assert host.event_log("") == []
+    first, second = host.huawei_event_log(IBMC)
+    assert (first.code, first.what, first.when) == ("0x12000023", "Liquid cooling leak | cabinet 3", 1767175201.0)
+    assert (second.code, second.when, second.asserted) == ("0x2600000f", None, False)
+    for text in ("Get SEL Info command failed\n", " 1 | 06/14/2023\n", "   1 | 06/14/2023 | 10:01:17 | Po"):
+        with pytest.raises(Unreadable):
+            host.event_log(text)
+
+
 READERS: list[tuple[Callable[[str], object], str]] = [
+    (host.event_log, SEL),
+    (host.huawei_event_log, IBMC),
     (host.units, UNITS),
     (host.packages, DPKG),
     (host.processes, PS),
@@ -120,6 +154,7 @@ READERS: list[tuple[Callable[[str], object], str]] = [
     (host.tracking, CHRONY),
     (nvme.drive_health, SMART),
     (nvme.drive_health, SMARTCTL),
+    (smart.smart_status, '{"smartctl": {"exit_status": 0}, "smart_status": {"passed": true}}'),
     (amd.ecc, ECC),
     (amd.bad_pages, BAD_PAGES),
     (amd.firmware, FIRMWARE),
@@ -145,7 +180,13 @@ def test_any_text_gives_values_or_is_unreadable(
 
 @pytest.mark.parametrize(("reader", "good"), READERS)
 def test_a_cut_text_is_unreadable(reader: Callable[[str], object], good: str) -> None:
-    if reader in (host.packages, host.processes, host.units):  # whole lines are whole answers; the checks count them
+    if reader in (
+        host.packages,
+        host.processes,
+        host.units,
+        host.event_log,
+        host.huawei_event_log,
+    ):  # whole lines are whole answers; the checks count them
         cuts = [at for at in range(1, len(good)) if good[at - 1] != "\n"]
     else:
         cuts = list(range(len(good.rstrip()) - 1))

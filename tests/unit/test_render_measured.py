@@ -318,3 +318,16 @@ def test_labels_of_a_picture_are_in_both_languages() -> None:
     svg = chart.log_log([chart.Line("a", [(1.0, 1.0)])], labels.SIZE, plain("y"), units.short, units.short)
     assert set(re.findall(r'lang="(\w+)"', svg)) == {"en", "zh"}
     assert labels.SIZE.zh in svg
+
+
+def test_a_disturbed_figure_says_so_beside_itself() -> None:
+    why = Text("noisy: waited for a CPU 6 % of the time", "受干扰：6 % 的时间在等待 CPU")
+    calm = bandwidth("node1", "node2", [1e9] * 5, correct=True)
+    noisy = msgspec.structs.replace(calm, reason=why, reason_code="busy")
+    for made, said, much in ((calm, labels.DATA_RIGHT.en, ""), (noisy, f"{labels.DATA_RIGHT.en}; {why.en}", "; noisy")):
+        (section,) = sections(report([made]))
+        (row,) = section.tables[0].rows
+        cell = row.cells[-1].value
+        assert (cell if isinstance(cell, str) else cell.en) == said
+        assert not row.bad
+        assert section.headlines[0][1].en.endswith(f"node1/eth0 → node2/eth1){much}")

@@ -446,6 +446,35 @@ def test_attention_beyond_what_a_terminal_should_show_is_counted() -> None:
     assert "and 10 more" in made
 
 
+def test_what_is_not_known_is_told_once() -> None:
+    checks = [info("a1"), info("a2"), info("a3")]
+    found = [
+        verdict("a1", "node1", Status.UNKNOWN, "", reason_code="timeout", detail=plain("it hung")),
+        verdict("a2", "node1", Status.WARN, "odd"),
+        verdict("a3", "node1", Status.FAIL, "bad"),
+    ]
+    said = [Text("title of a1: not known of node1", ""), Text("title of a3: failed on node1", "")]
+    whole = report(checks, found)
+    whole = msgspec.structs.replace(whole, gate=msgspec.structs.replace(whole.gate, because=said))
+    made = render.summary(whole, "en")
+    assert made.count("not known of node1") == 0
+    assert made.splitlines()[-3:] == [
+        "  · title of a3: failed on node1",
+        "  · not known, see above: a1",
+        "  · warnings, see above: a2",
+    ]
+
+
+def test_a_summary_can_be_asked_for_all() -> None:
+    made = render.summary(hostile(), "en", width=160, verbose=True)
+    assert len(made) > len(render.summary(hostile(), "en", width=160))
+    checks = [info("a1"), info("a2")]
+    found = [verdict("a1", "node1", Status.PASS, "fine"), verdict("a2", "node1", Status.SKIP, "")]
+    brief, full = (render.summary(report(checks, found), "en", verbose=more) for more in (False, True))
+    assert ("fine" in brief, "fine" in full) == (False, True)
+    assert "a2" not in full
+
+
 def test_junit_counts_what_it_holds() -> None:
     verdicts = [
         verdict("a", f"node{i}", status, str(i))

@@ -99,7 +99,7 @@ def test_a_replayed_frame_ends_the_line() -> None:
         line = await wire.connect(["127.0.0.1"], port, SECRET, 2.0, "k1")
         await line.send([1])
         assert await line.receive(decoder) == [1]
-        line._sent = 0
+        line._frames_out = 0
         await line.send([1])
         assert await line.receive(decoder) is None
         line.close()
