@@ -71,7 +71,7 @@ def statistics(text: str) -> dict[str, int]:
     for line in lines[1:]:
         name, colon, value = line.rpartition(":")
         if colon and re.fullmatch(r"-?\d{1,20}", value.strip()):
-            found[name.strip()] = int(value)
+            found[name.strip()] = int(value.strip())
         elif line.strip():
             raise Unreadable(f"no counter: {line[:60]!r}")
     if not found:
