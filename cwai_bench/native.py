@@ -124,6 +124,14 @@ _FAULTS: dict[str, tuple[type[CwaiError], Text, Text | None]] = {
         Text("the transfer with {subject} failed: {why}", "与 {subject} 的传输失败：{why}"),
         _TRY_AGAIN,
     ),
+    "device": (
+        DeviceError,
+        Text("the RDMA device {subject} cannot be used: {why}", "RDMA 设备 {subject} 不可用：{why}"),
+        Text(
+            "`rdma link show` lists devices and their states; as root, or with access to /dev/infiniband?",
+            "用 `rdma link show` 查看设备与状态；确认以 root 运行或可访问 /dev/infiniband",
+        ),
+    ),
     "disagreed": (
         UsageError,
         Text(
@@ -488,6 +496,44 @@ def connect(
         return Connection(
             module.connect(
                 address=address, port=port, token=token, lanes=lanes, spin=spin, source=source, timeout=timeout
+            )
+        )
+
+
+def verbs_over(
+    control: Connection,
+    *,
+    device: str,
+    port: int = 1,
+    gid_index: int = -1,
+    lanes: int = 1,
+    service_level: int = 0,
+    traffic_class: int = 0,
+    timeout_exponent: int = 14,
+    retries: int = 7,
+    spin: bool = True,
+    timeout: float = 10.0,
+) -> Connection:
+    """RDMA between the nodes that a TCP connection joins: both ends call it on theirs, each with its own ``device``.
+
+    ``lanes`` are reliable queue pairs; messages go by RDMA write. ``gid_index`` below 0: of RoCE v2 with an IPv4
+    address, if there is one. A packet's answer is waited for 4.096 us · 2^``timeout_exponent``, ``retries`` times.
+    ``control`` is used up: it stays open underneath, to tell when the other end has gone.
+    """
+    with _translated() as module:
+        return Connection(
+            module.verbs_over(
+                control=control._end,
+                device=device,
+                port=port,
+                gid_index=gid_index,
+                lanes=lanes,
+                service_level=service_level,
+                traffic_class=traffic_class,
+                timeout_exponent=timeout_exponent,
+                retries=retries,
+                spin=spin,
+                timeout=timeout,
             )
         )
 

@@ -8,7 +8,7 @@ packages="
   iproute2 iputils-ping openssh-server openssh-client
   iperf3 sockperf qperf
   qemu-system-x86 busybox-static kmod cpio zstd
-  rdma-core ibverbs-utils perftest
+  rdma-core ibverbs-utils perftest libibverbs-dev
   chromium fonts-noto-cjk"
 
 say() { printf '%s\n' "$*"; }

@@ -16,6 +16,7 @@
 #include "transport/backends.hpp"
 #include "transport/loopback.hpp"
 #include "transport/tcp.hpp"
+#include "transport/verbs.hpp"
 
 namespace py = pybind11;
 using namespace py::literals;
@@ -54,6 +55,14 @@ class End {
     if (!connection_) throw Error(Fault::kInvalid, "closed");
     const CpuPin pin(cpu);
     return body(*connection_);
+  }
+
+  // Gives the connection away; this end is closed then.
+  std::unique_ptr<Connection> release() {
+    if (busy_.exchange(true)) throw Error(Fault::kInUse, "connection");
+    const Release release{busy_};
+    if (!connection_) throw Error(Fault::kInvalid, "closed");
+    return std::move(connection_);
   }
 
   void close() {
@@ -163,6 +172,26 @@ void register_transport(py::module_& m) {
       },
       py::kw_only(), "address"_a, "port"_a, "token"_a, "lanes"_a, "spin"_a, "source"_a,
       "timeout"_a);
+
+  m.def(
+      "verbs_over",
+      [](End& control, const std::string& device, int port, int gid_index, int lanes,
+         int service_level, int traffic_class, int timeout_exponent, int retries, bool spin,
+         double timeout) {
+        const VerbsSpec spec{.device = device,
+                             .port = port,
+                             .gid_index = gid_index,
+                             .lanes = lanes,
+                             .service_level = service_level,
+                             .traffic_class = traffic_class,
+                             .timeout = timeout_exponent,
+                             .retries = retries};
+        const py::gil_scoped_release released;
+        return std::make_unique<End>(
+            verbs_over(control.release(), spec, to_waiting(spin), Watch(nanos(timeout))));
+      },
+      py::kw_only(), "control"_a, "device"_a, "port"_a, "gid_index"_a, "lanes"_a, "service_level"_a,
+      "traffic_class"_a, "timeout_exponent"_a, "retries"_a, "spin"_a, "timeout"_a);
 
   m.def(
       "memory_pair",

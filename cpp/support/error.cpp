@@ -7,10 +7,10 @@
 namespace cwai {
 namespace {
 
-constexpr std::array<std::string_view, 18> kNames = {
-    "invalid",  "in_use",      "address",  "ports_taken", "listen",      "connect",
-    "rejected", "peer_closed", "transfer", "disagreed",   "garbled",     "deadline",
-    "stopped",  "pinning",     "library",  "no_mpi",      "unknown_mpi", "mpi"};
+constexpr std::array<std::string_view, 19> kNames = {
+    "invalid",     "in_use",   "address", "ports_taken", "listen",  "connect",  "rejected",
+    "peer_closed", "transfer", "device",  "disagreed",   "garbled", "deadline", "stopped",
+    "pinning",     "library",  "no_mpi",  "unknown_mpi", "mpi"};
 static_assert(kNames.size() == static_cast<std::size_t>(Fault::kMpi) + 1);
 
 std::string describe(Fault fault, const std::string& subject, int code, const std::string& vendor) {

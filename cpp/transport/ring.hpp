@@ -15,6 +15,8 @@ class Ring {
   bool full() const noexcept { return tail_ - head_ == kCapacity; }
   std::size_t size() const noexcept { return tail_ - head_; }
   T& front() noexcept { return items_[head_ % kCapacity]; }
+  /// The item ``i`` places behind the front.
+  T& operator[](std::size_t i) noexcept { return items_[(head_ + i) % kCapacity]; }
   void push(const T& item) noexcept { items_[tail_++ % kCapacity] = item; }
   void pop() noexcept { ++head_; }
 

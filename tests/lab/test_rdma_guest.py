@@ -6,6 +6,7 @@ import json
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -52,3 +53,29 @@ def test_the_check_reads_the_devices_of_a_real_kernel(tmp_path: Path) -> None:
     # The end that was taken down is not in use; the other one has lost its link.
     assert (cut["rdma.link"]["status"], cut["rdma.link"]["observed"]) == ("FAIL", "2 / 4; rxea1 Polling")
     assert {check for check, v in cut.items() if v["status"] not in ("PASS", "SKIP")} == {"rdma.link"}
+
+
+def run_program(folder: Path, paths: int, *words: object) -> Any:
+    program = f"{sys.executable} -m tests.lab.verbs_program {' '.join(map(str, words))}"
+    script = f"cd {guest.ROOT}\n{rails.paths(paths)}{program}\n"
+    done = guest.run(["sh", "-c", script], folder, modules=rails.MODULES, deadline=240)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize(("lanes", "waiting"), [(1, "spin"), (4, "block")])
+def test_messages_go_by_rdma_write(tmp_path: Path, lanes: int, waiting: str) -> None:
+    told = run_program(tmp_path, 1, 0, lanes, waiting)
+    assert told["ends"] == ["rxea0:1 gid 1", "rxeb0:1 gid 1", "verbs"]
+    assert (told["lanes"], told["wrong"], told["trips"]) == (lanes, 0, 200)
+    assert min(told["bandwidth"], *told["two_way"], told["samples"], told["half_trip"]) > 0
+
+
+def test_what_goes_wrong_has_a_name(tmp_path: Path) -> None:
+    told = run_program(tmp_path, 2, "troubles")
+    assert told["no device"] == "the RDMA device mlx5_0 cannot be used: No such device"
+    assert told["no port"] == "the RDMA device rxea0:7 cannot be used: No such device or address"
+    assert told["no gid"] == "the RDMA device rxea0:1 gid cannot be used: Cannot assign requested address"
+    assert re.fullmatch(r"127\.0\.0\.1:\d+ ended the connection in the middle of the run", told["peer left"])
+    assert told["peer left after"] < 10
+    # That a path is cut is left to real NICs: soft-RoCE of Linux 6.1 sends again without end, until the deadline.
