@@ -150,7 +150,7 @@ def parse(data: bytes, name: str) -> JournalFile:
     for number, line in enumerate(lines, 1):
         try:
             records.append(_decoder.decode(line))
-        except (msgspec.DecodeError, UnicodeDecodeError) as e:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
             notes.append(
                 Text("{n}: line {i} cannot be read: {e}", "{n}：第 {i} 行无法读取：{e}").fill(n=name, i=number, e=e)
             )

@@ -45,7 +45,7 @@ class Uplink:
         self.over = asyncio.Event()
 
     async def listen(self) -> None:
-        with contextlib.suppress(OSError, wire.WireError, msgspec.DecodeError):
+        with contextlib.suppress(OSError, wire.WireError):
             while (message := await self._line.receive(dialog.to_node)) is not None:
                 self._heard.put_nowait(message)
         self._heard.put_nowait(None)

@@ -337,7 +337,7 @@ async def listen(
             return
         finally:
             pending -= 1
-        with contextlib.suppress(wire.WireError, OSError, msgspec.DecodeError):
+        with contextlib.suppress(wire.WireError, OSError):
             await merger.serve(line, on_abort)
         line.close()
 
@@ -412,13 +412,13 @@ class Keeper:
         rank: _Rank | None = None
         try:
             while (payload := await wire.receive(reader)) is not None:
-                message = from_rank.decode(payload)
+                message = wire.decoded(from_rank, payload)
                 if isinstance(message, Hello):
                     rank = self.ranks[message.rank] = _Rank(message.rank, message.pid, writer)
                     _send(writer, Welcome(self.peer, __version__, self.refusal))
                 elif rank is not None:
                     self._from_rank(rank, message)
-        except (wire.WireError, OSError, msgspec.DecodeError) as e:
+        except (wire.WireError, OSError) as e:
             if rank is not None:
                 self._event(rank, "failed", plain(f"{type(e).__name__}: {e}"))
         if rank is not None:
@@ -683,7 +683,7 @@ def holder_of_node() -> Holder | None:
             return None
         try:
             return msgspec.json.decode(line.recv(4096), type=Holder)
-        except (OSError, msgspec.DecodeError):
+        except (OSError, ValueError, RecursionError):
             return Holder("", 0, "?", 0.0)
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 
-from cwai_bench.launch.wire import WireError
+from cwai_bench.launch.wire import WireError, decoded
 from cwai_bench.model import FactsRecord, Reading
 
 LONG = 64
@@ -44,20 +44,20 @@ def pack(lines: Iterable[bytes]) -> tuple[list[bytes], dict[str, str]]:
 
 
 def digests(lines: Iterable[bytes]) -> list[str]:
-    """The digests that stand in packed ``lines``, each once."""
+    """The digests that stand in packed ``lines``, each once. Raises WireError for a line that is no record."""
     return list(
         dict.fromkeys(
             reading.text.removeprefix(MARK)
             for line in lines
             if line.startswith(_FACTS)
-            for reading in _facts.decode(line).facts.readings.values()
+            for reading in decoded(_facts, line).facts.readings.values()
             if reading.text.startswith(MARK)
         )
     )
 
 
 def unpack(lines: Iterable[bytes], texts: Mapping[str, str]) -> list[bytes]:
-    """The journal's own lines again. Raises WireError when a text is missing."""
+    """The journal's own lines again. Raises WireError when a text is missing, or a line is no record."""
 
     def whole(reading: Reading) -> Reading:
         if not reading.text.startswith(MARK):
@@ -73,6 +73,6 @@ def unpack(lines: Iterable[bytes], texts: Mapping[str, str]) -> list[bytes]:
 def _with_readings(line: bytes, change: Callable[[Reading], Reading]) -> bytes:
     if not line.startswith(_FACTS):
         return line
-    facts = _facts.decode(line).facts
+    facts = decoded(_facts, line).facts
     readings = {source: change(reading) for source, reading in facts.readings.items()}
     return msgspec.json.encode(FactsRecord(msgspec.structs.replace(facts, readings=readings)))

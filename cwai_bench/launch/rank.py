@@ -123,7 +123,7 @@ def order_of_front(front: Front) -> Order:
         answer = asyncio.run(ask())
         if isinstance(answer, keeper.Ordered):
             return answer.order
-    except (OSError, wire.WireError, asyncio.TimeoutError, msgspec.DecodeError) as e:
+    except (OSError, wire.WireError, asyncio.TimeoutError) as e:
         trouble = e if str(e) else type(e).__name__
     raise NoVerdictError(
         Text("the process that started this run cannot be reached: {e}", "无法连接启动本次运行的进程：{e}").fill(

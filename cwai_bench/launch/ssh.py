@@ -50,7 +50,7 @@ class Sink(Protocol):
     """Where a collector puts what it hears."""
 
     async def answered(self, facts: dialog.Facts, texts: Mapping[str, str]) -> None:
-        """Facts are there; ``texts`` has all that they refer to. Raises msgspec.DecodeError for what are none."""
+        """Facts are there; ``texts`` has all that they refer to. Raises WireError for what are none."""
 
     async def lost(self, node: str, reason_code: ReasonCode, why: Text) -> None: ...
     def remark(self, text: Text) -> None: ...
@@ -156,7 +156,7 @@ class Collector:
             trouble = e
         except (_EndedError, OSError):
             pass  # its exit code and its words say why
-        except (wire.WireError, msgspec.DecodeError) as e:
+        except wire.WireError as e:
             talk.nonsense = str(e)
         finally:
             await self._end(process, talk)
@@ -448,6 +448,9 @@ class Progress(Protocol):
     def say(self, text: Text) -> None: ...
 
 
+_records = msgspec.json.Decoder(FactsRecord)
+
+
 class _Front:
     """The sink at the place where the command was typed: a journal for each node, in the spool until all is over."""
 
@@ -465,7 +468,7 @@ class _Front:
     async def answered(self, facts: dialog.Facts, texts: Mapping[str, str]) -> None:
         node, rank = facts.node, self.nodes[facts.node]
         lines = parcel.unpack([bytes(line) for line in facts.lines], texts)
-        found = [msgspec.json.decode(line, type=FactsRecord).facts for line in lines]
+        found = [wire.decoded(_records, line).facts for line in lines]
         environment = dict(list(facts.environment.items())[:256])
         header = msgspec.structs.replace(
             self.header,

@@ -42,6 +42,14 @@ def frame(payload: bytes) -> bytes:
     return _LENGTH.pack(len(payload)) + payload
 
 
+def decoded(decoder: msgspec.json.Decoder[T], data: bytes) -> T:
+    """The message in ``data``. Raises WireError for what is none: malformed, of another shape, not UTF-8, too deep."""
+    try:
+        return decoder.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
+        raise WireError(f"not a message: {e}") from e
+
+
 def send_sync(sock: socket.socket, message: Any) -> None:
     sock.sendall(frame(msgspec.json.encode(message)))
 
@@ -55,7 +63,7 @@ def receive_sync(sock: socket.socket, decoder: msgspec.json.Decoder[T]) -> T | N
     if length > MAX_FRAME:
         raise WireError(f"frame of {length} bytes")
     body = _exactly(sock, length)
-    return None if body is None else decoder.decode(body)
+    return None if body is None else decoded(decoder, body)
 
 
 def _exactly(sock: socket.socket, count: int) -> bytes | None:
@@ -97,7 +105,7 @@ class Line:
         await self._writer.drain()
 
     async def receive(self, decoder: msgspec.json.Decoder[T]) -> T | None:
-        """The next message, or None at the end. Raises WireError, msgspec.DecodeError."""
+        """The next message, or None at the end. Raises WireError."""
         payload = await receive(self._reader)
         if payload is None or not await self._genuine(payload):
             return None
@@ -105,7 +113,7 @@ class Line:
         self._bytes += len(plain)
         if self._bytes > self._limit:
             raise WireError(f"more than {self._limit >> 20} MiB on one line")
-        return decoder.decode(plain)
+        return decoded(decoder, plain)
 
     def _tag(self, _payload: bytes) -> bytes:
         return b""

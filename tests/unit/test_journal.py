@@ -74,9 +74,10 @@ def test_a_cut_line_costs_only_itself(tmp_path: Path) -> None:
     assert "cut short" in read.notes[0].en
 
 
-def test_junk_between_good_lines_is_noted_and_passed_over(tmp_path: Path) -> None:
+@pytest.mark.parametrize("junk", [b"\x00\xff junk", b'{"type":"end","more":' + b"[" * 50_000 + b"]" * 50_000 + b"}"])
+def test_junk_between_good_lines_is_noted_and_passed_over(tmp_path: Path, junk: bytes) -> None:
     first = written(tmp_path / "a.jsonl", header())
-    data = first + b"\x00\xff junk\n" + msgspec.json.encode(measurement(0, "n1")) + b"\n"
+    data = first + junk + b"\n" + msgspec.json.encode(measurement(0, "n1")) + b"\n"
     read = journal.parse(data, "a.jsonl")
     assert len(read.records) == 2
     assert "line 2" in read.notes[0].en

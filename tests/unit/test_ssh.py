@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+import zlib
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ CHECKS = ["memory.installed", "kernel.version", "same.kernel"]
 
 # Its first line from the test says whether it plays along: {"stderr": …, "exit": …, "talk": …}.
 PLAYED = """#!{python} -IS
-import json, os, select, socket, subprocess, sys
+import json, os, select, socket, subprocess. sys
 host = sys.argv[sys.argv.index("--") + 1]
 s = socket.socket(socket.AF_UNIX); s.connect(os.environ["PLAYED_SSH"])
 s.sendall((json.dumps([host, *sys.argv[1:]]) + "\\n").encode())
@@ -173,6 +174,23 @@ async def gibberish(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter)
     await writer.drain()
 
 
+def garbles(payload: bytes) -> Play:
+    """A frame that holds ``payload`` in place of facts."""
+
+    async def play(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(dialog.MARK)
+        line = wire.Line(reader, writer)
+        await line.send(dialog.Ready(__version__))
+        await line.receive(dialog.to_node)
+        writer.write(wire.frame(zlib.compress(payload)))
+        await reader.read()
+
+    return play
+
+
+DEEP = b"[" * 50_000 + b"]" * 50_000
+
+
 async def endless(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     while True:
         writer.write(b"x" * 65536)
@@ -251,6 +269,13 @@ FAILURES: dict[str, tuple[dict[str, Any] | Play, str, str]] = {
     "liar": (says(dialog.Lost("n1", "error", Text("not I", "非我"))), "error", "of which it was not asked"),
     "empty": (says(dialog.Facts("empty", [msgspec.Raw(b'{"type":"facts"}')], {})), "error", "makes no sense"),
     "false": (says(dialog.Facts("false", [msgspec.Raw(b'{"type":"end"}')], {})), "error", "makes no sense"),
+    "latin": (garbles(b'{"type":"lost","node":"\xff"}'), "error", "makes no sense"),
+    "abyss": (garbles(b'{"type":"done","more":' + DEEP + b"}"), "error", "makes no sense"),
+    "garbled": (
+        says(dialog.Facts("garbled", [msgspec.Raw(b'{"type":"facts","facts":{"node":"\xff"}}')], {})),
+        "error",
+        "makes no sense",
+    ),
     "early": (says(dialog.Done()), "node_lost", "ended in the middle"),
 }
 
