@@ -6,8 +6,9 @@ start nothing but ssh. Only a question for the node's password is answered, neve
 passphrase or about a host's key.
 
 A wrong password, tried on every node at once, would lock the account everywhere. So one node tries it first and the
-others wait until it is accepted somewhere; when two more nodes have refused than accepted it, no other gets it. An ssh
-that is not answered is ended, because it would try the empty password instead.
+others wait until it is accepted somewhere; a node that says nothing of it (a login can hang) makes way for one more;
+when two more nodes have refused than accepted it, no other gets it. An ssh that is not answered is ended, because it
+would try the empty password instead.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import socket
 import struct
 import sys
 import tempfile
+import time
 from pathlib import Path
 from types import TracebackType
 
@@ -33,11 +35,17 @@ from cwai_bench.text import Text
 
 MAX_REFUSALS = 2
 """More refusals than acceptances, and it is given up: pam_faillock(8) locks an account at the third, unless set."""
+TRIAL_SECONDS = 15.0
+"""How long the others wait for what comes of a trial: a refusal takes pam_unix(8) two seconds, a login rarely ten."""
 QUESTION_SECONDS = 5.0
 _PASSWORD = re.compile(
     r"(\([^()]*\) ?)?(\S+@\S+'s password|password( for \S+)?|(\S+@\S+ ?的)?(密码|口令))[:：]?\s*", re.IGNORECASE
 )
 """As OpenSSH asks (``root@node1's password: ``), and as PAM does through it (``(root@node1) Password: ``)."""
+
+
+class _GoneError(Exception):
+    """The ssh that asked has ended."""
 
 
 class Door:
@@ -46,7 +54,8 @@ class Door:
     def __init__(self, password: str) -> None:
         self._password = password.encode()
         self._given: set[int] = set()
-        self._trial: int | None = None
+        self._trials: set[int] = set()
+        self._tried_at = 0.0
         self._accepted = 0
         self._refusals: list[str] = []
         self._changed = asyncio.Event()
@@ -132,15 +141,15 @@ class Door:
         return self._reasons.pop(pid, None)
 
     def _settle(self, pid: int) -> None:
-        if self._trial == pid:
-            self._trial = None
+        self._trials.discard(pid)
         self._changed.set()
 
     # ---- what ssh asks
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            parent = _parent(self._peer(writer))
+            asker = self._peer(writer)
+            parent = _parent(asker)
             pid = _ours(parent)
             if pid is None:
                 return
@@ -156,7 +165,7 @@ class Door:
                         "ssh asked {q!r}: only a question for a password is answered", "ssh 询问 {q!r}：仅回答密码询问"
                     ).fill(q=question[:200]),
                 )
-            elif (why := _JUMP if parent != pid else await self._why_not(pid)) is not None:
+            elif (why := _JUMP if parent != pid else await self._why_not(pid, asker)) is not None:
                 self._reasons[pid] = why
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGTERM)
@@ -165,6 +174,8 @@ class Door:
                 writer.write(self._password)
                 with contextlib.suppress(ConnectionError):
                     await writer.drain()
+        except _GoneError:
+            pass
         finally:
             writer.close()
 
@@ -175,22 +186,30 @@ class Door:
         pid, uid, _gid = struct.unpack("3i", raw)
         return int(pid) if uid == os.getuid() else 0
 
-    async def _why_not(self, pid: int) -> Text | None:
-        """Wait until ``pid`` may have the password, or say why it may not."""
+    async def _why_not(self, pid: int, asker: int) -> Text | None:
+        """Wait until ``pid`` may have the password, or say why it may not. Raises _GoneError when it has ended, of
+        which nobody would ever say what came of it."""
         if pid in self._given:
             return Text("the password was refused", "密码被拒绝")
         while True:
+            if _parent(asker) != pid:
+                raise _GoneError
             if len(self._refusals) - self._accepted >= MAX_REFUSALS:
                 return Text(
                     "the password was not tried here: {n} refused it", "未在此节点尝试密码：已被 {n} 拒绝"
                 ).fill(n=", ".join(self._refusals))
             if self._accepted:
                 return None
-            if self._trial is None:
-                self._trial = pid
-                return None
+            patience = None
+            if len(self._refusals) + len(self._trials) < MAX_REFUSALS:
+                patience = self._tried_at + TRIAL_SECONDS - time.monotonic() if self._trials else 0.0
+                if patience <= 0:
+                    self._trials.add(pid)
+                    self._tried_at = time.monotonic()
+                    return None
             self._changed.clear()
-            await self._changed.wait()
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), patience)
 
 
 _JUMP = Text(

@@ -22,7 +22,7 @@ import pytest
 
 from cwai_bench import __version__, journal
 from cwai_bench.errors import UsageError
-from cwai_bench.launch import answer, dialog, parcel, ssh, wire
+from cwai_bench.launch import answer, dialog, door, parcel, ssh, wire
 from cwai_bench.launch.order import Order, Outcome
 from cwai_bench.model import Facts, FactsRecord, Plan
 from cwai_bench.text import Text
@@ -31,7 +31,7 @@ CHECKS = ["memory.installed", "kernel.version", "same.kernel"]
 
 # Its first line from the test says whether it plays along: {"stderr": …, "exit": …, "talk": …}.
 PLAYED = """#!{python} -IS
-import json, os, select, socket, subprocess. sys
+import json, os, select, socket, subprocess, sys, time
 host = sys.argv[sys.argv.index("--") + 1]
 s = socket.socket(socket.AF_UNIX); s.connect(os.environ["PLAYED_SSH"])
 s.sendall((json.dumps([host, *sys.argv[1:]]) + "\\n").encode())
@@ -39,6 +39,10 @@ head = b""
 while not head.endswith(b"\\n"):
     head += s.recv(1)
 play = json.loads(head)
+time.sleep(play.get("later", 0))
+if play.get("leaves"):  # it ends while it asks
+    subprocess.Popen([os.environ["SSH_ASKPASS"], play["leaves"]], stdout=subprocess.DEVNULL)
+    time.sleep(0.5); os._exit(255)
 for question in play.get("asks", []):
     words = [os.environ["SSH_ASKPASS"], question]
     if play.get("jump"):  # an ssh of ssh asks
@@ -464,6 +468,37 @@ def test_a_refused_password_is_not_tried_everywhere(cluster: Cluster) -> None:
     assert {code for code, _ in found.values()} == {"permission"}
     assert [answers for answers in heard.values() if answers != [[1, ""]]] == [[[0, SECRET + "\n"]]] * 2
     assert sum("not tried here" in why for _, why in found.values()) == 38
+
+
+def hanging(cluster: Cluster, name: str) -> None:
+    """Make ``name`` ask, and then say no more."""
+
+    async def play(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    cluster.plays[name], cluster.heads[name] = play, {"talk": True, "asks": [f"root@{name}'s password: "]}
+
+
+def test_a_login_that_hangs_holds_nobody_up(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(door, "TRIAL_SECONDS", 0.5)
+    heard: dict[str, list[Any]] = {}
+    hanging(cluster, "n1")
+    for name in ("n2", "n3"):
+        asking(cluster, name, f"root@{name}'s password: ", then=True, heard=heard)
+        cluster.heads[name]["later"] = 1.0
+    found = absent(cluster.check(["n1", "n2", "n3"], password=SECRET, seconds=8.0))
+    assert {node: code for node, (code, _) in found.items()} == {"n1": "timeout"}
+
+
+def test_an_ssh_that_has_ended_is_no_trial(cluster: Cluster) -> None:
+    """n2 leaves while it waits for what comes of n1: when n1 is given up it is the turn of n3."""
+    heard: dict[str, list[Any]] = {}
+    hanging(cluster, "n1")
+    cluster.plays["n2"] = {"later": 1.0, "leaves": "root@n2's password: "}
+    for name in ("n3", "n4"):
+        asking(cluster, name, f"root@{name}'s password: ", then=True, heard=heard)
+    found = absent(cluster.check(["n1", "n2", "n3", "n4"], password=SECRET, seconds=4.0, fanout=2))
+    assert {node: code for node, (code, _) in found.items()} == {"n1": "timeout", "n2": "node_lost"}
 
 
 def test_a_second_question_means_that_it_was_wrong(cluster: Cluster) -> None:
