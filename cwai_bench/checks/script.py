@@ -31,7 +31,7 @@ def _judge(spec: ScriptSpec, facts: FactView) -> Outcome:
     if code < 0:
         raise NotKnown("error", Text("it was ended by signal {n}", "被信号 {n} 终止").fill(n=-code))
     by_code = dict(spec.exits).get(code, spec.other)
-    by_output, why = _by_output(spec, reading)
+    by_output, why = _by_output(spec, reading, demanded=by_code is Status.PASS)
     if WORSE_FIRST.index(by_output) < WORSE_FIRST.index(by_code):
         status, detail = by_output, why
     else:
@@ -43,8 +43,9 @@ def _judge(spec: ScriptSpec, facts: FactView) -> Outcome:
     return Outcome(status, _first_line(reading) or f"exit code {code}", detail)
 
 
-def _by_output(spec: ScriptSpec, reading: Reading) -> tuple[Status, Text]:
-    """What the output says, and why. A line that nobody could see is no line that is not there."""
+def _by_output(spec: ScriptSpec, reading: Reading, *, demanded: bool) -> tuple[Status, Text]:
+    """What the output says, and why. A line that nobody could see is no line that is not there. ``demanded``: that a
+    line says it passed, where there is a pattern for that; an exit code that says something else needs none."""
     if not spec.output:
         return Status.PASS, plain("")
     lines = reading.text.splitlines()
@@ -58,7 +59,12 @@ def _by_output(spec: ScriptSpec, reading: Reading) -> tuple[Status, Text]:
     worst = min(found, key=WORSE_FIRST.index, default=Status.PASS)
     if unseen and any(WORSE_FIRST.index(status) < WORSE_FIRST.index(worst) for status, _ in spec.output):
         return Status.UNKNOWN, Text("its output is too large to be searched whole", "输出过大，无法完整检索")
-    if worst is Status.PASS and worst not in found and any(status is Status.PASS for status, _ in spec.output):
+    if (
+        demanded
+        and worst is Status.PASS
+        and worst not in found
+        and any(status is Status.PASS for status, _ in spec.output)
+    ):
         return Status.UNKNOWN, Text("no line of its output says that it passed", "输出中没有表示通过的行")
     return worst, Text("its output: {l}", "输出：{l}").fill(l=found.get(worst, ""))
 

@@ -286,6 +286,8 @@ def verdict(spec: ScriptSpec, reading: Reading | None) -> Any:
         ('output = { pass = "ok" }', "ok", 0, "PASS"),
         ('output = { pass = "ok" }', "", 0, "UNKNOWN"),
         ('output = { pass = "ok" }', "ok", 1, "FAIL"),
+        ('exit = { skip = [77] }, output = { pass = "ok" }', "no card", 77, "SKIP"),
+        ('exit = { warn = [1] }, output = { pass = "ok" }', "slow", 1, "WARN"),
         ('output = { pass = "ok", warn = "slow" }', "ok\nslow", 0, "WARN"),
         ('output = { skip = "no card" }', "no card", 0, "SKIP"),
         ('output = { skip = "no card" }', "no card", 1, "FAIL"),
