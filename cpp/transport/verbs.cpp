@@ -88,13 +88,14 @@ Place decode(const std::vector<std::byte>& record, const std::string& from) {
   if (take<std::uint16_t>(at) != kVersion) throw Error(Fault::kDisagreed, "version");
   Place place{};
   const std::size_t lanes = take<std::uint16_t>(at);
+  if (kHeadSize + lanes * kLaneSize + kCrcSize != record.size())
+    throw Error(Fault::kDisagreed, "lanes");
   place.lid = take<std::uint16_t>(at);
   place.mtu = take<std::uint8_t>(at);
   place.link_layer = take<std::uint8_t>(at);
   std::memcpy(place.gid.raw.data(), at, place.gid.raw.size());
   at += place.gid.raw.size();
-  for (std::size_t i = 0; i < lanes && at + kLaneSize <= record.data() + record.size() - kCrcSize;
-       ++i) {
+  for (std::size_t i = 0; i < lanes; ++i) {
     const auto number = take<std::uint32_t>(at);
     place.lanes.emplace_back(number, take<std::uint32_t>(at));
   }
@@ -103,7 +104,7 @@ Place decode(const std::vector<std::byte>& record, const std::string& from) {
 
 // Both ends send a record of the same size and read the other's.
 std::vector<std::byte> exchange(Connection& control, std::span<const std::byte> mine,
-                            const Watch& watch) {
+                                const Watch& watch) {
   std::vector<std::byte> theirs(mine.size());
   control.post_receive(0, theirs, 0);
   control.post_send(0, mine, 0);
@@ -180,8 +181,9 @@ class VerbsConnection final : public Connection {
   void post_receive(int lane, std::span<std::byte> data, std::uint64_t tag) override {
     Lane& l = at(lane);
     if (l.receives.full() || fenced_) throw Error(Fault::kInvalid, "post");
-    l.receives.push({.data = data.data(), .size = data.size(), .tag = tag});
-    if (l.error == 0) announce(l, data);  // told by the next message, or when this end waits
+    // Told by the next message, or when this end waits.
+    const std::uint8_t number = l.error == 0 ? announce(l, data) : kNone;
+    l.receives.push({.data = data.data(), .size = data.size(), .tag = tag, .number = number});
   }
 
   std::size_t poll(std::span<Completion> out) override {
@@ -248,6 +250,7 @@ class VerbsConnection final : public Connection {
     std::byte* data;
     std::size_t size;
     std::uint64_t tag;
+    std::uint8_t number = kNone;  // what a buffer posted for receiving is called
   };
   struct Lane {
     std::size_t index = 0;
@@ -258,6 +261,7 @@ class VerbsConnection final : public Connection {
     Ring<std::uint8_t, kDepth> landings;  // where the next messages may go
     std::array<Landing, kNumbers> theirs{};
     std::map<std::pair<std::uint64_t, std::size_t>, std::uint8_t> ours;  // landings described
+    std::array<std::uint8_t, kNumbers> waiting{};  // how often each of those is posted now
     Ring<std::uint8_t, kDepth>
         untold;  // of those the ones posted that the other end is not told of
     std::size_t next_letter = 0;
@@ -427,15 +431,20 @@ class VerbsConnection final : public Connection {
   }
 
   // Where the next message of the other end may go: by its number if it is described already.
-  void announce(Lane& lane, std::span<std::byte> data) {
+  // Returns the number.
+  std::uint8_t announce(Lane& lane, std::span<std::byte> data) {
     const auto address = static_cast<std::uint64_t>(reinterpret_cast<std::uintptr_t>(data.data()));
     const auto known = lane.ours.find({address, data.size()});
-    if (known != lane.ours.end()) return lane.untold.push(known->second);
+    if (known != lane.ours.end()) {
+      ++lane.waiting[known->second];
+      lane.untold.push(known->second);
+      return known->second;
+    }
     tell(lane);  // letters keep the order in which buffers were posted
-    if (lane.ours.size() == kNumbers) lane.ours.clear();
-    const auto number = static_cast<std::uint8_t>(lane.ours.size());
-    lane.ours[{address, data.size()}] = number;
     const std::uint32_t key = region(data.data(), data.size(), regions_).rkey;
+    const std::uint8_t number = free_number(lane);
+    lane.ours[{address, data.size()}] = number;
+    ++lane.waiting[number];
     write_letter(lane, [&](std::byte* at) {
       put(at, std::to_integer<std::uint8_t>(kDescribe));
       put(at, number);
@@ -444,6 +453,19 @@ class VerbsConnection final : public Connection {
       put(at, address);
       put(at, static_cast<std::uint32_t>(data.size()));
     });
+    return number;
+  }
+
+  // A number by which no buffer waits at the other end: there are more of them than can wait.
+  static std::uint8_t free_number(Lane& lane) {
+    static_assert(kDepth < kNumbers);
+    if (lane.ours.size() < kNumbers) return static_cast<std::uint8_t>(lane.ours.size());
+    const auto idle = std::find_if(lane.ours.begin(), lane.ours.end(), [&](const auto& described) {
+      return lane.waiting[described.second] == 0;
+    });
+    const std::uint8_t number = idle->second;
+    lane.ours.erase(idle);
+    return number;
   }
 
   // Tells what no message has taken along.
@@ -576,6 +598,7 @@ class VerbsConnection final : public Connection {
       break_lane(lane, EPROTO);
       return 0;
     }
+    if (message) --lane.waiting[lane.receives.front().number];
     const std::size_t n = message ? completed(lane, lane.receives, Direction::kReceive, out) : 0;
     await_letter(lane, slot);
     issue(lane);

@@ -88,6 +88,9 @@ int rank_of(const Gid& gid, bool v2) {
   return link_local ? 2 : 1;
 }
 
+// An address vector has one byte for the index.
+constexpr int kLastGid = 255;
+
 }  // namespace
 
 PortChoice choose(Context& context, const std::string& device, int port, int gid_index) {
@@ -101,8 +104,8 @@ PortChoice choose(Context& context, const std::string& device, int port, int gid
   const bool ethernet = choice.attr.link_layer == kLinkEthernet;
   int best = 4;
   const int first = std::max(gid_index, 0);
-  const int last = gid_index >= 0 ? gid_index + 1 : ethernet ? choice.attr.gid_tbl_len : 1;
-  for (int index = first; index < last; ++index) {
+  const int last = gid_index >= 0 ? gid_index : ethernet ? choice.attr.gid_tbl_len - 1 : 0;
+  for (int index = first; index <= std::min(last, kLastGid); ++index) {
     Gid gid{};
     if (library.query_gid(&context, static_cast<std::uint8_t>(port), index, &gid) != 0 ||
         is_zero(gid))

@@ -1,0 +1,246 @@
+// A libibverbs that has one device, fake0, and no NIC: queue pairs of this process reach one
+// another by copying. As strict as the real one in what a test is to find: nothing is freed while
+// something made of it is alive, and no byte is written outside of a registration.
+#include "fake_verbs.hpp"
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <deque>
+#include <map>
+#include <mutex>
+#include <set>
+
+#include "verbs/abi.hpp"
+
+using namespace cwai::verbs;
+
+namespace cwai::verbs {
+struct Device {};
+struct Pd {
+  Context* context;
+};
+struct CompChannel {
+  Context* context;
+  int fd;
+  int references;
+};
+}  // namespace cwai::verbs
+
+namespace {
+
+struct FakeCq : Cq {
+  std::deque<Wc> done;
+};
+
+struct FakeQp : Qp {
+  std::uint32_t peer = 0;
+  std::deque<RecvWr> landings;
+  std::deque<Sge> places;
+};
+
+std::mutex mutex;
+Device device;
+FakeVerbs counts;
+std::map<std::uint32_t, FakeQp*> queue_pairs;
+std::set<Mr*> regions;
+std::uint32_t next_number = 100;
+
+// Whether what is about to be made is to fail, as a test asked for.
+bool refused() {
+  if (counts.fail_after < 0 || counts.fail_after-- > 0) return false;
+  errno = ENOMEM;
+  return true;
+}
+
+std::map<const void*, std::set<const void*>> made_of;  // what is alive, and of what it was made
+
+template <typename T>
+T* made(T* thing, std::set<const void*> parts) {
+  made_of[thing] = std::move(parts);
+  counts.alive = static_cast<int>(made_of.size());
+  return thing;
+}
+
+template <typename T>
+int freed(T* thing) {
+  made_of.erase(thing);
+  counts.alive = static_cast<int>(made_of.size());
+  for (const auto& [other, parts] : made_of)
+    if (parts.contains(thing)) ++counts.freed_too_early;
+  delete thing;
+  return 0;
+}
+
+FakeQp* queue_pair(Qp* qp) { return static_cast<FakeQp*>(qp); }
+
+bool registered(std::uint64_t address, std::size_t size, std::uint32_t key) {
+  return std::any_of(regions.begin(), regions.end(), [&](const Mr* mr) {
+    const auto start = reinterpret_cast<std::uint64_t>(mr->addr);
+    return mr->lkey == key && address >= start && address + size <= start + mr->length;
+  });
+}
+
+void complete(Cq* cq, std::uint64_t id, int opcode, std::uint32_t size, std::uint32_t immediate) {
+  Wc done{};
+  done.wr_id = id;
+  done.opcode = opcode;
+  done.byte_len = size;
+  done.imm_data = immediate;
+  static_cast<FakeCq*>(cq)->done.push_back(done);
+}
+
+int poll_cq(Cq* cq, int most, Wc* out) {
+  const std::lock_guard lock(mutex);
+  auto& done = static_cast<FakeCq*>(cq)->done;
+  int n = 0;
+  for (; n < most && !done.empty(); ++n) {
+    out[n] = done.front();
+    done.pop_front();
+  }
+  return n;
+}
+
+int req_notify_cq(Cq*, int) { return 0; }
+
+int post_recv(Qp* qp, RecvWr* request, RecvWr**) {
+  const std::lock_guard lock(mutex);
+  queue_pair(qp)->landings.push_back(*request);
+  queue_pair(qp)->places.push_back(*request->sg_list);
+  return 0;
+}
+
+int post_send(Qp* qp, SendWr* request, SendWr**) {
+  const std::lock_guard lock(mutex);
+  const auto found = queue_pairs.find(queue_pair(qp)->peer);
+  if (found == queue_pairs.end()) return 0;  // nobody there: it is sent again and again
+  FakeQp& peer = *found->second;
+  if (peer.landings.empty()) return ENOMEM;
+  const Sge& what = *request->sg_list;
+  const bool write = request->opcode == kWrRdmaWriteWithImm;
+  const Sge place = peer.places.front();
+  const std::uint64_t to = write ? request->rdma.remote_addr : place.addr;
+  const std::uint32_t key = write ? request->rdma.rkey : place.lkey;
+  if (!registered(what.addr, what.length, what.lkey) || !registered(to, what.length, key))
+    return EFAULT;
+  std::memcpy(reinterpret_cast<void*>(to), reinterpret_cast<const void*>(what.addr), what.length);
+  complete(peer.recv_cq, peer.landings.front().wr_id, write ? kWcRecvRdmaWithImm : kWcRecv,
+           what.length, request->imm_data);
+  peer.landings.pop_front();
+  peer.places.pop_front();
+  complete(qp->send_cq, request->wr_id, write ? kWcRdmaWrite : kWcSend, what.length, 0);
+  return 0;
+}
+
+}  // namespace
+
+#define EXPORTED extern "C" __attribute__((visibility("default")))
+
+EXPORTED FakeVerbs* fake_verbs() { return &counts; }
+
+EXPORTED Device** ibv_get_device_list(int* count) {
+  static Device* listed[] = {&device, nullptr};
+  *count = 1;
+  return listed;
+}
+EXPORTED void ibv_free_device_list(Device**) {}
+EXPORTED const char* ibv_get_device_name(Device*) { return "fake0"; }
+
+EXPORTED Context* ibv_open_device(Device* of) {
+  const std::lock_guard lock(mutex);
+  if (refused()) return nullptr;
+  auto* context = new Context{};
+  context->device = of;
+  context->ops.poll_cq = poll_cq;
+  context->ops.req_notify_cq = req_notify_cq;
+  context->ops.post_recv = post_recv;
+  context->ops.post_send = post_send;
+  return made(context, {});
+}
+EXPORTED int ibv_close_device(Context* context) {
+  const std::lock_guard lock(mutex);
+  return freed(context);
+}
+
+EXPORTED int ibv_query_port(Context*, std::uint8_t, PortAttr* attr) {
+  attr->state = kPortActive;
+  attr->active_mtu = 3;
+  attr->gid_tbl_len = 1024;
+  attr->link_layer = kLinkEthernet;
+  return 0;
+}
+EXPORTED int ibv_query_gid(Context*, std::uint8_t, int index, Gid* gid) {
+  gid->raw = {};
+  if (index >= counts.first_gid) gid->raw[15] = 1;
+  return 0;
+}
+
+EXPORTED Pd* ibv_alloc_pd(Context* context) {
+  const std::lock_guard lock(mutex);
+  return refused() ? nullptr : made(new Pd{context}, {context});
+}
+EXPORTED int ibv_dealloc_pd(Pd* pd) {
+  const std::lock_guard lock(mutex);
+  return freed(pd);
+}
+
+EXPORTED Mr* ibv_reg_mr(Pd* pd, void* address, std::size_t length, int) {
+  const std::lock_guard lock(mutex);
+  if (refused()) return nullptr;
+  const std::uint32_t key = next_number++;
+  auto* region = made(new Mr{nullptr, pd, address, length, 0, key, key}, {pd});
+  regions.insert(region);
+  return region;
+}
+EXPORTED int ibv_dereg_mr(Mr* mr) {
+  const std::lock_guard lock(mutex);
+  regions.erase(mr);
+  return freed(mr);
+}
+
+EXPORTED CompChannel* ibv_create_comp_channel(Context* context) {
+  const std::lock_guard lock(mutex);
+  return refused() ? nullptr : made(new CompChannel{context, -1, 0}, {context});
+}
+EXPORTED int ibv_destroy_comp_channel(CompChannel* channel) {
+  const std::lock_guard lock(mutex);
+  return freed(channel);
+}
+
+EXPORTED Cq* ibv_create_cq(Context* context, int, void*, CompChannel* channel, int) {
+  const std::lock_guard lock(mutex);
+  if (refused()) return nullptr;
+  auto* cq = new FakeCq{};
+  cq->context = context;
+  cq->channel = channel;
+  return made(cq, {context, channel});
+}
+EXPORTED int ibv_destroy_cq(Cq* cq) {
+  const std::lock_guard lock(mutex);
+  return freed(static_cast<FakeCq*>(cq));
+}
+EXPORTED int ibv_get_cq_event(CompChannel*, Cq**, void**) { return -1; }
+EXPORTED void ibv_ack_cq_events(Cq*, unsigned) {}
+
+EXPORTED Qp* ibv_create_qp(Pd* pd, QpInitAttr* wanted) {
+  const std::lock_guard lock(mutex);
+  if (refused()) return nullptr;
+  auto* qp = new FakeQp{};
+  qp->send_cq = wanted->send_cq;
+  qp->recv_cq = wanted->recv_cq;
+  qp->pd = pd;
+  qp->qp_num = next_number++;
+  queue_pairs[qp->qp_num] = qp;
+  return made(qp, {pd, static_cast<FakeCq*>(wanted->send_cq)});
+}
+EXPORTED int ibv_modify_qp(Qp* qp, QpAttr* attr, int mask) {
+  const std::lock_guard lock(mutex);
+  if ((mask & kQpDestQpn) != 0) queue_pair(qp)->peer = attr->dest_qp_num;
+  return 0;
+}
+EXPORTED int ibv_destroy_qp(Qp* qp) {
+  const std::lock_guard lock(mutex);
+  queue_pairs.erase(qp->qp_num);
+  return freed(queue_pair(qp));
+}
+EXPORTED const char* ibv_wc_status_str(int) { return "fake"; }

@@ -1,0 +1,9 @@
+#pragma once
+
+/// What the fake library (fake_verbs.cpp) counts, and what a test asks of it.
+struct FakeVerbs {
+  int alive = 0;            ///< Things made and not freed.
+  int freed_too_early = 0;  ///< Things freed before what was made of them.
+  int fail_after = -1;      ///< So many more things are made, and none after them; -1: all are.
+  int first_gid = 0;        ///< GIDs of a lower index are empty.
+};
