@@ -48,7 +48,11 @@ std::uint32_t next_number = 100;
 
 // Whether what is about to be made is to fail, as a test asked for.
 bool refused() {
-  if (counts.fail_after < 0 || counts.fail_after-- > 0) return false;
+  if (counts.fail_after < 0) return false;
+  if (counts.fail_after > 0) {
+    --counts.fail_after;
+    return false;
+  }
   errno = ENOMEM;
   return true;
 }

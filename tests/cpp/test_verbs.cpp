@@ -133,6 +133,7 @@ TEST(verbs_what_is_half_made_is_freed_in_order) {
                 Fault::kDevice);
     nothing_is_left();
   }
+  fake().fail_after = -1;
 }
 
 TEST(verbs_a_peer_that_tells_of_too_few_lanes_is_refused) {
@@ -166,4 +167,5 @@ TEST(verbs_a_gid_that_no_address_can_name_is_none) {
   Ends controls = tcp_pair(1, Waiting::kBlock);
   CHECK_FAULT(verbs_over(std::move(controls.first), spec(), Waiting::kSpin, Watch(kSecond)),
               Fault::kDevice);
+  fake().first_gid = 0;
 }

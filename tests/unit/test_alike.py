@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import msgspec
+import pytest
 
-from cwai_bench.checks import CHECKS, FactView, NotKnown
+from cwai_bench.checks import CHECKS, ConsistencyCheck, FactView, NodeCheck, NotKnown
 from cwai_bench.judge import check_facts
 from cwai_bench.judge.alike import Alike
-from cwai_bench.judge.found import narrowed
-from cwai_bench.model import Facts, Reading, Verdict
+from cwai_bench.judge.facts import _question
+from cwai_bench.judge.found import evidence, narrowed
+from cwai_bench.model import Facts, Reading, Status, Verdict
+from tests.unit.conftest import Planted
+from tests.unit.test_check_hostile_facts import ITEMS
 
 
 def node(name: str, **texts: str) -> Facts:
@@ -89,3 +95,48 @@ def test_verdicts_of_many_are_those_of_each_alone(good_facts: Facts) -> None:
     statuses = {(n, v.check): v.status for v in together for n in v.nodes}
     assert statuses["node2", "cpu.load"] != statuses["node3", "cpu.load"]
     assert statuses["node3", "limits.open_files"] == "UNKNOWN"
+
+
+def changed_in_one_source(facts: Facts) -> Iterator[Facts]:
+    """``facts`` of other nodes, each of which differs in one reading, in one of several ways."""
+    for number, (source, reading) in enumerate(sorted(facts.readings.items())):
+        counted = re.sub(r"\d+", lambda digits: str(int(digits[0]) + 1), reading.text, count=1 + number // 5 % 4)
+        changes: list[dict[str, object] | None] = [
+            {"text": counted},
+            {"status": "denied", "text": "", "detail": "no"},
+            {"truncated": True},
+            {"exit_code": 9, "detail": "ill"},
+            None,  # it was not read at all
+        ]
+        change = changes[number % 5]
+        readings = {key: r for key, r in facts.readings.items() if key != source}
+        if change is not None:
+            readings[source] = msgspec.structs.replace(reading, **change)
+        yield msgspec.structs.replace(facts, node=f"n{number}", readings=readings)
+
+
+@pytest.mark.parametrize("home", ["good", "ascend_910b"])
+def test_no_item_says_of_a_node_what_it_would_not_say_of_it_alone(home: str, tmp_path: Path) -> None:
+    """Nor proves it by what was read on another node that reads differently."""
+    good = Planted(tmp_path / "node", home).facts()
+    alike = Alike([good, *changed_in_one_source(good)])
+    questions = {id: question for id in CHECKS if (question := _question(CHECKS[id], ITEMS)) is not None}
+    assert len(questions) == len(CHECKS)
+    for id, answers in zip(questions, alike.ask(list(questions.values())), strict=True):
+        check = CHECKS[id]
+        raw: Callable[[FactView], object]
+        raw = (
+            check.judge
+            if isinstance(check, NodeCheck)
+            else check.value
+            if isinstance(check, ConsistencyCheck)
+            else check.values
+        )
+        assert sorted(i for a in answers for i in a.at) == alike.present, id
+        for answer in answers:
+            shown = evidence(raw, alike, answer.at[0], Status.PASS)
+            for i in answer.at:
+                facts = alike.facts[i]
+                assert facts is not None
+                assert questions[id](FactView(facts)) == answer.said, (id, facts.node)
+                assert evidence(raw, alike, i, Status.PASS) == shown, (id, facts.node)
