@@ -103,7 +103,7 @@ Place decode(const std::vector<std::byte>& record, const std::string& from) {
 
 // Both ends send a record of the same size and read the other's.
 std::vector<std::byte> exchange(Connection& control, std::span<const std::byte> mine,
-                            const Watch& watch) {
+                                const Watch& watch) {
   std::vector<std::byte> theirs(mine.size());
   control.post_receive(0, theirs, 0);
   control.post_send(0, mine, 0);
