@@ -100,7 +100,10 @@ def gate_of(
         because.append(Text("it was stopped by {s}", "被 {s} 中断").fill(s=signal_name(interrupted)))
     because += _reasons(failed, infos, Text("{t}: failed on {n}{o}", "{t}：{n} 不通过{o}"))
     told = [v for v in unknown if not v.follows_from_loss]
+    follow = [v for v in told if v.reason_code == "cause"]
+    told = [v for v in told if v.reason_code != "cause"]
     because += _reasons(told, infos, Text("{t}: not known of {n}{o}", "{t}：{n} 未知{o}"))
+    because += _consequences(follow)
     if not judged:
         because.append(Text("nothing was measured or judged", "没有任何测量或判定"))
     if failed:
@@ -165,6 +168,18 @@ def _suppression_reasons(verdicts: Sequence[Verdict], infos: Mapping[str, CheckI
             r=why.reason,
         )
         for (check, why), group in alike.items()
+    ]
+
+
+def _consequences(verdicts: Sequence[Verdict]) -> list[Text]:
+    """One reason for each cause, however many items it leaves unknown."""
+    by_cause: dict[Text, list[Verdict]] = {}
+    for v in verdicts:
+        by_cause.setdefault(v.detail or plain(""), []).append(v)
+    form = Text("{d}: {c} items not known of {n}", "{d}：{n} 有 {c} 项未知")
+    return [
+        form.fill(d=cause, c=len({v.check for v in group}), n=fold(s.id for v in group for s in v.subjects))
+        for cause, group in by_cause.items()
     ]
 
 

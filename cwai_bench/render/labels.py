@@ -164,6 +164,7 @@ PASSED_AND = Text("{n}/{m} ({others})", "{n}/{m}（{others}）")
 SOME = Text("{n} {status}", "{n} 项{status}")
 ATTENTION = Text("Needs attention", "需要关注")
 AND_MORE = Text("… and {n} more: see the report", "……另有 {n} 项，详见报告")
+FOLLOW = Text("{n} items of {where} follow from that: {cause}", "{where} 有 {n} 项因此未知：{cause}")
 NOT_KNOWN_ABOVE = Text("not known, see above: {n}", "未知，见上：{n}")
 WARNINGS_ABOVE = Text("warnings, see above: {n}", "告警，见上：{n}")
 

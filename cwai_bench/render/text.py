@@ -80,13 +80,30 @@ def _head(console: Console, seen: View, lang: Lang) -> None:
 
 
 def _attention(console: Console, seen: View, lang: Lang) -> None:
-    items = [item for item in seen.items if item.attention]
+    items = [item for item in seen.items if item.attention and item.cause is None]
     for item in items[:ITEMS_SHOWN]:
         _item(console, item, lang)
     if len(items) > ITEMS_SHOWN:
         console.print(labels.AND_MORE.fill(n=len(items) - ITEMS_SHOWN).to(lang))
-    if items:
+    followed = _consequences(console, seen, lang)
+    if items or followed:
         console.print()
+
+
+def _consequences(console: Console, seen: View, lang: Lang) -> bool:
+    """What is not known since something else failed: each cause once, with the items that follow from it."""
+    from rich.text import Text as Line
+
+    by_cause: dict[tuple[Text, Text], list[str]] = {}
+    for item in seen.items:
+        if item.attention and item.cause is not None:
+            by_cause.setdefault((item.cause, item.where), []).append(item.id)
+    for (cause, where), ids in by_cause.items():
+        head = labels.FOLLOW.fill(n=len(ids), where=where, cause=cause)
+        style = _STYLE[Status.UNKNOWN]
+        _labelled(console, Line(f"{Status.UNKNOWN.value:<8}", style=style), Line(head.to(lang), style="bold"))
+        _block(console, [(" " * 8, "", ", ".join(ids))])
+    return bool(by_cause)
 
 
 def _item(console: Console, item: Item, lang: Lang) -> None:
@@ -185,7 +202,7 @@ def _verdict(console: Console, seen: View, lang: Lang, where: str) -> None:
     line.append(" — " + seen.code_means.to(lang), style="not bold")
     console.print(line)
     # What warns or is not known stands above with all that is to be said of it; here only that it was.
-    above = [item for item in seen.items if item.attention][:ITEMS_SHOWN]
+    above = [item for item in seen.items if item.attention and item.cause is None][:ITEMS_SHOWN]
     for status, label in ((Status.UNKNOWN, labels.NOT_KNOWN_ABOVE), (Status.WARN, labels.WARNINGS_ABOVE)):
         names = [item.id for item in above if item.status is status and not item.suppressed]
         said = [item.title.en for item in above if item.status is status]

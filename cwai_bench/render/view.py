@@ -125,6 +125,8 @@ class Item:
     groups: list[Group]
     attention: bool
     suppressed: bool
+    cause: Text | None
+    """Why it is not known, where that is all there is to it and another item has failed for it."""
 
 
 @dataclass(frozen=True)
@@ -338,6 +340,7 @@ def _item(info: CheckInfo, verdicts: list[Verdict], baseline: str | None, everyb
         groups=_groups(verdicts),
         attention=attention,
         suppressed=attention and all(v.suppressed is not None for v in verdicts if v.status in _TO_BE_SEEN_TO),
+        cause=_cause([v for v in verdicts if v.status in _TO_BE_SEEN_TO]),
     )
 
 
@@ -356,6 +359,13 @@ def _required(info: CheckInfo, verdicts: list[Verdict], baseline: str | None) ->
     if info.kind is ItemKind.CONFIGURABLE:
         return any(v.reason_code != "no_criterion" for v in verdicts)
     return info.required
+
+
+def _cause(verdicts: list[Verdict]) -> Text | None:
+    causes = {v.detail for v in verdicts}
+    if len(causes) != 1 or any(v.reason_code != "cause" or v.suppressed is not None for v in verdicts):
+        return None
+    return causes.pop()
 
 
 def _action(verdicts: list[Verdict]) -> Text:

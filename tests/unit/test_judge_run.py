@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -596,3 +597,13 @@ def test_a_missing_tool_that_fit_nodes_lack_spoils_no_verdict(good_facts: Facts)
     assert (report.gate.status, report.gate.exit_code) == (Status.PASS, 0)
     required = judge(check_run([facts], [needed, "memory.swap"]))
     assert (verdict_of(required, needed).reason_code, required.gate.exit_code) == ("missing_tool", 3)
+
+
+def test_the_gate_names_a_cause_once_however_much_follows_from_it(planted: Planted) -> None:
+    down = {"driver": "", "cuda": "", "cards": [], "error": "Driver Not Loaded", "code": 9}
+    report = judge(check_run([planted.call("nvml", **down).facts()], list(CHECKS)))
+    assert report.gate.exit_code == 1
+    said = [b.en for b in report.gate.because]
+    assert said[0] == "The NVIDIA driver answers: failed on node1 (Driver Not Loaded)"
+    assert len(said) == 2, said
+    assert re.fullmatch(r"the driver does not answer: see item nvidia.driver: \d\d items not known of node1", said[1])

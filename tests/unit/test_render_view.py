@@ -554,3 +554,23 @@ def test_every_format_says_what_it_is_in_both_languages(format: str) -> None:
     made = render.RENDERERS[format]
     assert made.suffix.startswith(".")
     assert made.title.en != made.title.zh
+
+
+def test_what_follows_from_one_failure_is_told_once() -> None:
+    down = Text("the driver does not answer: see item a", "驱动无响应，见 a")
+    follows: dict[str, Any] = {"detail": down, "reason_code": "cause"}
+    verdicts = [
+        verdict("a", "node1", Status.FAIL, "no answer"),
+        *(verdict(id, "node1", Status.UNKNOWN, **follows) for id in "bcd"),
+        verdict("e", "node1", Status.UNKNOWN, detail=Text("it was slow", "过慢"), reason_code="timeout"),
+        verdict("f", "node1", Status.UNKNOWN, **follows),
+        verdict("f", "node2", Status.FAIL, "9"),
+    ]
+    made = report([info(id) for id in "abcdef"], verdicts)
+    assert {id for id, item in items(made).items() if item.cause is not None} == {"b", "c", "d"}
+    said = render.summary(made, "en")
+    assert (
+        "UNKNOWN 3 items of node1 follow from that: the driver does not answer: see item a\n        b, c, d\n" in said
+    )
+    assert said.count("the driver does not answer") == 2  # once more beside node2, whose f failed
+    assert "UNKNOWN node1 有 3 项因此未知：驱动无响应，见 a" in render.summary(made, "zh")
