@@ -22,8 +22,8 @@ from cwai_bench.judge.found import (
     VALUE_LIMIT,
     Found,
     bug,
-    evidence,
     joined,
+    proof,
     verdicts_of,
 )
 from cwai_bench.model import ReasonCode, Status, ValueGroup, Verdict
@@ -190,7 +190,7 @@ def _listed(check: ConsistencyCheck, answers: Sequence[Answer[Held]], kinds: Seq
         None,
         detail,
         "no_baseline",
-        evidence=evidence(check.value, alike, known[0].at[0], Status.NA) if len(values) == 1 else [],
+        evidence=proof(known, Status.NA, alike, check.value, len(alike.names)) if len(values) == 1 else [],
         groups=groups,
         hint=_hint(check, known, kinds, alike),
     )

@@ -99,21 +99,21 @@ def verdicts_of(
                 found.detail,
                 found.reason_code,
                 info.action if found.status in (Status.FAIL, Status.WARN) else Action.NONE,
-                _proof(given, found.status, alike, raw) if keep and raw is not None else [],
+                proof(given, found.status, alike, raw, len(at)) if keep and raw is not None else [],
             )
         )
     return verdicts
 
 
-def _proof(
-    given: Sequence[Answer[Found]], status: Status, alike: Alike, raw: Callable[[FactView], Any]
+def proof(
+    given: Sequence[Answer[Any]], status: Status, alike: Alike, raw: Callable[[FactView], Any], everybody: int
 ) -> list[Evidence]:
-    """What was read on the nodes of the first few of the answers ``given``."""
+    """What was read on the nodes of the first few of the answers ``given``; ``everybody``: of how many nodes the
+    verdict speaks."""
     who: dict[tuple[str, str, bool], list[int]] = {}
     for answer in given[:ANSWERS_KEPT]:
         for piece in evidence(raw, alike, answer.at[0], status):
             who.setdefault((piece.source, piece.text, piece.truncated), []).extend(answer.at)
-    everybody = sum(len(answer.at) for answer in given)
     return [Evidence(*piece, nodes=[] if len(at) == everybody else alike.named(at)) for piece, at in who.items()]
 
 

@@ -97,6 +97,16 @@ def test_verdicts_of_many_are_those_of_each_alone(good_facts: Facts) -> None:
     assert statuses["node3", "limits.open_files"] == "UNKNOWN"
 
 
+def test_what_proves_the_one_value_of_a_group_is_said_of_where_it_was_read() -> None:
+    quoted, bare = 'PRETTY_NAME="Linux"', "PRETTY_NAME=Linux"
+    facts = [node(name, **{"etc/os-release": text}) for name, text in (("n1", quoted), ("n2", bare), ("n3", quoted))]
+    (verdict,) = check_facts(facts, ["same.os"], nodes=["n1", "n2", "n3", "silent"])
+    assert verdict.observed == "Linux"
+    assert {(e.text, *e.nodes) for e in verdict.evidence} == {(quoted, "n1", "n3"), (bare, "n2")}
+    (verdict,) = check_facts(facts[:1], ["same.os"])
+    assert [(e.text, e.nodes) for e in verdict.evidence] == [(quoted, [])]
+
+
 def changed_in_one_source(facts: Facts) -> Iterator[Facts]:
     """``facts`` of other nodes, each of which differs in one reading, in one of several ways."""
     for number, (source, reading) in enumerate(sorted(facts.readings.items())):
