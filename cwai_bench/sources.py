@@ -691,7 +691,7 @@ def answered(reading: Reading) -> bool:
         return True
     try:
         return msgspec.json.decode(reading.text, type=Nvidia).code not in (NO_PYTHON_LIBRARY, NO_DRIVER_LIBRARY)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return False
 
 

@@ -137,7 +137,7 @@ class RecordedNode:
 def _head(text: str, root: Path) -> NodeFile:
     try:
         head = msgspec.json.decode(text, type=NodeFile)
-    except msgspec.DecodeError as e:
+    except (msgspec.DecodeError, RecursionError) as e:
         raise UsageError(
             Text("{r}/node.json cannot be read: {e}", "{r}/node.json 无法解析：{e}").fill(r=root, e=e),
             Text("record the node again", "请重新录制该节点"),

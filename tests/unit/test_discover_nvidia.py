@@ -217,6 +217,7 @@ def test_a_card_that_is_lost_while_its_links_are_looked_at_keeps_what_it_said(mo
         ("ok", '{"driver": "", "cuda": "", "cards": [], "error": "Driver Not Loaded", "code": 9}', True),
         ("ok", '{"driver": "550", "cuda": "12.4", "cards": []}', True),
         ("ok", "{", False),
+        pytest.param("ok", '{"more": ' + "[" * 50_000 + "]" * 50_000 + "}", False, id="deep"),
         ("error", "", False),
         ("missing", "", False),
         ("timeout", "", True),

@@ -62,9 +62,10 @@ def test_a_recorded_node_is_judged_as_it_was(tmp_path: Path) -> None:
 def test_a_folder_that_is_no_node_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no recorded node"):
         read_node("", tmp_path, [File("proc/meminfo")], soon())
-    (tmp_path / "node.json").write_text("{")
-    with pytest.raises(UsageError, match="cannot be read"):
-        read_node("", tmp_path, [File("proc/meminfo")], soon())
+    for broken in ("{", '{"more": ' + "[" * 50_000 + "]" * 50_000 + "}"):
+        (tmp_path / "node.json").write_text(broken)
+        with pytest.raises(UsageError, match="cannot be read"):
+            read_node("", tmp_path, [File("proc/meminfo")], soon())
 
 
 def test_recording_does_not_overwrite(tmp_path: Path) -> None:
