@@ -76,6 +76,20 @@ def backends(*, mpi_directories: list[str]) -> list[_Backend]: ...
 def connect(
     *, address: str, port: int, token: bytes, lanes: int, spin: bool, source: str, timeout: float
 ) -> Connection: ...
+def verbs_over(
+    *,
+    control: Connection,
+    device: str,
+    port: int,
+    gid_index: int,
+    lanes: int,
+    service_level: int,
+    traffic_class: int,
+    timeout_exponent: int,
+    retries: int,
+    spin: bool,
+    timeout: float,
+) -> Connection: ...
 def memory_pair(*, lanes: int, spin: bool) -> tuple[Connection, Connection]: ...
 
 class Connection:

@@ -6,6 +6,7 @@
 #include "support/buffer.hpp"
 #include "support/crc32c.hpp"
 #include "support/error.hpp"
+#include "support/little_endian.hpp"
 
 namespace cwai {
 namespace {
@@ -16,24 +17,17 @@ using Wire = std::array<std::byte, kWireSize>;
 Wire encode(const Words& words) {
   Wire wire;
   std::byte* at = wire.data();
-  for (const std::uint64_t word : words)
-    for (int shift = 0; shift < 64; shift += 8)
-      *at++ = static_cast<std::byte>((word >> shift) & 0xFFU);
-  const std::uint32_t crc = crc32c(wire.data(), sizeof(Words));
-  for (int shift = 0; shift < 32; shift += 8)
-    *at++ = static_cast<std::byte>((crc >> shift) & 0xFFU);
+  for (const std::uint64_t word : words) put(at, word);
+  put(at, crc32c(wire.data(), sizeof(Words)));
   return wire;
 }
 
 Words decode(const Wire& wire, const Connection& connection) {
   Words words{};
   const std::byte* at = wire.data();
-  for (std::uint64_t& word : words)
-    for (int shift = 0; shift < 64; shift += 8)
-      word |= std::to_integer<std::uint64_t>(*at++) << shift;
-  std::uint32_t crc = 0;
-  for (int shift = 0; shift < 32; shift += 8) crc |= std::to_integer<std::uint32_t>(*at++) << shift;
-  if (crc != crc32c(wire.data(), sizeof(Words))) throw Error(Fault::kGarbled, connection.remote());
+  for (std::uint64_t& word : words) word = take<std::uint64_t>(at);
+  if (take<std::uint32_t>(at) != crc32c(wire.data(), sizeof(Words)))
+    throw Error(Fault::kGarbled, connection.remote());
   return words;
 }
 

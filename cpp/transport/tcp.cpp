@@ -14,6 +14,7 @@
 
 #include "support/crc32c.hpp"
 #include "support/error.hpp"
+#include "support/little_endian.hpp"
 #include "transport/ring.hpp"
 
 namespace cwai {
@@ -35,20 +36,6 @@ enum class Verdict : std::uint16_t { kWelcome, kMagic, kVersion, kToken, kLane }
 const char* verdict_name(std::uint16_t verdict) {
   constexpr std::array<const char*, 5> kNames = {"welcome", "magic", "version", "token", "lane"};
   return verdict < kNames.size() ? kNames[verdict] : "unknown";
-}
-
-template <typename Number>
-void put(std::byte*& at, Number value) {
-  for (std::size_t i = 0; i < sizeof value; ++i)
-    *at++ = static_cast<std::byte>((value >> (8 * i)) & 0xFFU);
-}
-
-template <typename Number>
-Number take(const std::byte*& at) {
-  Number value = 0;
-  for (std::size_t i = 0; i < sizeof value; ++i)
-    value = static_cast<Number>(value | (static_cast<Number>(*at++) << (8 * i)));
-  return value;
 }
 
 using Hello = std::array<std::byte, kHelloSize>;

@@ -14,6 +14,7 @@
 #include "support/buffer.hpp"
 #include "support/crc32c.hpp"
 #include "support/error.hpp"
+#include "support/little_endian.hpp"
 #include "transport/ring.hpp"
 #include "transport/tcp.hpp"  // kMaxLanes
 #include "verbs/library.hpp"
@@ -24,20 +25,6 @@ namespace {
 using verbs::Library;
 
 constexpr std::size_t kPageSize = 4096;
-
-template <typename Number>
-void put(std::byte*& at, Number value) {
-  for (std::size_t i = 0; i < sizeof value; ++i)
-    *at++ = static_cast<std::byte>((value >> (8 * i)) & 0xFFU);
-}
-
-template <typename Number>
-Number take(const std::byte*& at) {
-  Number value = 0;
-  for (std::size_t i = 0; i < sizeof value; ++i)
-    value = static_cast<Number>(value | (static_cast<Number>(*at++) << (8 * i)));
-  return value;
-}
 
 // ------------------------------------------------------------------------------ what is exchanged
 

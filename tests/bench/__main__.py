@@ -53,7 +53,9 @@ def main() -> int:
     print("\n" + "\n".join(f"{key}: {value}" for key, value in facts.items()))
     print("\n" + as_text(rows) + f"\n\n{time.time() - started:.0f} s in all")
     if args.write:
-        args.write.write_text(machine.page(facts, as_markdown(rows), time.time() - started), encoding="utf-8")
+        command = " ".join(filter(None, ["make bench", args.rows and f"ROWS={args.rows}", f"WRITE={args.write}"]))
+        page = machine.page(facts, as_markdown(rows), time.time() - started, command)
+        args.write.write_text(page, encoding="utf-8")
     return 1 if broken else 0
 
 

@@ -15,7 +15,7 @@ from cwai_bench import __version__
 
 INTRODUCTION = """# Figures against peers
 
-Written by `make bench WRITE=docs/bench.md`; nothing here is typed by hand. Each figure is ours and a peer's, taken in
+Written by `{command}`; nothing here is typed by hand. Each figure is ours and a peer's, taken in
 turn many times within one run and compared neighbour by neighbour. The ratio is ours to the peer's (median, with the
 10th and 90th percentile of all pairs); the A/A control is the same comparison of the peer with itself, so it shows how
 much of a ratio is noise. A figure on a busy or a shared machine says little: look at the control first.
@@ -41,9 +41,10 @@ def facts() -> dict[str, str]:
     }
 
 
-def page(about: dict[str, str], table: str, seconds: float) -> str:
+def page(about: dict[str, str], table: str, seconds: float, command: str) -> str:
+    """``command``: what wrote it."""
     machine = "\n".join(f"- {key}: {value}" for key, value in about.items())
-    return f"{INTRODUCTION}The machine, all in {seconds:.0f} s:\n\n{machine}\n\n{table}\n"
+    return f"{INTRODUCTION.format(command=command)}The machine, all in {seconds:.0f} s:\n\n{machine}\n\n{table}\n"
 
 
 def _cpu() -> str:
