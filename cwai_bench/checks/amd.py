@@ -44,7 +44,7 @@ def _words(command: Command) -> Text:
     return Text(" ".join(command.argv), " ".join(command.argv))
 
 
-def _cards(facts: FactView) -> list[PciDevice]:
+def installed(facts: FactView) -> list[PciDevice]:
     found = [d for d in accelerators(facts.call("pci", Pci)) if d.model.split(":")[0] == AMD]
     facts.cite(PCI, "\n".join(f"{d.address} {d.model} {d.driver or '-'}" for d in found) or "-")
     if not found:
@@ -54,7 +54,7 @@ def _cards(facts: FactView) -> list[PciDevice]:
 
 def _driven(facts: FactView) -> list[PciDevice]:
     """The cards, when their driver holds all of them; else what follows from it is not known."""
-    found = _cards(facts)
+    found = installed(facts)
     if any(d.driver != DRIVER for d in found):
         raise NotKnown("cause", Text("a card has no driver: see amd.driver", "存在无驱动的卡，见 amd.driver"))
     return found
@@ -102,7 +102,7 @@ def _of_each(facts: FactView, command: Command, reader: Callable[[str], dict[int
     scope="amd",
 )
 def driver(facts: FactView) -> Outcome:
-    cards = _cards(facts)
+    cards = installed(facts)
     bad = [f"{d.address} {d.driver or '-'}" for d in cards if d.driver != DRIVER]
     return failed(", ".join(bad[:8])) if bad else passed(f"{len(cards)} / {len(cards)}")
 
@@ -290,7 +290,7 @@ _MILD = re.compile(r"amdgpu.*(?:page fault|[1-9]\d* (?:new )?correctable hardwar
     scope="amd",
 )
 def kernel_log(facts: FactView) -> Outcome:
-    _cards(facts)
+    installed(facts)
     lines, covered = recent(facts, _BAD, _MILD)
     observed = f"{len(lines)} in {covered:.1f} h"
     if not lines:
@@ -318,7 +318,7 @@ CMDLINE = File("proc/cmdline")
     scope="amd",
 )
 def realloc(facts: FactView) -> Outcome:
-    _cards(facts)
+    installed(facts)
     words = facts.text(CMDLINE.path).split()
     given = [option for word in words if word.startswith("pci=") for option in word.removeprefix("pci=").split(",")]
     found = [option for option in given if option.startswith("realloc")]
@@ -339,7 +339,7 @@ def realloc(facts: FactView) -> Outcome:
     scope="amd",
 )
 def same_versions(facts: FactView) -> str:
-    _cards(facts)
+    installed(facts)
     return ", ".join(f"{name} {version}" for name, version in sorted(_answer(facts, VERSION, amd.versions).items()))
 
 

@@ -15,7 +15,7 @@ import msgspec
 
 from cwai_bench.cli import options as shared
 from cwai_bench.cli import progress as views
-from cwai_bench.cli.output import put, write_json
+from cwai_bench.cli.output import complain, put, write_json
 from cwai_bench.errors import CwaiError, NoVerdictError, UsageError
 from cwai_bench.model import Plan, Report, Scalar
 from cwai_bench.plan import Choice, RunType, make_plan
@@ -112,7 +112,11 @@ def execute(
         view = _view(args, told.rank, front, lang)
         told_order = order
         task = rank.Task(
-            choice, ordered if told_order is None else lambda: told_order, node, getattr(args, "root", None)
+            choice,
+            ordered if told_order is None else lambda: told_order,
+            node,
+            lambda error: complain(error, lang),
+            getattr(args, "root", None),
         )
         try:
             outcome = rank.run(task, view)

@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Sequence
 
 from cwai_bench import __version__
-from cwai_bench.cli.output import silence, unwritten
+from cwai_bench.cli.output import complain, silence, unwritten
 from cwai_bench.cli.parser import Parser
 from cwai_bench.errors import CwaiError, Interrupted, UsageError
 from cwai_bench.text import LANGS, Lang, Text, default_lang
@@ -163,5 +163,5 @@ def _parser(lang: Lang) -> Parser:
 
 
 def _complain(error: CwaiError, lang: Lang) -> int:
-    sys.stderr.write(f"cwai-bench: {error.show(lang)}\n")
+    complain(error, lang)
     return error.exit_code

@@ -7,8 +7,8 @@ import shutil
 import sys
 from typing import Any, TextIO
 
-from cwai_bench.errors import NoVerdictError
-from cwai_bench.text import Text
+from cwai_bench.errors import CwaiError, NoVerdictError
+from cwai_bench.text import Lang, Text
 
 
 def silence(stream: TextIO) -> None:
@@ -95,3 +95,9 @@ def _wrapped(words: list[str], width: int, first: int, then: int, gap: str) -> l
 def _terminal_width() -> int | None:
     """None where standard output is no terminal: who reads on gets a line for each row."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def complain(error: CwaiError, lang: Lang) -> None:
+    """What is wrong, and the next step, on stderr."""
+    sys.stderr.write(f"cwai-bench: {error.show(lang)}\n")
+    sys.stderr.flush()

@@ -13,9 +13,14 @@ from cwai_bench.discover.tree import TEXT_LIMIT, bounded, decode, refused
 from cwai_bench.model import Reading
 from cwai_bench.sources import Command
 
-PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/Ascend/driver/tools:/opt/amazon/efa/bin"
-"""Searched after the person's own PATH: reading tools live in sbin, which a user's PATH often lacks; hccn_tool and
-fi_info live with their drivers."""
+PATH = ":".join(
+    (
+        "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "/usr/local/Ascend/driver/tools:/usr/local/Ascend/toolbox/latest/Ascend-DMI/bin:/opt/rocm/bin:/opt/amazon/efa/bin",
+    )
+)
+"""Searched after the person's own PATH: reading tools live in sbin, which a user's PATH often lacks; hccn_tool,
+ascend-dmi, rvs and fi_info live where their vendors install them."""
 GRACE = 0.3
 """Seconds between SIGTERM and SIGKILL, and then until a process that does not die is left behind."""
 STDERR_LIMIT = 4096

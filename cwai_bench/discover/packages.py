@@ -58,7 +58,8 @@ def _folders() -> dict[str, str]:
     return {folder: prefix for folder, prefix in found.items() if Path(folder).is_dir()}
 
 
-def _version(folder: Path) -> str | None:
+def version_of(folder: Path) -> str | None:
+    """The version that a package's folder of metadata tells, at most 80 characters."""
     for name in ("METADATA", "PKG-INFO"):
         try:
             with (folder / name).open("rb") as file:
@@ -79,7 +80,7 @@ def python_packages() -> PythonPackages:
             told = METADATA.fullmatch(name)
             if told is None or not WANTED.fullmatch(told["name"]):
                 continue
-            version = _version(Path(place) / name)
+            version = version_of(Path(place) / name)
             if version is not None:
                 found.append(PythonPackage(told["name"].replace("_", "-").lower(), version, prefix))
     return PythonPackages(found[:PACKAGES_LIMIT], sorted(folders))

@@ -85,7 +85,9 @@ def run_command(command: Command) -> Reading:
     Whatever interrupts us ends the command as well.
     """
     words = list(command.argv)
-    return _guarded(Job(command.key, "", words, command.timeout, environment(), TEXT_LIMIT, VENDOR_GRACE))
+    # What set_env.sh of CANN says: without it ascend-dmi does not find the kernels that it starts.
+    cann = {name: value for name, value in os.environ.items() if name.startswith("ASCEND_")}
+    return _guarded(Job(command.key, "", words, command.timeout, environment() | cann, TEXT_LIMIT, VENDOR_GRACE))
 
 
 def _guarded(job: Job) -> Reading:

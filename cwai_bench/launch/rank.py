@@ -56,11 +56,13 @@ class Task:
     """``root``: a recorded node instead of this one. ``node``: the name of the node that is looked at.
 
     ``order`` is asked by rank 0 alone, and may raise CwaiError; all ranks go by what it says, scripts included.
+    ``complain`` says an error to the person.
     """
 
     choice: Choice
     order: Callable[[], Order]
     node: str
+    complain: Callable[[CwaiError], None]
     root: Path | None = None
 
 
@@ -156,9 +158,12 @@ def run(task: Task, progress: Progress) -> Outcome:
             raise
     except AgreedError as e:
         link.leave("finished")
-        if not told.alone:
-            world.finish_mpi()
-        raise e.error if e.rank == 0 else SystemExit(e.error.exit_code) from None
+        if told.alone:
+            raise e.error from None
+        if e.rank == 0:
+            task.complain(e.error)  # before MPI ends: once another rank has left, mpirun ends this one
+        world.finish_mpi()
+        raise SystemExit(e.error.exit_code) from None
     except Exception as e:
         show = e.show if isinstance(e, CwaiError) else None
         detail = Text(show("en"), show("zh")) if show else plain(traceback.format_exc(limit=-3))

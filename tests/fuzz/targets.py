@@ -14,6 +14,7 @@ import hashlib
 import hmac
 import json
 import struct
+import tempfile
 import time
 import zlib
 from collections.abc import Callable, Iterable
@@ -24,13 +25,26 @@ import msgspec
 
 from cwai_bench import baseline, config, journal
 from cwai_bench.checks import CHECKS, criteria_items, sources_for
-from cwai_bench.discover import read_node
+from cwai_bench.discover import packages, read_node
 from cwai_bench.discover.tree import TEXT_LIMIT, decode
 from cwai_bench.errors import UsageError
 from cwai_bench.judge import check_facts
 from cwai_bench.launch import parcel, wire
 from cwai_bench.model import Facts, FactsRecord
-from cwai_bench.readers import Unreadable, amd, ascend, host, json_answer, nic, nvidia, nvme
+from cwai_bench.readers import (
+    Unreadable,
+    amd,
+    amd_tests,
+    ascend,
+    ascend_tests,
+    host,
+    json_answer,
+    nic,
+    nvidia,
+    nvidia_tests,
+    nvme,
+    smart,
+)
 from cwai_bench.render.json import report_from_json
 
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
@@ -99,6 +113,21 @@ def _criteria_seeds() -> Iterable[bytes]:
     yield b'[criteria]\n"nvidia.memory".min = "79 GiB"\n'
     yield b'[suppress."pci.links"]\nowner = "a"\nreason = "b"\nuntil = 2026-01-01\n'
     yield b'[options]\nstore = "/x"\njson = true\n'
+
+
+def _package(data: bytes) -> None:
+    """The metadata of a Python package, and its folder's name."""
+    folder = Path(_scratch().name)
+    (folder / "METADATA").write_bytes(data)
+    version = packages.version_of(folder)
+    assert version is None or 0 < len(version) <= 80
+    if told := packages.METADATA.fullmatch(decode(data)[:255]):
+        packages.WANTED.fullmatch(told["name"])
+
+
+@functools.cache
+def _scratch() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory()
 
 
 # ------------------------------------------------------------------------------------------------ between processes
@@ -265,12 +294,31 @@ TARGETS: dict[str, Target] = {
         answers("ethtool", "mlxlink", "mlnx_qos", "ibv_devinfo", "lldpcli", "ofed_info", "modinfo"),
     ),
     "host": Target(
-        readers(host.units, host.packages, host.processes, host.boots, host.tracking, nvme.drive_health),
+        readers(
+            host.units, host.packages, host.processes, host.boots, host.tracking, nvme.drive_health, smart.smart_status
+        ),
         answers("systemctl", "dpkg-query", "rpm", "ps", "last", "chronyc", "nvme", "smartctl"),
     ),
     "amd": Target(
         readers(amd.rows, amd.addresses, amd.versions, amd.firmware, amd.ecc, amd.bad_pages, amd.gpu_agents),
         answers("amd-smi", "rocminfo"),
+    ),
+    "tests": Target(
+        readers(
+            nvidia_tests.dcgm_diag,
+            functools.partial(nvidia_tests.nvbandwidth, test="host_to_device_memcpy_ce"),
+            functools.partial(nvidia_tests.nvbandwidth, test="device_to_device_memcpy_read_ce"),
+            ascend_tests.diagnosis,
+            amd_tests.rvs,
+        ),
+        answers("dcgmi", "nvbandwidth", "ascend-dmi", "rvs"),
+    ),
+    "packages": Target(
+        _package,
+        lambda: [
+            b"Metadata-Version: 2.1\nName: torch\nVersion: 2.1.0+cu121\n",
+            b"torch_npu-2.1.0.post8-py3.9.egg-info",
+        ],
     ),
     "json": Target(
         readers(json_answer.decoded, json_answer.decoded_object),

@@ -133,7 +133,9 @@ def good_facts() -> Facts:
 HOMES = {
     "ascend": "ascend_910b",
     "roce": "a800_roce",
+    "ascend_test": "ascend_910b",
     "amd": "mi300x",
+    "amd_test": "mi300x",
     "nvidia.nvlink_bit_errors": "b200",
     "nvidia.nvlink_ber": "b200",
     "rdma.efa": "efa",
