@@ -81,12 +81,20 @@ def carry_out(job: Job, wanted: int) -> Reading:
     return msgspec.structs.replace(reading, status="timeout", exit_code=None, duration=duration)
 
 
+MFD_EXEC = 0x10
+"""Linux include/uapi/linux/memfd.h: to be executed, also where vm.memfd_noexec makes that the exception."""
+
+
 def _in_memory(data: bytes) -> int:
     """A descriptor of a file in memory that holds ``data`` and that nobody can write any more. Raises OSError.
 
     It is opened again for reading alone: a file that is open for writing cannot be executed.
     """
-    writable = os.memfd_create("cwai-bench-script", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
+    try:
+        writable = os.memfd_create("cwai-bench-script", flags | MFD_EXEC)
+    except OSError:  # a kernel before 6.3 does not know the flag, and needs none
+        writable = os.memfd_create("cwai-bench-script", flags)
     try:
         view = memoryview(data)
         while view:

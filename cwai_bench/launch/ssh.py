@@ -27,6 +27,7 @@ import msgspec
 
 from cwai_bench import __version__, journal
 from cwai_bench.errors import UsageError
+from cwai_bench.judge.found import bug
 from cwai_bench.launch import dialog, finish, parcel, wire
 from cwai_bench.launch.door import Door
 from cwai_bench.launch.order import Order, Outcome
@@ -158,6 +159,8 @@ class Collector:
             pass  # its exit code and its words say why
         except wire.WireError as e:
             talk.nonsense = str(e)
+        except Exception as e:  # whatever one node makes of us, the others go on
+            trouble = _Trouble("error", bug(e))
         finally:
             await self._end(process, talk)
             self._processes.discard(process)

@@ -316,6 +316,22 @@ def test_each_failure_is_its_node_s_own(cluster: Cluster) -> None:
     assert {n.name: n.reason_code for n in run.nodes if not n.present} == {n: code for n, (code, _) in found.items()}
 
 
+def test_a_bug_of_ours_costs_the_one_node(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    take, taken = ssh.Collector._take, []
+
+    async def taking(self: ssh.Collector, line: wire.Line, facts: dialog.Facts) -> None:
+        if facts.node == "n1":
+            raise ZeroDivisionError("so it is")
+        taken.append(facts.node)
+        await take(self, line, facts)
+
+    monkeypatch.setattr(ssh.Collector, "_take", taking)
+    outcome = cluster.check(["n1", "n2", "n3"])
+    ((name, (code, said)),) = absent(outcome).items()
+    assert (name, code, sorted(taken)) == ("n1", "error", ["n2", "n3"])
+    assert "ZeroDivisionError: so it is" in said
+
+
 def test_with_no_node_there_is_a_report_and_no_verdict(cluster: Cluster) -> None:
     cluster.plays = dict.fromkeys(("a", "b"), FAILURES["far"][0])
     outcome = cluster.check(["a", "b"])
