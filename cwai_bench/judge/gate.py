@@ -176,7 +176,7 @@ def _consequences(verdicts: Sequence[Verdict]) -> list[Text]:
     by_cause: dict[Text, list[Verdict]] = {}
     for v in verdicts:
         by_cause.setdefault(v.detail or plain(""), []).append(v)
-    form = Text("{d}: {c} items not known of {n}", "{d}：{n} 有 {c} 项未知")
+    form = Text("{c} items not known of {n}: {d}", "{n} 有 {c} 项未知：{d}")
     return [
         form.fill(d=cause, c=len({v.check for v in group}), n=fold(s.id for v in group for s in v.subjects))
         for cause, group in by_cause.items()
