@@ -7,6 +7,7 @@ the node is, or when it was read, is asked again for every node.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -68,6 +69,15 @@ class Alike:
         Node by node, and all questions of one before the next, so that what is decoded for one question is still at
         hand for the others.
         """
+        collects = gc.isenabled()
+        gc.disable()  # it would walk all facts of all nodes again and again, and find nothing: checks make no cycles
+        try:
+            return self._ask(questions)
+        finally:
+            if collects:
+                gc.enable()
+
+    def _ask(self, questions: Sequence[Callable[[FactView], T]]) -> list[list[Answer[T]]]:
         answers: list[list[Answer[T]]] = [[] for _ in questions]
         open_ = [bytearray(b"\1") * len(self.names) for _ in questions]
         for i in self.present:
