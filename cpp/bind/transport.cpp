@@ -178,14 +178,15 @@ void register_transport(py::module_& m) {
       [](End& control, const std::string& device, int port, int gid_index, int lanes,
          int service_level, int traffic_class, int timeout_exponent, int retries, bool spin,
          double timeout) {
-        const VerbsSpec spec{.device = device,
-                             .port = port,
-                             .gid_index = gid_index,
-                             .lanes = lanes,
-                             .service_level = service_level,
-                             .traffic_class = traffic_class,
-                             .timeout = timeout_exponent,
-                             .retries = retries};
+        const VerbsSpec spec{.path = {.device = device,
+                                      .port = port,
+                                      .gid_index = gid_index,
+                                      .mtu = 0,
+                                      .service_level = service_level,
+                                      .traffic_class = traffic_class,
+                                      .timeout = timeout_exponent,
+                                      .retries = retries},
+                             .lanes = lanes};
         const py::gil_scoped_release released;
         return std::make_unique<End>(
             verbs_over(control.release(), spec, to_waiting(spin), Watch(nanos(timeout))));

@@ -12,100 +12,16 @@
 #include <vector>
 
 #include "support/buffer.hpp"
-#include "support/crc32c.hpp"
 #include "support/error.hpp"
 #include "support/little_endian.hpp"
 #include "transport/ring.hpp"
 #include "transport/tcp.hpp"  // kMaxLanes
-#include "verbs/library.hpp"
+#include "verbs/endpoint.hpp"
 
 namespace cwai {
 namespace {
 
-using verbs::Library;
-
 constexpr std::size_t kPageSize = 4096;
-
-// ------------------------------------------------------------------------------ what is exchanged
-
-// All numbers little-endian. Head: magic 8, version 2, lanes 2, lid 2, mtu 1, link layer 1, gid 16,
-// crc 4; then for each lane: queue pair 4, first packet number 4; crc 4.
-constexpr std::array<char, 8> kMagic = {'C', 'W', 'A', 'I', 'V', 'E', 'R', 'B'};
-constexpr std::uint16_t kVersion = 1;
-constexpr std::size_t kHeadSize = 32;
-constexpr std::size_t kLaneSize = 8;
-constexpr std::size_t kCrcSize = 4;
-
-struct Place {
-  std::uint16_t lid;
-  std::uint8_t mtu;
-  std::uint8_t link_layer;
-  verbs::Gid gid;
-  std::vector<std::pair<std::uint32_t, std::uint32_t>> lanes;  // queue pair, first packet number
-};
-
-std::vector<std::byte> encode(const Place& place) {
-  std::vector<std::byte> record(kHeadSize + place.lanes.size() * kLaneSize + kCrcSize);
-  std::byte* at = record.data();
-  std::memcpy(at, kMagic.data(), kMagic.size());
-  at += kMagic.size();
-  put(at, kVersion);
-  put(at, static_cast<std::uint16_t>(place.lanes.size()));
-  put(at, place.lid);
-  put(at, place.mtu);
-  put(at, place.link_layer);
-  std::memcpy(at, place.gid.raw.data(), place.gid.raw.size());
-  at += place.gid.raw.size();
-  for (const auto& [number, packet] : place.lanes) {
-    put(at, number);
-    put(at, packet);
-  }
-  put(at, crc32c(record.data(), record.size() - kCrcSize));
-  return record;
-}
-
-// What the other end wrote by ``encode`` for as many lanes. A record of another number of lanes has
-// another length, and would never come whole: so the head is compared first by whoever reads it.
-Place decode(const std::vector<std::byte>& record, const std::string& from) {
-  const std::byte* crc_at = record.data() + record.size() - kCrcSize;
-  const bool whole = take<std::uint32_t>(crc_at) == crc32c(record.data(), record.size() - kCrcSize);
-  if (std::memcmp(record.data(), kMagic.data(), kMagic.size()) != 0 || !whole)
-    throw Error(Fault::kGarbled, from);
-  const std::byte* at = record.data() + kMagic.size();
-  if (take<std::uint16_t>(at) != kVersion) throw Error(Fault::kDisagreed, "version");
-  Place place{};
-  const std::size_t lanes = take<std::uint16_t>(at);
-  if (kHeadSize + lanes * kLaneSize + kCrcSize != record.size())
-    throw Error(Fault::kDisagreed, "lanes");
-  place.lid = take<std::uint16_t>(at);
-  place.mtu = take<std::uint8_t>(at);
-  place.link_layer = take<std::uint8_t>(at);
-  std::memcpy(place.gid.raw.data(), at, place.gid.raw.size());
-  at += place.gid.raw.size();
-  for (std::size_t i = 0; i < lanes; ++i) {
-    const auto number = take<std::uint32_t>(at);
-    place.lanes.emplace_back(number, take<std::uint32_t>(at));
-  }
-  return place;
-}
-
-// Both ends send a record of the same size and read the other's.
-std::vector<std::byte> exchange(Connection& control, std::span<const std::byte> mine,
-                                const Watch& watch) {
-  std::vector<std::byte> theirs(mine.size());
-  control.post_receive(0, theirs, 0);
-  control.post_send(0, mine, 0);
-  for (int left = 2; left > 0;) {
-    Completion done{};
-    watch.check();
-    if (control.wait({&done, 1}, watch.slice_end()) == 0) continue;
-    if (done.status != 0)
-      throw Error(done.status == ECONNRESET ? Fault::kPeerClosed : Fault::kTransfer,
-                  control.remote(), done.status);
-    --left;
-  }
-  return theirs;
-}
 
 // Where a buffer is that the other end posted for receiving.
 struct Landing {
@@ -134,23 +50,25 @@ class VerbsConnection final : public Connection {
                   const Watch& watch)
       : control_(std::move(control)),
         waiting_(waiting),
-        context_(verbs::open(spec.device)),
-        port_(verbs::choose(*context_, spec.device, spec.port, spec.gid_index)),
+        endpoint_(spec.path),
+        remote_(control_->remote()),
         lanes_(static_cast<std::size_t>(spec.lanes)) {
-    local_ =
-        spec.device + ":" + std::to_string(spec.port) + " gid " + std::to_string(port_.gid_index);
-    pd_.reset(made(library_.alloc_pd(context_.get()), spec.device + " alloc_pd"));
-    channel_.reset(
-        made(library_.create_comp_channel(context_.get()), spec.device + " create_comp_channel"));
+    const std::string& device = spec.path.device;
+    channel_.reset(verbs::made(library_.create_comp_channel(&endpoint_.context()),
+                               device + " create_comp_channel"));
     const auto entries = static_cast<int>(lanes_.size() * (kSends + kArrivals));
-    cq_.reset(made(library_.create_cq(context_.get(), entries, nullptr, channel_.get(), 0),
-                   spec.device + " create_cq"));
+    cq_.reset(verbs::made(
+        library_.create_cq(&endpoint_.context(), entries, nullptr, channel_.get(), 0),
+        device + " create_cq"));
     fd_ = channel_fd(channel_.get());
     fcntl(fd_, F_SETFL, fcntl(fd_, F_GETFL) | O_NONBLOCK);
     letters_.resize(lanes_.size() * kSlots * kLetterSize);
     letters_mr_ = &region(letters_.data(), letters_.size(), letters_regions_);
-    for (std::size_t i = 0; i < lanes_.size(); ++i) make_queue_pair(i, spec);
-    meet(spec, watch);
+    for (std::size_t i = 0; i < lanes_.size(); ++i) make_queue_pair(i);
+    std::vector<verbs::QpPtr> queue_pairs;
+    for (Lane& lane : lanes_) queue_pairs.push_back(std::move(lane.queue_pair));
+    endpoint_.join(queue_pairs, *control_, watch);
+    for (Lane& lane : lanes_) lane.queue_pair = std::move(queue_pairs[lane.index]);
     // From now on the other end says nothing there: what comes is its end.
     control_->post_receive(0, last_word_, 0);
   }
@@ -182,7 +100,7 @@ class VerbsConnection final : public Connection {
     while (n < out.size()) {
       std::array<verbs::Wc, kBatch> done;
       const int most = static_cast<int>(std::min(out.size() - n, done.size()));
-      const int got = context_->ops.poll_cq(cq_.get(), most, done.data());
+      const int got = endpoint_.context().ops.poll_cq(cq_.get(), most, done.data());
       if (got < 0) throw Error(Fault::kTransfer, remote_, -got);
       for (int i = 0; i < got; ++i) n += arrived(done[static_cast<std::size_t>(i)], out[n]);
       if (got < most) break;
@@ -221,7 +139,7 @@ class VerbsConnection final : public Connection {
   std::size_t useful_depth() const noexcept override { return 16; }
   int lanes() const noexcept override { return static_cast<int>(lanes_.size()); }
   const char* transport() const noexcept override { return "verbs"; }
-  std::string local() const override { return local_; }
+  std::string local() const override { return endpoint_.name(); }
   std::string remote() const override { return remote_; }
 
  private:
@@ -258,12 +176,6 @@ class VerbsConnection final : public Connection {
   using Range = std::pair<const std::byte*, const std::byte*>;
   using Regions = std::map<Range, verbs::MrPtr>;
 
-  template <typename T>
-  static T* made(T* thing, const std::string& what) {
-    if (thing == nullptr) throw Error(Fault::kDevice, what, errno);
-    return thing;
-  }
-
   // The layout of a completion channel: the context, then its file descriptor.
   static int channel_fd(const verbs::CompChannel* channel) {
     int fd = -1;
@@ -278,7 +190,7 @@ class VerbsConnection final : public Connection {
 
   // ------------------------------------------------------------------------------------ setting up
 
-  void make_queue_pair(std::size_t index, const VerbsSpec& spec) {
+  void make_queue_pair(std::size_t index) {
     Lane& lane = lanes_[index];
     lane.index = index;
     verbs::QpInitAttr wanted{};
@@ -289,83 +201,9 @@ class VerbsConnection final : public Connection {
                   .max_send_sge = 1,
                   .max_recv_sge = 1,
                   .max_inline_data = 0};
-    wanted.qp_type = verbs::kQpTypeRc;
     wanted.sq_sig_all = 1;
-    lane.queue_pair.reset(made(library_.create_qp(pd_.get(), &wanted), spec.device + " create_qp"));
-    verbs::QpAttr init{};
-    init.qp_state = verbs::kQpInit;
-    init.port_num = static_cast<std::uint8_t>(spec.port);
-    init.qp_access_flags = verbs::kAccessLocalWrite | verbs::kAccessRemoteWrite;
-    modify(lane, init,
-           verbs::kQpState | verbs::kQpPkeyIndex | verbs::kQpPort | verbs::kQpAccessFlags, "INIT");
+    lane.queue_pair = endpoint_.queue_pair(wanted);
     for (std::size_t slot = 0; slot < kArrivals; ++slot) await_letter(lane, slot);
-  }
-
-  void modify(const Lane& lane, verbs::QpAttr& attr, int mask, const char* state) {
-    if (const int failed = library_.modify_qp(lane.queue_pair.get(), &attr, mask); failed != 0)
-      throw Error(Fault::kDevice, local_ + " " + state, failed);
-  }
-
-  void meet(const VerbsSpec& spec, const Watch& watch) {
-    const std::array<std::byte, 2> count = {static_cast<std::byte>(lanes_.size() & 0xFFU),
-                                            static_cast<std::byte>(lanes_.size() >> 8)};
-    const std::vector<std::byte> counted = exchange(*control_, count, watch);
-    if (!std::equal(counted.begin(), counted.end(), count.begin()))
-      throw Error(Fault::kDisagreed, "lanes");
-    Place mine{.lid = port_.attr.lid,
-               .mtu = static_cast<std::uint8_t>(port_.attr.active_mtu),
-               .link_layer = port_.attr.link_layer,
-               .gid = port_.gid,
-               .lanes = {}};
-    for (const Lane& lane : lanes_)
-      mine.lanes.emplace_back(lane.queue_pair->qp_num, first_packet(lane));
-    const Place theirs = decode(exchange(*control_, encode(mine), watch), control_->remote());
-    if (theirs.link_layer != mine.link_layer) throw Error(Fault::kDisagreed, "link layer");
-    remote_ = control_->remote();
-    for (Lane& lane : lanes_) connect(lane, mine, theirs, spec);
-    const std::array<std::byte, 1> ready{};
-    exchange(*control_, ready, watch);  // nobody sends before the other can receive
-  }
-
-  // Packet numbers start anywhere below 2^24; another place for each queue pair keeps late packets
-  // of an earlier one out.
-  static std::uint32_t first_packet(const Lane& lane) {
-    return (lane.queue_pair->qp_num * 2'654'435'761U) & 0xFFFFFFU;
-  }
-
-  void connect(Lane& lane, const Place& mine, const Place& theirs, const VerbsSpec& spec) {
-    const auto [number, packet] = theirs.lanes[lane.index];
-    verbs::QpAttr attr{};
-    attr.qp_state = verbs::kQpRtr;
-    attr.path_mtu = std::min(mine.mtu, theirs.mtu);
-    attr.dest_qp_num = number;
-    attr.rq_psn = packet;
-    attr.max_dest_rd_atomic = 1;
-    attr.min_rnr_timer = 12;  // 0.64 ms (IBTA vol. 1, table 45)
-    attr.ah_attr.port_num = static_cast<std::uint8_t>(spec.port);
-    attr.ah_attr.sl = static_cast<std::uint8_t>(spec.service_level);
-    attr.ah_attr.dlid = theirs.lid;
-    if (mine.link_layer == verbs::kLinkEthernet || theirs.lid == 0) {
-      attr.ah_attr.is_global = 1;
-      attr.ah_attr.grh.dgid = theirs.gid;
-      attr.ah_attr.grh.sgid_index = static_cast<std::uint8_t>(port_.gid_index);
-      attr.ah_attr.grh.hop_limit = 255;
-      attr.ah_attr.grh.traffic_class = static_cast<std::uint8_t>(spec.traffic_class);
-    }
-    modify(lane, attr,
-           verbs::kQpState | verbs::kQpAv | verbs::kQpPathMtu | verbs::kQpDestQpn |
-               verbs::kQpRqPsn | verbs::kQpMaxDestRdAtomic | verbs::kQpMinRnrTimer,
-           "RTR");
-    attr.qp_state = verbs::kQpRts;
-    attr.timeout = static_cast<std::uint8_t>(spec.timeout);
-    attr.retry_cnt = static_cast<std::uint8_t>(spec.retries);
-    attr.rnr_retry = 7;  // without end: that nothing is posted yet is no fault
-    attr.sq_psn = first_packet(lane);
-    attr.max_rd_atomic = 1;
-    modify(lane, attr,
-           verbs::kQpState | verbs::kQpTimeout | verbs::kQpRetryCnt | verbs::kQpRnrRetry |
-               verbs::kQpSqPsn | verbs::kQpMaxQpRdAtomic,
-           "RTS");
   }
 
   // -------------------------------------------------------------------------------------- memory
@@ -384,11 +222,8 @@ class VerbsConnection final : public Connection {
     const std::uintptr_t end = (address + size + kPageSize - 1) & ~(kPageSize - 1);
     auto* first = reinterpret_cast<std::byte*>(start);
     const Range range{first, first + (end - start)};
-    verbs::MrPtr made_now(made(
-        library_.reg_mr(pd_.get(), first, end - start,
-                        static_cast<int>(verbs::kAccessLocalWrite | verbs::kAccessRemoteWrite)),
-        local_ + " reg_mr"));
-    return *(regions[range] = std::move(made_now));
+    return *(regions[range] = endpoint_.region(first, end - start,
+                                               verbs::kAccessLocalWrite | verbs::kAccessRemoteWrite));
   }
 
   // -------------------------------------------------------------------------------------- posting
@@ -408,7 +243,7 @@ class VerbsConnection final : public Connection {
     verbs::RecvWr request{
         .wr_id = work(lane, kArrival, slot), .next = nullptr, .sg_list = &where, .num_sge = 1};
     verbs::RecvWr* bad = nullptr;
-    const int failed = context_->ops.post_recv(lane.queue_pair.get(), &request, &bad);
+    const int failed = endpoint_.context().ops.post_recv(lane.queue_pair.get(), &request, &bad);
     if (failed != 0 && lane.error == 0) break_lane(lane, failed);
   }
 
@@ -553,7 +388,7 @@ class VerbsConnection final : public Connection {
 
   void post(Lane& lane, verbs::SendWr& request) {
     verbs::SendWr* bad = nullptr;
-    const int failed = context_->ops.post_send(lane.queue_pair.get(), &request, &bad);
+    const int failed = endpoint_.context().ops.post_send(lane.queue_pair.get(), &request, &bad);
     if (failed != 0) break_lane(lane, failed);
   }
 
@@ -651,7 +486,7 @@ class VerbsConnection final : public Connection {
 
   std::size_t sleep(std::span<Completion> out, Nanos until) {
     if (const std::size_t n = poll(out); n > 0) return n;
-    context_->ops.req_notify_cq(cq_.get(), 0);
+    endpoint_.context().ops.req_notify_cq(cq_.get(), 0);
     if (const std::size_t n = poll(out); n > 0) return n;  // it may have come in between
     const Nanos left = std::clamp<Nanos>(until - now(), 0, kSlice);
     pollfd entry{.fd = fd_, .events = POLLIN, .revents = 0};
@@ -670,13 +505,12 @@ class VerbsConnection final : public Connection {
     return closed_;
   }
 
-  const Library& library_ = Library::get();
+  const verbs::Library& library_ = verbs::Library::get();
   std::unique_ptr<Connection> control_;
   Waiting waiting_;
   // In the order in which they are made; they go in the opposite one.
-  verbs::ContextPtr context_;
-  verbs::PortChoice port_;
-  verbs::PdPtr pd_;
+  verbs::Endpoint endpoint_;
+  std::string remote_;
   verbs::ChannelPtr channel_;
   verbs::CqPtr cq_;
   int fd_ = -1;
@@ -686,8 +520,6 @@ class VerbsConnection final : public Connection {
   Regions regions_;
   std::vector<Lane> lanes_;
   std::array<std::byte, 1> last_word_{};
-  std::string local_;
-  std::string remote_;
   bool closed_ = false;
   bool fenced_ = false;
 };

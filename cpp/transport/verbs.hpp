@@ -12,22 +12,16 @@
 #pragma once
 
 #include <memory>
-#include <string>
 
 #include "support/stop.hpp"
 #include "transport/transport.hpp"
+#include "verbs/endpoint.hpp"
 
 namespace cwai {
 
 struct VerbsSpec {
-  std::string device;  ///< As in /sys/class/infiniband.
-  int port = 1;
-  int gid_index = -1;  ///< Negative: chosen as verbs/library.hpp says.
+  verbs::PathSpec path;
   int lanes = 1;
-  int service_level = 0;
-  int traffic_class = 0;
-  int timeout = 14;  ///< Of a packet's answer: 4.096 us · 2^timeout (IBTA vol. 1, 9.7.6.1.3).
-  int retries = 7;
 };
 
 /// Both ends call it on their end of one TCP connection. Throws Error: kLibrary, kDevice (errno),

@@ -59,6 +59,34 @@ struct PortAttr {
   std::uint16_t port_cap_flags2;
 };
 
+struct DeviceAttr {
+  std::array<char, 64> fw_ver;
+  std::uint64_t node_guid;
+  std::uint64_t sys_image_guid;
+  std::uint64_t max_mr_size;
+  std::uint64_t page_size_cap;
+  std::uint32_t vendor_id;
+  std::uint32_t vendor_part_id;
+  std::uint32_t hw_ver;
+  int max_qp;
+  int max_qp_wr;
+  unsigned device_cap_flags;
+  int max_sge;
+  int max_sge_rd;
+  int max_cq;
+  int max_cqe;
+  int max_mr;
+  int max_pd;
+  int max_qp_rd_atom;  ///< Reads of the other end that a queue pair answers at a time.
+  int max_ee_rd_atom;
+  int max_res_rd_atom;
+  int max_qp_init_rd_atom;  ///< Reads of its own that it asks at a time.
+  std::array<int, 16> after_reads;
+  std::uint16_t max_pkeys;
+  std::uint8_t local_ca_ack_delay;
+  std::uint8_t phys_port_cnt;
+};
+
 enum WcStatus : int {
   kWcSuccess = 0,
   kWcWrFlush = 5,
@@ -88,6 +116,7 @@ struct Wc {
 constexpr unsigned kAccessLocalWrite = 1U << 0;
 constexpr unsigned kAccessRemoteWrite = 1U << 1;
 constexpr unsigned kAccessRemoteRead = 1U << 2;
+constexpr unsigned kAccessRelaxedOrdering = 1U << 20;
 
 struct Mr {
   void* context;
@@ -194,7 +223,7 @@ struct Sge {
   std::uint32_t lkey;
 };
 
-enum WrOpcode : int { kWrRdmaWrite, kWrRdmaWriteWithImm, kWrSend };
+enum WrOpcode : int { kWrRdmaWrite, kWrRdmaWriteWithImm, kWrSend, kWrSendWithImm, kWrRdmaRead };
 
 constexpr unsigned kSendSignaled = 1U << 1;
 constexpr unsigned kSendInline = 1U << 3;

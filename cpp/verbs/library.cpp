@@ -20,11 +20,13 @@ Library::Library() : library_(DynamicLibrary::open("libibverbs.so.1")) {
   take(get_device_name, "ibv_get_device_name");
   take(open_device, "ibv_open_device");
   take(close_device, "ibv_close_device");
+  take(query_device, "ibv_query_device");
   take(query_port, "ibv_query_port");
   take(query_gid, "ibv_query_gid");
   take(alloc_pd, "ibv_alloc_pd");
   take(dealloc_pd, "ibv_dealloc_pd");
   take(reg_mr, "ibv_reg_mr");
+  if (library_.has("ibv_reg_mr_iova2")) take(reg_mr_iova2, "ibv_reg_mr_iova2");
   take(dereg_mr, "ibv_dereg_mr");
   take(create_comp_channel, "ibv_create_comp_channel");
   take(destroy_comp_channel, "ibv_destroy_comp_channel");
@@ -110,9 +112,11 @@ PortChoice choose(Context& context, const std::string& device, int port, int gid
     if (library.query_gid(&context, static_cast<std::uint8_t>(port), index, &gid) != 0 ||
         is_zero(gid))
       continue;
-    const int rank = ethernet ? rank_of(gid, is_v2(device, port, index)) : 0;
+    const bool v2 = ethernet && is_v2(device, port, index);
+    const int rank = ethernet ? rank_of(gid, v2) : 0;
     if (rank >= best) continue;
     best = rank;
+    choice.v2 = v2;
     choice.gid = gid;
     choice.gid_index = index;
   }

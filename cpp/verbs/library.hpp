@@ -20,11 +20,14 @@ class Library {
   const char* (*get_device_name)(Device*);
   Context* (*open_device)(Device*);
   int (*close_device)(Context*);
+  int (*query_device)(Context*, DeviceAttr*);
   int (*query_port)(Context*, std::uint8_t, PortAttr*);
   int (*query_gid)(Context*, std::uint8_t, int, Gid*);
   Pd* (*alloc_pd)(Context*);
   int (*dealloc_pd)(Pd*);
   Mr* (*reg_mr)(Pd*, void*, std::size_t, int);
+  /// With optional kinds of access. Null before libibverbs 1.8 (rdma-core 27).
+  Mr* (*reg_mr_iova2)(Pd*, void*, std::size_t, std::uint64_t, unsigned) = nullptr;
   int (*dereg_mr)(Mr*);
   CompChannel* (*create_comp_channel)(Context*);
   int (*destroy_comp_channel)(CompChannel*);
@@ -63,6 +66,7 @@ struct PortChoice {
   PortAttr attr;
   Gid gid;
   int gid_index;
+  bool v2;  ///< Of RoCE.
 };
 
 /// The port and the GID by which it is spoken to: ``gid_index``, or, when that is negative, on

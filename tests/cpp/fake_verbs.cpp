@@ -166,6 +166,11 @@ EXPORTED int ibv_close_device(Context* context) {
   return freed(context);
 }
 
+EXPORTED int ibv_query_device(Context*, DeviceAttr* attr) {
+  attr->max_qp_rd_atom = 16;
+  attr->max_qp_init_rd_atom = 16;
+  return 0;
+}
 EXPORTED int ibv_query_port(Context*, std::uint8_t, PortAttr* attr) {
   attr->state = kPortActive;
   attr->active_mtu = 3;

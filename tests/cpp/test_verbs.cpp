@@ -29,7 +29,7 @@ FakeVerbs& fake() {
 
 VerbsSpec spec(int lanes = 1) {
   VerbsSpec wanted;
-  wanted.device = "fake0";
+  wanted.path.device = "fake0";
   wanted.lanes = lanes;
   return wanted;
 }
@@ -146,12 +146,12 @@ TEST(verbs_a_peer_that_tells_of_too_few_lanes_is_refused) {
             Fault::kDisagreed);
       },
       [&] {
-        constexpr std::size_t kRecord = 44;  // of one lane
+        constexpr std::size_t kRecord = 46;  // of one lane
         constexpr std::size_t kLanesAt = 10;
         constexpr std::size_t kLinkLayerAt = 15;
         swap(*controls.second, std::array{std::byte{1}, std::byte{0}});
         std::vector<std::byte> record(kRecord);
-        std::memcpy(record.data(), "CWAIVERB\1", 9);
+        std::memcpy(record.data(), "CWAIVERB\2", 9);
         record[kLanesAt] = std::byte{0};
         record[kLinkLayerAt] = std::byte{2};  // Ethernet, as the fake says
         const std::uint32_t crc = crc32c(record.data(), kRecord - 4);

@@ -1,0 +1,79 @@
+// One end of RDMA paths: a device that is open, its port and address, and how the queue pairs of
+// two ends are joined.
+//
+// The ends meet over a TCP connection (transport/tcp.hpp), which the token of the run has opened:
+// each tells the other where its queue pairs are, in a record of a known length, under a CRC.
+#pragma once
+
+#include <cerrno>
+#include <span>
+#include <string>
+
+#include "support/error.hpp"
+#include "support/stop.hpp"
+#include "transport/transport.hpp"
+#include "verbs/library.hpp"
+
+namespace cwai::verbs {
+
+struct PathSpec {
+  std::string device;  ///< As in /sys/class/infiniband.
+  int port = 1;
+  int gid_index = -1;  ///< Negative: chosen as verbs/library.hpp says.
+  int mtu = 0;         ///< Bytes of a packet at most; 0: as many as both ports carry.
+  int service_level = 0;
+  int traffic_class = 0;
+  int timeout = 14;  ///< Of a packet's answer: 4.096 us · 2^timeout (IBTA vol. 1, 9.7.6.1.3).
+  int retries = 7;
+};
+
+/// ``thing``, or Error(kDevice) with errno when the library has made none; ``what`` names it.
+template <typename T>
+T* made(T* thing, const std::string& what) {
+  if (thing == nullptr) throw Error(Fault::kDevice, what, errno);
+  return thing;
+}
+
+class Endpoint {
+ public:
+  /// Throws Error: kLibrary, kDevice (errno), kInvalid (mtu).
+  explicit Endpoint(const PathSpec& spec);
+
+  const Library& library() const noexcept { return library_; }
+  Context& context() const noexcept { return *context_; }
+  Pd* pd() const noexcept { return pd_.get(); }
+  const DeviceAttr& device() const noexcept { return device_; }
+  const PortChoice& port() const noexcept { return port_; }
+  const std::string& name() const noexcept { return name_; }  ///< ``mlx5_0:1 gid 3``
+
+  /// ``access`` as in verbs/abi.hpp. Throws Error(kDevice, errno).
+  MrPtr region(std::byte* data, std::size_t size, unsigned access) const;
+
+  /// A queue pair in INIT: it can be posted to for receiving. Throws Error(kDevice, errno).
+  QpPtr queue_pair(QpInitAttr& wanted) const;
+
+  /// Joins the n-th of ``mine`` with the n-th of the other end, which calls it as well; after it
+  /// both may send. Throws Error: kDevice, kDisagreed, kGarbled, kPeerClosed, kTransfer, kDeadline,
+  /// kStopped.
+  void join(std::span<const QpPtr> mine, Connection& control, const Watch& watch);
+
+  /// Bytes of a packet, agreed on by join(); 0 before.
+  int mtu() const noexcept { return mtu_; }
+
+ private:
+  struct Place;
+  void connect(Qp* mine, std::pair<std::uint32_t, std::uint32_t> theirs, const Place& place);
+  void modify(Qp* queue_pair, QpAttr& attr, int mask, const char* state) const;
+
+  const Library& library_ = Library::get();
+  PathSpec spec_;
+  ContextPtr context_;
+  DeviceAttr device_{};
+  PortChoice port_;
+  PdPtr pd_;
+  std::string name_;
+  int largest_mtu_;  // as a code, of this end
+  int mtu_ = 0;
+};
+
+}  // namespace cwai::verbs
