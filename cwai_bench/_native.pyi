@@ -90,6 +90,26 @@ def verbs_over(
     spin: bool,
     timeout: float,
 ) -> Connection: ...
+def queue_pairs(
+    *,
+    control: Connection,
+    device: str,
+    port: int,
+    gid_index: int,
+    count: int,
+    mtu: int,
+    service_level: int,
+    traffic_class: int,
+    timeout_exponent: int,
+    retries: int,
+    depth: int,
+    post_list: int,
+    inline_size: int,
+    relaxed_ordering: bool,
+    huge_pages: bool,
+    cold: bool,
+    timeout: float,
+) -> QueuePairs: ...
 def memory_pair(*, lanes: int, spin: bool) -> tuple[Connection, Connection]: ...
 
 class Connection:
@@ -121,6 +141,48 @@ class Connection:
     def latency(
         self,
         *,
+        size: int,
+        initiates: bool,
+        iterations: int,
+        duration: float,
+        warmup: int,
+        verify: bool,
+        seed: int,
+        cpu: int,
+        timeout: float,
+    ) -> _Latency: ...
+
+class QueuePairs:
+    device: str
+    port: int
+    gid_index: int
+    gid: str
+    mtu: int
+    ethernet: bool
+    v2: bool
+    remote: str
+    def close(self) -> None: ...
+    def bandwidth(
+        self,
+        *,
+        verb: str,
+        size: int,
+        initiates: bool,
+        two_way: bool,
+        duration: float,
+        messages: int,
+        warmup: float,
+        warmup_messages: int,
+        interval: float,
+        verify: bool,
+        seed: int,
+        cpu: int,
+        timeout: float,
+    ) -> _Bandwidth: ...
+    def latency(
+        self,
+        *,
+        verb: str,
         size: int,
         initiates: bool,
         iterations: int,

@@ -538,6 +538,165 @@ def verbs_over(
         )
 
 
+class QueuePairs:
+    """One end of queue pairs over which RDMA itself is measured (:func:`queue_pairs`). One run at a time.
+
+    ``mtu`` is bytes of a packet, as both ends agreed; ``link_layer`` is InfiniBand or Ethernet; ``roce`` v1, v2, or
+    empty where there is none.
+    """
+
+    def __init__(self, pairs: Any) -> None:
+        import numpy  # noqa: F401 (as in Connection)
+
+        self._pairs = pairs
+        self.device = str(pairs.device)
+        self.port = int(pairs.port)
+        self.gid_index = int(pairs.gid_index)
+        self.gid = str(pairs.gid)
+        self.mtu = int(pairs.mtu)
+        self.link_layer = "Ethernet" if pairs.ethernet else "InfiniBand"
+        self.roce = ("v2" if pairs.v2 else "v1") if pairs.ethernet else ""
+        self.remote = str(pairs.remote)
+
+    def bandwidth(
+        self,
+        *,
+        verb: str = "write",
+        size: int,
+        initiates: bool,
+        two_way: bool = False,
+        duration: float = 1.0,
+        messages: int = 0,
+        warmup: float = 0.1,
+        warmup_messages: int = 0,
+        interval: float = 0.05,
+        verify: bool = True,
+        seed: int = 1,
+        cpu: int = -1,
+        timeout: float = 30.0,
+    ) -> Bandwidth:
+        """``verb`` is write, read or send; both ends call it with the same values but for ``initiates``.
+
+        The end that initiates counts what was acknowledged; the other one's result is empty. ``two_way``: both
+        initiate, and each counts only while both do. Duration, messages, warm-up, interval and seed are those of
+        :meth:`Connection.bandwidth`; ``wrong`` is of both ends.
+        """
+        with _translated():
+            return Bandwidth(
+                **self._pairs.bandwidth(
+                    verb=verb,
+                    size=size,
+                    initiates=initiates,
+                    two_way=two_way,
+                    duration=duration,
+                    messages=messages,
+                    warmup=warmup,
+                    warmup_messages=warmup_messages,
+                    interval=interval,
+                    verify=verify,
+                    seed=seed,
+                    cpu=cpu,
+                    timeout=timeout,
+                )
+            )
+
+    def latency(
+        self,
+        *,
+        verb: str = "write",
+        size: int = 2,
+        initiates: bool,
+        iterations: int = 2000,
+        duration: float = 0.0,
+        warmup: int = 100,
+        verify: bool = True,
+        seed: int = 1,
+        cpu: int = -1,
+        timeout: float = 30.0,
+    ) -> Latency:
+        """Full round trips on one queue pair: a message there and one back (write, send), or one read. Both ends spin.
+        Otherwise as :meth:`Connection.latency`."""
+        with _translated():
+            return Latency(
+                **self._pairs.latency(
+                    verb=verb,
+                    size=size,
+                    initiates=initiates,
+                    iterations=iterations,
+                    duration=duration,
+                    warmup=warmup,
+                    verify=verify,
+                    seed=seed,
+                    cpu=cpu,
+                    timeout=timeout,
+                )
+            )
+
+    def close(self) -> None:
+        """Let them go; the peer's run ends with an error. UsageError while a run is going on."""
+        with _translated():
+            self._pairs.close()
+
+    def __enter__(self) -> QueuePairs:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def queue_pairs(
+    control: Connection,
+    *,
+    device: str,
+    port: int = 1,
+    gid_index: int = -1,
+    count: int = 1,
+    mtu: int = 0,
+    service_level: int = 0,
+    traffic_class: int = 0,
+    timeout_exponent: int = 14,
+    retries: int = 7,
+    depth: int = 128,
+    post_list: int = 0,
+    inline: int = -1,
+    relaxed_ordering: bool = False,
+    huge_pages: bool = False,
+    cold: bool = False,
+    timeout: float = 10.0,
+) -> QueuePairs:
+    """Queue pairs between the nodes that a TCP connection joins: both ends call it on theirs, by the same values but
+    for the device, its port and its GID.
+
+    ``count`` (1 to 128) of them work together, each with up to ``depth`` messages in flight (of large ones fewer).
+    ``mtu`` in bytes (0: as both ports carry). ``post_list`` messages go to the NIC at a time (0: as suits their size);
+    messages of up to ``inline`` bytes go along in their request (-1: in latency runs, as the device allows).
+    ``huge_pages`` takes memory of 2 MiB pages; ``cold`` sends from memory larger than the last cache. The rest is as in
+    :func:`verbs_over`.
+    """
+    with _translated() as module:
+        return QueuePairs(
+            module.queue_pairs(
+                control=control._end,
+                device=device,
+                port=port,
+                gid_index=gid_index,
+                count=count,
+                mtu=mtu,
+                service_level=service_level,
+                traffic_class=traffic_class,
+                timeout_exponent=timeout_exponent,
+                retries=retries,
+                depth=depth,
+                post_list=post_list,
+                inline_size=inline,
+                relaxed_ordering=relaxed_ordering,
+                huge_pages=huge_pages,
+                cold=cold,
+                timeout=timeout,
+            )
+        )
+
+
 def memory_pair(*, lanes: int = 1, spin: bool = False) -> tuple[Connection, Connection]:
     """Two ends in this process, joined by memory; each is driven by a thread of its own (:func:`both`)."""
     with _translated() as module:

@@ -12,59 +12,6 @@ namespace {
 
 constexpr std::uint64_t kProtocol = 0x42570001;  // "BW", version 1
 
-// The counted part of what arrives: from the end of the warm-up until time is over, a lane has had
-// its last message, or this end stops sending.
-class Window {
- public:
-  Window(const BandwidthSpec& spec, BandwidthResult& result) : spec_(spec), result_(result) {}
-
-  void add(Nanos at, std::size_t bytes) {
-    if (closed_) return;
-    if (first_ == 0) first_ = at;
-    if (opened_ == 0) {
-      // The message that opens the window is not in it: its bytes moved before.
-      ++result_.warmup_messages;
-      if (at - first_ < spec_.warmup || result_.warmup_messages <= spec_.warmup_messages) return;
-      opened_ = sampled_ = at;
-      return;
-    }
-    result_.bytes += bytes;
-    ++result_.messages;
-    result_.elapsed = at - opened_;
-    since_sample_ += bytes;
-    if (at - sampled_ >= spec_.interval) sample(at);
-    const bool late = spec_.duration > 0 && result_.elapsed >= spec_.duration;
-    if (late || result_.messages == spec_.messages) close();
-  }
-
-  void close() {
-    if (closed_) return;
-    closed_ = true;
-    // What is left counts as a sample when it is long enough to be one, or when there is no other.
-    const Nanos end = opened_ + result_.elapsed;
-    const bool alone = result_.samples.empty();
-    if (since_sample_ > 0 && end > sampled_ && (alone || end - sampled_ >= spec_.interval / 2))
-      sample(end);
-  }
-
-  bool open() const noexcept { return opened_ != 0; }
-
- private:
-  void sample(Nanos at) {
-    result_.samples.push_back(static_cast<double>(since_sample_) / seconds(at - sampled_));
-    sampled_ = at;
-    since_sample_ = 0;
-  }
-
-  const BandwidthSpec& spec_;
-  BandwidthResult& result_;
-  Nanos first_ = 0;
-  Nanos opened_ = 0;
-  Nanos sampled_ = 0;
-  std::uint64_t since_sample_ = 0;
-  bool closed_ = false;
-};
-
 // How many messages are in flight per lane: what the transport needs, within 16 MiB per lane.
 std::size_t depth_for(const Connection& connection, std::size_t size) {
   constexpr std::size_t kBytesInFlight = 16U << 20;
@@ -80,7 +27,7 @@ class Run {
         progress_("bandwidth", spec.size),
         depth_(depth_for(connection, spec.size)),
         lanes_(static_cast<std::size_t>(connection.lanes())),
-        window_(spec_, result_) {}
+        window_(spec) {}
 
   BandwidthResult go() {
     agree();
@@ -88,6 +35,7 @@ class Run {
     progress_.phase(Phase::kWarmup);
     transfer();
     window_.close();
+    static_cast<WindowCount&>(result_) = window_.count();
     if (spec_.verify) {
       progress_.phase(Phase::kVerify);
       const Mismatch found =
@@ -172,7 +120,7 @@ class Run {
         watch_.check(at);
         const bool warm = spec_.receives ? window_.open() : at >= warm_until;
         progress_.phase(warm ? Phase::kTimed : Phase::kWarmup);
-        progress_.iteration(spec_.receives ? result_.messages : posted_);
+        progress_.iteration(spec_.receives ? window_.count().messages : posted_);
         next_look = std::min(at + kSlice, watch_.deadline());
       }
     }
@@ -221,7 +169,7 @@ class Run {
       --receiving_;
       return;
     }
-    window_.add(completion.time, completion.bytes);
+    window_.add(completion.time, 1, completion.bytes);
     post_receive(slot);
   }
 

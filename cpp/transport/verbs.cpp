@@ -57,9 +57,9 @@ class VerbsConnection final : public Connection {
     channel_.reset(verbs::made(library_.create_comp_channel(&endpoint_.context()),
                                device + " create_comp_channel"));
     const auto entries = static_cast<int>(lanes_.size() * (kSends + kArrivals));
-    cq_.reset(verbs::made(
-        library_.create_cq(&endpoint_.context(), entries, nullptr, channel_.get(), 0),
-        device + " create_cq"));
+    cq_.reset(
+        verbs::made(library_.create_cq(&endpoint_.context(), entries, nullptr, channel_.get(), 0),
+                    device + " create_cq"));
     fd_ = channel_fd(channel_.get());
     fcntl(fd_, F_SETFL, fcntl(fd_, F_GETFL) | O_NONBLOCK);
     letters_.resize(lanes_.size() * kSlots * kLetterSize);
@@ -222,8 +222,8 @@ class VerbsConnection final : public Connection {
     const std::uintptr_t end = (address + size + kPageSize - 1) & ~(kPageSize - 1);
     auto* first = reinterpret_cast<std::byte*>(start);
     const Range range{first, first + (end - start)};
-    return *(regions[range] = endpoint_.region(first, end - start,
-                                               verbs::kAccessLocalWrite | verbs::kAccessRemoteWrite));
+    return *(regions[range] = endpoint_.region(
+                 first, end - start, verbs::kAccessLocalWrite | verbs::kAccessRemoteWrite));
   }
 
   // -------------------------------------------------------------------------------------- posting

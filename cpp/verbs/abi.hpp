@@ -95,7 +95,13 @@ enum WcStatus : int {
   kWcRnrRetryExceeded = 13,
 };
 
-enum WcOpcode : int { kWcSend = 0, kWcRdmaWrite = 1, kWcRecv = 128, kWcRecvRdmaWithImm = 129 };
+enum WcOpcode : int {
+  kWcSend = 0,
+  kWcRdmaWrite = 1,
+  kWcRdmaRead = 2,
+  kWcRecv = 128,
+  kWcRecvRdmaWithImm = 129,
+};
 
 struct Wc {
   std::uint64_t wr_id;

@@ -206,10 +206,10 @@ void Endpoint::connect(Qp* mine, std::pair<std::uint32_t, std::uint32_t> theirs,
     attr.ah_attr.grh.hop_limit = 255;
     attr.ah_attr.grh.traffic_class = static_cast<std::uint8_t>(spec_.traffic_class);
   }
-  modify(mine, attr,
-         kQpState | kQpAv | kQpPathMtu | kQpDestQpn | kQpRqPsn | kQpMaxDestRdAtomic |
-             kQpMinRnrTimer,
-         "RTR");
+  modify(
+      mine, attr,
+      kQpState | kQpAv | kQpPathMtu | kQpDestQpn | kQpRqPsn | kQpMaxDestRdAtomic | kQpMinRnrTimer,
+      "RTR");
   attr.qp_state = kQpRts;
   attr.timeout = static_cast<std::uint8_t>(spec_.timeout);
   attr.retry_cnt = static_cast<std::uint8_t>(spec_.retries);

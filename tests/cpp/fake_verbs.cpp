@@ -4,6 +4,7 @@
 #include "fake_verbs.hpp"
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <cstring>
 #include <deque>
@@ -35,6 +36,7 @@ struct FakeCq : Cq {
 
 struct FakeQp : Qp {
   std::uint32_t peer = 0;
+  bool all_signalled = false;
   std::deque<RecvWr> landings;
   std::deque<Sge> places;
 };
@@ -85,8 +87,11 @@ bool registered(std::uint64_t address, std::size_t size, std::uint32_t key) {
   });
 }
 
-void complete(Cq* cq, std::uint64_t id, int opcode, std::uint32_t size, std::uint32_t immediate) {
+void complete(Cq* cq, std::uint64_t id, int opcode, std::uint32_t size, std::uint32_t immediate,
+              int status = kWcSuccess) {
   Wc done{};
+  done.status = status;
+  done.vendor_err = status == kWcSuccess ? 0 : 0x81;
   done.wr_id = id;
   done.opcode = opcode;
   done.byte_len = size;
@@ -109,30 +114,78 @@ int req_notify_cq(Cq*, int) { return 0; }
 
 int post_recv(Qp* qp, RecvWr* request, RecvWr**) {
   const std::lock_guard lock(mutex);
-  queue_pair(qp)->landings.push_back(*request);
-  queue_pair(qp)->places.push_back(*request->sg_list);
+  for (; request != nullptr; request = request->next) {
+    queue_pair(qp)->landings.push_back(*request);
+    queue_pair(qp)->places.push_back(*request->sg_list);
+  }
+  return 0;
+}
+
+// One request; 0, or errno.
+int carry_out(Qp* qp, const SendWr& request) {
+  const bool signalled = queue_pair(qp)->all_signalled || (request.send_flags & kSendSignaled) != 0;
+  const auto tell = [&](int opcode, int status = kWcSuccess) {
+    if (signalled || status != kWcSuccess)
+      complete(qp->send_cq, request.wr_id, opcode, request.sg_list->length, 0, status);
+  };
+  if (counts.fail_sends_after == 0) {
+    tell(kWcSend, kWcRetryExceeded);
+    return 0;
+  }
+  if (counts.fail_sends_after > 0) --counts.fail_sends_after;
+  ++counts.sent;
+  const Sge& what = *request.sg_list;
+  if (counts.nowhere) {  // counted, and carried out nowhere
+    tell(kWcRdmaWrite);
+    return 0;
+  }
+  const auto found = queue_pairs.find(queue_pair(qp)->peer);
+  if (found == queue_pairs.end()) return 0;  // nobody there: it is sent again and again
+  FakeQp& peer = *found->second;
+  const bool inlined = (request.send_flags & kSendInline) != 0;
+  if (!inlined && !registered(what.addr, what.length, what.lkey)) return EFAULT;
+  const auto copy = [&](std::uint64_t to, std::uint64_t from) {
+    // The last byte comes last, for whoever watches it.
+    auto* into = reinterpret_cast<std::byte*>(to);
+    const auto* bytes = reinterpret_cast<const std::byte*>(from);
+    std::memcpy(into, bytes, what.length - 1);
+    if (counts.corrupt) into[0] ^= std::byte{1};
+    std::atomic_ref(into[what.length - 1]).store(bytes[what.length - 1], std::memory_order_release);
+  };
+  const bool one_sided = request.opcode == kWrRdmaWrite || request.opcode == kWrRdmaRead;
+  if (one_sided || request.opcode == kWrRdmaWriteWithImm)
+    if (!registered(request.rdma.remote_addr, what.length, request.rdma.rkey)) return EFAULT;
+  if (one_sided) {
+    const bool read = request.opcode == kWrRdmaRead;
+    read ? copy(what.addr, request.rdma.remote_addr) : copy(request.rdma.remote_addr, what.addr);
+    tell(read ? kWcRdmaRead : kWcRdmaWrite);
+    return 0;
+  }
+  if (peer.landings.empty()) return ENOMEM;
+  const bool write = request.opcode == kWrRdmaWriteWithImm;
+  const Sge place = peer.places.front();
+  if (!write && (place.length < what.length || !registered(place.addr, what.length, place.lkey)))
+    return EFAULT;
+  copy(write ? request.rdma.remote_addr : place.addr, what.addr);
+  complete(peer.recv_cq, peer.landings.front().wr_id, write ? kWcRecvRdmaWithImm : kWcRecv,
+           what.length, request.imm_data);
+  peer.landings.pop_front();
+  peer.places.pop_front();
+  tell(write ? kWcRdmaWrite : kWcSend);
   return 0;
 }
 
 int post_send(Qp* qp, SendWr* request, SendWr**) {
-  const std::lock_guard lock(mutex);
-  const auto found = queue_pairs.find(queue_pair(qp)->peer);
-  if (found == queue_pairs.end()) return 0;  // nobody there: it is sent again and again
-  FakeQp& peer = *found->second;
-  if (peer.landings.empty()) return ENOMEM;
-  const Sge& what = *request->sg_list;
-  const bool write = request->opcode == kWrRdmaWriteWithImm;
-  const Sge place = peer.places.front();
-  const std::uint64_t to = write ? request->rdma.remote_addr : place.addr;
-  const std::uint32_t key = write ? request->rdma.rkey : place.lkey;
-  if (!registered(what.addr, what.length, what.lkey) || !registered(to, what.length, key))
-    return EFAULT;
-  std::memcpy(reinterpret_cast<void*>(to), reinterpret_cast<const void*>(what.addr), what.length);
-  complete(peer.recv_cq, peer.landings.front().wr_id, write ? kWcRecvRdmaWithImm : kWcRecv,
-           what.length, request->imm_data);
-  peer.landings.pop_front();
-  peer.places.pop_front();
-  complete(qp->send_cq, request->wr_id, write ? kWcRdmaWrite : kWcSend, what.length, 0);
+  for (; request != nullptr; request = request->next) {
+    // As the wire does: what finds no receive is sent again until there is one.
+    for (;;) {
+      const std::unique_lock lock(mutex);
+      const int failed = carry_out(qp, *request);
+      if (failed == 0) break;
+      if (failed != ENOMEM || request->opcode == kWrRdmaWriteWithImm) return failed;
+      if (queue_pairs.find(queue_pair(qp)->peer) == queue_pairs.end()) break;
+    }
+  }
   return 0;
 }
 
@@ -239,6 +292,13 @@ EXPORTED Qp* ibv_create_qp(Pd* pd, QpInitAttr* wanted) {
   qp->recv_cq = wanted->recv_cq;
   qp->pd = pd;
   qp->qp_num = next_number++;
+  qp->all_signalled = wanted->sq_sig_all != 0;
+  constexpr std::uint32_t kMostInline = 64;
+  if (wanted->cap.max_inline_data > kMostInline) {
+    errno = EINVAL;
+    delete qp;
+    return nullptr;
+  }
   queue_pairs[qp->qp_num] = qp;
   return made(qp, {pd, static_cast<FakeCq*>(wanted->send_cq)});
 }
@@ -252,4 +312,6 @@ EXPORTED int ibv_destroy_qp(Qp* qp) {
   queue_pairs.erase(qp->qp_num);
   return freed(queue_pair(qp));
 }
-EXPORTED const char* ibv_wc_status_str(int) { return "fake"; }
+EXPORTED const char* ibv_wc_status_str(int status) {
+  return status == kWcRetryExceeded ? "transport retry counter exceeded" : "fake";
+}

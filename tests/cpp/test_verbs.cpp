@@ -1,31 +1,20 @@
 // RDMA without a NIC: both ends of a connection over the fake library (fake_verbs.cpp).
-#include <dlfcn.h>
-
 #include <array>
 #include <cstring>
 #include <span>
 #include <vector>
 
 #include "ends.hpp"
-#include "fake_verbs.hpp"
 #include "runner.hpp"
 #include "support/crc32c.hpp"
 #include "support/error.hpp"
 #include "transport/verbs.hpp"
+#include "with_fake_verbs.hpp"
 
 using namespace cwai;
 using namespace cwai_test;
 
 namespace {
-
-// The fake bears the real library's name, so the loader takes it for that once it is here.
-FakeVerbs& fake() {
-  static void* const library = dlopen(CWAI_FAKE_VERBS, RTLD_NOW | RTLD_LOCAL);
-  CHECK(library != nullptr);
-  static auto* const get = reinterpret_cast<FakeVerbs* (*)()>(dlsym(library, "fake_verbs"));
-  CHECK(get != nullptr);
-  return *get();
-}
 
 VerbsSpec spec(int lanes = 1) {
   VerbsSpec wanted;
@@ -61,11 +50,6 @@ void until(const Ends& ends, std::size_t count) {
       done += n;
     }
   } while (done < count);
-}
-
-void nothing_is_left() {
-  CHECK_EQUAL(fake().alive, 0);
-  CHECK_EQUAL(fake().freed_too_early, 0);
 }
 
 // One message on a control connection each way.

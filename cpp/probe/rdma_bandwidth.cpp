@@ -1,0 +1,360 @@
+#include <algorithm>
+#include <array>
+#include <utility>
+
+#include "probe/rdma.hpp"
+#include "probe/run.hpp"
+#include "support/error.hpp"
+#include "support/progress.hpp"
+
+namespace cwai {
+namespace {
+
+constexpr std::uint64_t kProtocol = 0x52420001;  // "RB", version 1
+
+// How many messages are in flight on a queue pair, how many go to the NIC at a time, and how many
+// of them share one completion.
+struct Shape {
+  std::size_t depth;
+  std::size_t list;
+  std::size_t signal;
+
+  // Of large messages few are enough: 8 MiB in flight are 170 us at 400 Gb/s, more than any path
+  // within a cluster takes; more of them only take long to drain from a slow link. Small ones are
+  // handed over many at a time, for each handing over costs as much as a message or more.
+  static Shape of(const QueuePairsSpec& spec, std::size_t size) {
+    constexpr std::size_t kInFlight = 8U << 20;
+    constexpr std::size_t kSmall = 8192;
+    constexpr std::size_t kLarge = 65536;
+    const auto count = static_cast<std::size_t>(spec.count);
+    const auto deepest = static_cast<std::size_t>(spec.depth);
+    const std::size_t depth = std::clamp<std::size_t>(kInFlight / size / count, 2, deepest);
+    const std::size_t some = std::max<std::size_t>(1, std::min<std::size_t>(depth / 4, 16));
+    const auto asked = static_cast<std::size_t>(spec.post_list);
+    const std::size_t list = asked > 0 ? std::min(asked, depth) : size <= kSmall ? some : 1;
+    const std::size_t signal = std::max(list, size < kLarge ? some : 1);
+    return {.depth = std::max(depth, list), .list = list, .signal = signal};
+  }
+};
+
+class Run {
+ public:
+  Run(QueuePairs& pairs, const RdmaBandwidthSpec& spec, const Watch& watch)
+      : pairs_(pairs),
+        spec_(spec),
+        watch_(watch),
+        progress_("bandwidth", spec.size),
+        answers_(!spec.initiates || spec.two_way),
+        shape_(Shape::of(pairs.spec(), spec.size)),
+        receives_(spec.verb == Verb::kSend && answers_ ? receive_depth() : 0),
+        window_(spec) {}
+
+  BandwidthResult go() {
+    progress_.phase(Phase::kAgree);
+    agree();
+    const auto count = static_cast<std::size_t>(pairs_.spec().count);
+    Memory memory(pairs_, count, spec_.size);
+    const int inline_size = std::max(0, pairs_.spec().inline_size);
+    Joined joined(pairs_, count, shape_.depth + 1, std::max<std::size_t>(1, receives_),
+                  inline_size);
+    memory_ = &memory;
+    joined_ = &joined;
+    prepare_receives();
+    joined.join(watch_);
+    remote_ = swap_places(pairs_, memory, watch_);
+    prepare_sends();
+    progress_.phase(Phase::kWarmup);
+    transfer();
+    BandwidthResult result;
+    static_cast<WindowCount&>(result) = window_.count();
+    if (spec_.verify) {
+      progress_.phase(Phase::kVerify);
+      verify(result);
+    }
+    progress_.phase(Phase::kClose);
+    const Words theirs = swap_words(
+        pairs_.control(), {result.bytes, static_cast<std::uint64_t>(result.elapsed)}, watch_);
+    result.peer_bytes = theirs[0];
+    result.peer_elapsed = static_cast<Nanos>(theirs[1]);
+    return result;
+  }
+
+ private:
+  struct Lane {
+    std::vector<verbs::SendWr> chain;
+    std::vector<verbs::Sge> places;
+    std::size_t slot = 0;       // of the next message
+    std::size_t in_flight = 0;  // not known to have completed
+    std::size_t silent = 0;     // of them those that no completion will tell of yet
+    std::size_t arrived = 0;    // messages of the other end
+    std::size_t received = 0;   // of them those whose receives have not been posted again
+    std::size_t next = 0;       // slot of the next receive to be posted
+  };
+
+  // What an end says to the other on the way: one byte each, in this order.
+  enum Word : std::uint8_t { kNothing, kRunning, kCounted, kDone };
+
+  // Receives that wait on a queue pair: more than messages are in flight, so that one that has been
+  // taken can be posted again before it is missed.
+  std::size_t receive_depth() const {
+    constexpr std::size_t kMost = 16384;  // of all; a completion queue has about so many entries
+    const auto count = static_cast<std::size_t>(pairs_.spec().count);
+    return std::max(shape_.depth, std::min<std::size_t>(4 * shape_.depth, kMost / count));
+  }
+
+  void agree() {
+    const auto flags = [this](bool initiates) {
+      return static_cast<std::uint64_t>(initiates ? 1 : 0) | (spec_.two_way ? 2U : 0U) |
+             (spec_.verify ? 4U : 0U) | static_cast<std::uint64_t>(spec_.verb) << 8;
+    };
+    const std::uint64_t layout =
+        static_cast<std::uint64_t>(pairs_.spec().count) | (pairs_.spec().cold ? 1U << 16 : 0U);
+    const Words mine = {kProtocol,
+                        spec_.size,
+                        flags(spec_.initiates),
+                        static_cast<std::uint64_t>(spec_.duration),
+                        spec_.messages,
+                        static_cast<std::uint64_t>(spec_.warmup),
+                        spec_.warmup_messages,
+                        layout};
+    const Words theirs = swap_words(pairs_.control(), mine, watch_);
+    expect_agreement(theirs[0] == mine[0], "kind of run");
+    expect_agreement(theirs[1] == mine[1], "size");
+    expect_agreement(theirs[2] == flags(answers_), "direction");
+    expect_agreement(theirs[3] == mine[3], "duration");
+    expect_agreement(theirs[4] == mine[4], "messages");
+    expect_agreement(theirs[5] == mine[5] && theirs[6] == mine[6], "warm-up");
+    expect_agreement(theirs[7] == mine[7], "queue pairs");
+  }
+
+  void prepare_receives() {
+    lanes_.resize(joined_->count());
+    for (std::size_t i = 0; receives_ > 0 && i < lanes_.size(); ++i) {
+      lanes_[i].received = receives_;
+      post_receives(i);
+    }
+  }
+
+  // The slots in turn: the n-th message lands in the slot it was sent from.
+  void post_receives(std::size_t index) {
+    constexpr std::size_t kAtOnce = 64;
+    std::array<verbs::RecvWr, kAtOnce> chain;
+    std::array<verbs::Sge, kAtOnce> places;
+    Lane& lane = lanes_[index];
+    while (lane.received > 0) {
+      const std::size_t n = std::min(lane.received, kAtOnce);
+      for (std::size_t i = 0; i < n; ++i) {
+        std::byte* here = memory_->incoming(index, lane.next);
+        lane.next = lane.next + 1 == memory_->slots() ? 0 : lane.next + 1;
+        places[i] = {.addr = reinterpret_cast<std::uintptr_t>(here),
+                     .length = static_cast<std::uint32_t>(spec_.size),
+                     .lkey = memory_->region().lkey};
+        chain[i] = {.wr_id = index,
+                    .next = i + 1 < n ? &chain[i + 1] : nullptr,
+                    .sg_list = &places[i],
+                    .num_sge = 1};
+      }
+      joined_->post(index, chain.data());
+      lane.received -= n;
+    }
+  }
+
+  void prepare_sends() {
+    for (std::size_t index = 0; spec_.initiates && index < lanes_.size(); ++index) {
+      Lane& lane = lanes_[index];
+      lane.chain.assign(shape_.list, request_of(spec_.verb));
+      lane.places.assign(shape_.list, {.addr = 0,
+                                       .length = static_cast<std::uint32_t>(spec_.size),
+                                       .lkey = memory_->region().lkey});
+      for (std::size_t i = 0; i < shape_.list; ++i) {
+        lane.chain[i].sg_list = &lane.places[i];
+        lane.chain[i].rdma.rkey = remote_.key;
+        if (spec_.size <= joined_->inline_size() && spec_.verb != Verb::kRead)
+          lane.chain[i].send_flags = verbs::kSendInline;
+      }
+    }
+  }
+
+  // Hands ``n`` messages to the NIC; a completion tells of them when enough have gathered, or when
+  // ``told`` asks for one.
+  void post(std::size_t index, std::size_t n, bool told) {
+    Lane& lane = lanes_[index];
+    for (std::size_t i = 0; i < n; ++i) {
+      const bool pulls = spec_.verb == Verb::kRead;
+      lane.places[i].addr = reinterpret_cast<std::uintptr_t>(
+          pulls ? memory_->incoming(index, lane.slot) : memory_->outgoing(index, lane.slot));
+      lane.chain[i].rdma.remote_addr = pulls ? memory_->outgoing(remote_.base, index, lane.slot)
+                                             : memory_->incoming(remote_.base, index, lane.slot);
+      lane.slot = lane.slot + 1 == memory_->slots() ? 0 : lane.slot + 1;
+      lane.chain[i].next = i + 1 < n ? &lane.chain[i + 1] : nullptr;
+    }
+    lane.in_flight += n;
+    lane.silent += n;
+    posted_ += n;
+    verbs::SendWr& last = lane.chain[n - 1];
+    const unsigned flags = last.send_flags;
+    if (told || lane.silent >= shape_.signal) {
+      last.send_flags = flags | verbs::kSendSignaled;
+      last.wr_id = static_cast<std::uint64_t>(index) << 32 | lane.silent;
+      lane.silent = 0;
+    }
+    joined_->post(index, lane.chain.data());
+    last.send_flags = flags;
+  }
+
+  void transfer() {
+    pairs_.control().post_receive(0, heard_, 0);
+    if (!spec_.initiates) {
+      say(kRunning);
+      say(kCounted);
+    }
+    Nanos next_look = now();
+    while (!done_ || peer_ != kDone) {
+      if (spec_.initiates && !done_) drive();
+      if (receives_ > 0) receive();
+      if (!spec_.initiates && peer_ == kDone) finish();
+      // What the other end says is listened to now and then only: it is a call into the system.
+      // Whoever has nothing else to do waits for it.
+      constexpr Nanos kOften = 1'000'000;
+      const bool idle = receives_ == 0 && (done_ || !spec_.initiates);
+      const Nanos at = idle ? next_look : now();
+      if (at < next_look) continue;
+      next_look = at + kOften;
+      watch_.check();
+      listen(idle);
+      progress_.phase(window_.open() || !spec_.initiates ? Phase::kTimed : Phase::kWarmup);
+      progress_.iteration(window_.count().messages);
+    }
+    while (saying_ > 0) {
+      watch_.check();
+      listen(true);
+    }
+    // That it was acknowledged does not mean that this end has seen it.
+    const std::uint64_t coming = swap_words(pairs_.control(), {posted_}, watch_)[0];
+    while (receives_ > 0 && received_ < coming) {
+      receive();
+      watch_.check();
+    }
+  }
+
+  // Keeps every queue pair full until both ends have counted, then lets them run empty.
+  void drive() {
+    const bool over = window_.closed() && peer_ >= kCounted;
+    std::size_t in_flight = 0;
+    for (std::size_t i = 0; i < lanes_.size(); ++i) {
+      Lane& lane = lanes_[i];
+      while (!over && lane.in_flight + shape_.list <= shape_.depth) post(i, shape_.list, false);
+      // One more, which tells of those that nothing would tell of.
+      if (over && lane.silent > 0) post(i, 1, true);
+      in_flight += lane.in_flight;
+    }
+    if (over && in_flight == 0) return finish();
+    std::array<verbs::Wc, kBatch> done;
+    const std::size_t n = joined_->sent(done);
+    if (n == 0) return;
+    std::uint64_t messages = 0;
+    for (std::size_t i = 0; i < n; ++i) {
+      const std::uint64_t told = done[i].wr_id & 0xFFFFFFFFU;
+      lanes_[done[i].wr_id >> 32].in_flight -= told;
+      messages += told;
+    }
+    window_.add(now(), messages, messages * spec_.size, peer_ >= kRunning);
+    if (mine_ < kRunning) say(kRunning);
+    if (mine_ < kCounted && window_.closed()) say(kCounted);
+  }
+
+  // All that has come: whoever sends as well must not fall behind with it.
+  void receive() {
+    std::array<verbs::Wc, kBatch> done;
+    std::size_t n = kBatch;
+    while (n == kBatch) {
+      n = joined_->received(done);
+      received_ += n;
+      for (std::size_t i = 0; i < n; ++i) {
+        const std::size_t index = done[i].wr_id;
+        ++lanes_[index].arrived;
+        if (++lanes_[index].received >= std::max<std::size_t>(1, receives_ / 4))
+          post_receives(index);
+      }
+    }
+  }
+
+  void finish() {
+    done_ = true;
+    say(kDone);
+  }
+
+  // ------------------------------------------------------------- what the ends say to one another
+
+  void say(Word word) {
+    mine_ = word;
+    said_[word] = std::byte{word};
+    pairs_.control().post_send(0, std::span(said_).subspan(word, 1), 0);
+    ++saying_;
+  }
+
+  void listen(bool wait) {
+    Completion done{};
+    Connection& control = pairs_.control();
+    const std::size_t n =
+        wait ? control.wait({&done, 1}, watch_.slice_end()) : control.poll({&done, 1});
+    if (n == 0) return;
+    expect_success(control, done);
+    if (done.direction == Direction::kSend) {
+      --saying_;
+      return;
+    }
+    const auto word = std::to_integer<std::uint8_t>(heard_[0]);
+    if (word != peer_ + 1) throw Error(Fault::kGarbled, pairs_.remote());
+    peer_ = word;
+    if (peer_ != kDone) pairs_.control().post_receive(0, heard_, 0);
+  }
+
+  void verify(BandwidthResult& result) {
+    std::vector<std::size_t> landings;
+    for (const Lane& lane : lanes_) landings.push_back(lane.arrived % memory_->slots());
+    const Mismatch found = verify_rdma(pairs_, *joined_, *memory_, remote_, spec_.verb, spec_.size,
+                                       spec_.initiates, answers_, landings, spec_.seed, watch_);
+    result.wrong = found.wrong;
+    result.first_bad = found.first_bad;
+  }
+
+  static constexpr std::size_t kBatch = 32;
+
+  QueuePairs& pairs_;
+  const RdmaBandwidthSpec& spec_;
+  const Watch& watch_;
+  ProgressOwner progress_;
+  bool answers_;
+  Shape shape_;
+  std::size_t receives_;
+  Window window_;
+  const Memory* memory_ = nullptr;
+  const Joined* joined_ = nullptr;
+  Remote remote_{};
+  std::vector<Lane> lanes_;
+  std::uint64_t posted_ = 0;
+  std::uint64_t received_ = 0;
+  bool done_ = false;
+  std::uint8_t mine_ = kNothing;
+  std::uint8_t peer_ = kNothing;
+  int saying_ = 0;
+  std::array<std::byte, kDone + 1> said_{};
+  std::array<std::byte, 1> heard_{};
+};
+
+}  // namespace
+
+BandwidthResult measure_rdma_bandwidth(QueuePairs& pairs, const RdmaBandwidthSpec& spec,
+                                       const Watch& watch) {
+  const auto valid = [](bool holds, const char* what) {
+    if (!holds) throw Error(Fault::kInvalid, what);
+  };
+  valid(spec.size >= 1 && spec.size <= kLargestRdmaMessage, "size");
+  valid(spec.duration > 0 || spec.messages > 0, "duration and messages");
+  valid(spec.duration >= 0 && spec.warmup >= 0 && spec.interval > 0, "duration");
+  valid(spec.initiates || !spec.two_way, "direction");
+  return Run(pairs, spec, watch).go();
+}
+
+}  // namespace cwai

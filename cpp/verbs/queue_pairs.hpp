@@ -1,0 +1,139 @@
+// What RDMA is measured over: an end with queue pairs of its own for each run.
+//
+// A run makes its queue pairs and its memory, joins them with those of the other end, and lets go
+// of them, in that order backwards: what is posted for one run never meets the next one's.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "verbs/endpoint.hpp"
+
+namespace cwai {
+
+struct QueuePairsSpec {
+  verbs::PathSpec path;
+  int count = 1;         ///< Queue pairs that work together.
+  int depth = 128;       ///< Messages in flight on each, at most.
+  int post_list = 0;     ///< Messages that are handed to the NIC at a time; 0: as suits their size.
+  int inline_size = -1;  ///< Bytes up to which a message goes along in its request; -1: latency
+                         ///< alone, as many as the device takes.
+  bool relaxed_ordering = false;  ///< Of the writes of the NIC into this end's memory.
+  bool huge_pages = false;        ///< Memory of 2 MiB pages; fails where none are free.
+  bool cold =
+      false;  ///< Messages from memory larger than the last cache, not from what lies in it.
+};
+
+/// One end. Both ends make one from their end of a TCP connection, by the same values but for the
+/// path.
+class QueuePairs {
+ public:
+  static constexpr int kMost = 128;
+
+  /// Throws Error: kInvalid, kLibrary, kDevice, kDisagreed, kGarbled, kPeerClosed, kTransfer,
+  /// kDeadline, kStopped.
+  QueuePairs(std::unique_ptr<Connection> control, const QueuePairsSpec& spec, const Watch& watch);
+
+  const QueuePairsSpec& spec() const noexcept { return spec_; }
+  verbs::Endpoint& endpoint() noexcept { return endpoint_; }
+  const verbs::Endpoint& endpoint() const noexcept { return endpoint_; }
+  Connection& control() noexcept { return *control_; }
+  const std::string& remote() const noexcept { return remote_; }
+
+ private:
+  QueuePairsSpec spec_;
+  std::unique_ptr<Connection> control_;
+  verbs::Endpoint endpoint_;
+  std::string remote_;
+};
+
+/// Messages of ``size`` bytes of ``count`` queue pairs, those that go out and those that come in;
+/// the NIC may read and write all of it, and so may the other end.
+class Memory {
+ public:
+  /// Throws Error: kDevice (errno) when there is not so much of it.
+  Memory(const QueuePairs& pairs, std::size_t count, std::size_t size);
+  ~Memory();
+  Memory(const Memory&) = delete;
+  Memory& operator=(const Memory&) = delete;
+
+  /// Places for messages one after the other on each queue pair; both ends have as many.
+  std::size_t slots() const noexcept { return slots_; }
+  std::byte* outgoing(std::size_t pair, std::size_t slot) const noexcept {
+    return data_ + place(pair, slot);
+  }
+  std::byte* incoming(std::size_t pair, std::size_t slot) const noexcept {
+    return data_ + half_ + place(pair, slot);
+  }
+  /// The same places of the other end, whose memory begins at ``base``.
+  std::uint64_t outgoing(std::uint64_t base, std::size_t pair, std::size_t slot) const noexcept {
+    return base + place(pair, slot);
+  }
+  std::uint64_t incoming(std::uint64_t base, std::size_t pair, std::size_t slot) const noexcept {
+    return base + half_ + place(pair, slot);
+  }
+  std::uint64_t base() const noexcept { return reinterpret_cast<std::uintptr_t>(data_); }
+  const verbs::Mr& region() const noexcept { return *region_; }
+
+ private:
+  std::size_t place(std::size_t pair, std::size_t slot) const noexcept {
+    return (pair * slots_ + slot) * stride_;
+  }
+
+  std::size_t stride_;
+  std::size_t slots_;
+  std::size_t half_;
+  std::size_t mapped_ = 0;
+  std::byte* data_ = nullptr;
+  verbs::MrPtr region_;
+};
+
+/// The queue pairs of one run, and the queues that they complete into.
+class Joined {
+ public:
+  /// ``count`` of them, each with ``send_depth`` and ``receive_depth``. Not joined yet: receives
+  /// can be posted.
+  /// ``inline_size``: bytes, 0 for none, negative for as many as the device gives.
+  Joined(QueuePairs& pairs, std::size_t count, std::size_t send_depth, std::size_t receive_depth,
+         int inline_size);
+
+  void join(const Watch& watch);
+
+  std::size_t count() const noexcept { return all_.size(); }
+  verbs::Qp* operator[](std::size_t i) const noexcept { return all_[i].get(); }
+  std::size_t inline_size() const noexcept { return inline_size_; }
+
+  /// Completions of what this end sent, and of what came to it: at most ``out.size()``. Throws
+  /// Error(kTransfer) with the library's own words when one of them failed.
+  std::size_t sent(std::span<verbs::Wc> out) const { return poll(send_queue_.get(), out); }
+  std::size_t received(std::span<verbs::Wc> out) const { return poll(receive_queue_.get(), out); }
+
+  /// Hands a chain of requests to the NIC. Throws Error(kTransfer, errno).
+  void post(std::size_t pair, verbs::SendWr* chain) const {
+    verbs::SendWr* bad = nullptr;
+    const int failed = post_send_(all_[pair].get(), chain, &bad);
+    if (failed != 0) refuse(failed);
+  }
+  void post(std::size_t pair, verbs::RecvWr* chain) const {
+    verbs::RecvWr* bad = nullptr;
+    const int failed = post_recv_(all_[pair].get(), chain, &bad);
+    if (failed != 0) refuse(failed);
+  }
+
+ private:
+  std::size_t poll(verbs::Cq* queue, std::span<verbs::Wc> out) const;
+  verbs::QpPtr make(verbs::QpInitAttr& wanted, int inline_size);
+  [[noreturn]] void refuse(int failed) const;
+
+  QueuePairs& pairs_;
+  int (*poll_cq_)(verbs::Cq*, int, verbs::Wc*);
+  int (*post_send_)(verbs::Qp*, verbs::SendWr*, verbs::SendWr**);
+  int (*post_recv_)(verbs::Qp*, verbs::RecvWr*, verbs::RecvWr**);
+  verbs::CqPtr send_queue_;
+  verbs::CqPtr receive_queue_;
+  std::vector<verbs::QpPtr> all_;
+  std::size_t inline_size_ = 0;
+};
+
+}  // namespace cwai
