@@ -110,8 +110,8 @@ std::uint32_t first_packet(const Qp* queue_pair) {
   return (queue_pair->qp_num * 2'654'435'761U) & 0xFFFFFFU;
 }
 
-// Reads in flight on a queue pair, at most: as many as NICs commonly answer.
-constexpr int kMostReads = 16;
+// Reads in flight on a queue pair, at most: NICs answer 16, soft-RoCE 128.
+constexpr int kMostReads = 128;
 
 std::uint8_t reads_of(int device_says) {
   return static_cast<std::uint8_t>(std::clamp(device_says, 1, kMostReads));

@@ -71,6 +71,25 @@ def test_messages_go_by_rdma_write(tmp_path: Path, lanes: int, waiting: str) -> 
     assert min(told["bandwidth"], *told["two_way"], told["samples"], told["half_trip"]) > 0
 
 
+def test_write_read_and_send_are_measured_and_verified(tmp_path: Path) -> None:
+    told = run_program(tmp_path, 1, "rdma")
+    assert told["end"] == ["::ffff:10.0.0.1", 1, "Ethernet", "v2"]
+    for run in told["runs"]:
+        verb, size, count, two_way = run["run"]
+        there, back = run["moved"]
+        assert there > 0, run
+        assert (back > 0) is two_way, run
+        assert run["moved"] == run["told"], run
+        assert (run["wrong"], there % size) == (0, 0), run
+        assert run["samples"] > 0, run
+        assert run["mtu"] == ([1024, 1024] if (verb, size, count) == ("write", 65536, 1) else [4096, 4096]), run
+    assert len(told["runs"]) == 12
+    for verb in ("write", "read", "send"):
+        count, fastest, wrong = told["trips"][verb]
+        assert (count, wrong) == (100, 0)
+        assert fastest > 0
+
+
 def test_what_goes_wrong_has_a_name(tmp_path: Path) -> None:
     told = run_program(tmp_path, 2, "troubles")
     assert told["no device"] == "the RDMA device mlx5_0 cannot be used: No such device"

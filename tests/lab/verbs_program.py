@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 from cwai_bench import native
 from cwai_bench.errors import CwaiError
@@ -55,6 +56,57 @@ def measure(path: int, lanes: int, *, spin: bool) -> dict[str, object]:
     }
 
 
+def queue_pairs(path: int, **options: Any) -> tuple[native.QueuePairs, ...]:
+    listener = native.listen(address="127.0.0.1", port=0)
+
+    def over(control: native.Connection, device: str) -> native.QueuePairs:
+        return native.queue_pairs(control, device=device, timeout_exponent=PATIENCE, timeout=20, **options)
+
+    return native.both(
+        lambda: over(native.connect(address="127.0.0.1", port=listener.port, token=TOKEN, timeout=20), f"rxea{path}"),
+        lambda: over(listener.accept(token=TOKEN, timeout=20), f"rxeb{path}"),
+    )
+
+
+def rdma() -> dict[str, object]:
+    """Write, read and send: sizes, one way and two, one queue pair and many, and round trips."""
+    runs: list[dict[str, object]] = []
+
+    def bandwidth(verb: str, size: int, count: int, *, two_way: bool = False, **options: Any) -> None:
+        first, second = queue_pairs(0, count=count, **options)
+        common: dict[str, Any] = {"verb": verb, "size": size, "two_way": two_way, "duration": 0.3, "timeout": 60}
+        there, back = native.both(
+            lambda: first.bandwidth(initiates=True, **common), lambda: second.bandwidth(initiates=two_way, **common)
+        )
+        runs.append(
+            {
+                "run": [verb, size, count, two_way],
+                "moved": [there.bytes, back.bytes],
+                "told": [back.peer_bytes, there.peer_bytes],
+                "wrong": there.wrong + back.wrong,
+                "samples": len(there.samples),
+                "mtu": [first.mtu, second.mtu],
+            }
+        )
+
+    for verb in ("write", "read", "send"):
+        bandwidth(verb, 64, 1)
+        bandwidth(verb, 65536, 4)
+        bandwidth(verb, 4096, 1, two_way=True)
+    bandwidth("write", 4096, 32)
+    bandwidth("write", 65536, 1, mtu=1024, cold=True)
+    bandwidth("send", 200, 2, inline=256, post_list=8)
+    trips = {}
+    for verb in ("write", "read", "send"):
+        first, second = queue_pairs(0)
+        asked, answered = native.both(
+            lambda: first.latency(verb=verb, initiates=True, iterations=100, timeout=60),  # noqa: B023
+            lambda: second.latency(verb=verb, initiates=False, iterations=100, timeout=60),  # noqa: B023
+        )
+        trips[verb] = [len(asked.samples), min(asked.samples), asked.wrong + answered.wrong]
+    return {"end": [first.gid, first.gid_index, first.link_layer, first.roce], "runs": runs, "trips": trips}
+
+
 def said(call: Callable[[], object]) -> str:
     """The first line of the error that ``call`` ends with."""
     try:
@@ -97,6 +149,8 @@ def troubles() -> dict[str, object]:
 def main() -> None:
     if sys.argv[1] == "troubles":
         print(json.dumps(troubles()))
+    elif sys.argv[1] == "rdma":
+        print(json.dumps(rdma()))
     else:
         print(json.dumps(measure(int(sys.argv[1]), int(sys.argv[2]), spin=sys.argv[3] == "spin")))
 
