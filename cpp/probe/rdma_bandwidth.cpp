@@ -83,7 +83,7 @@ class Run {
   struct Lane {
     std::vector<verbs::SendWr> chain;
     std::vector<verbs::Sge> places;
-    std::size_t slot = 0;       // of the next message
+    std::size_t slot = 0;       // of the next message, where places are written anew
     std::size_t in_flight = 0;  // not known to have completed
     std::size_t silent = 0;     // of them those that no completion will tell of yet
     std::size_t arrived = 0;    // messages of the other end
@@ -159,46 +159,59 @@ class Run {
     }
   }
 
+  // The requests of a chain are written once and posted again and again; only where messages come
+  // from more places than a chain has (cold memory) the places are written anew each time.
   void prepare_sends() {
     for (std::size_t index = 0; spec_.initiates && index < lanes_.size(); ++index) {
       Lane& lane = lanes_[index];
       lane.chain.assign(shape_.list, request_of(spec_.verb));
-      lane.places.assign(shape_.list, {.addr = 0,
-                                       .length = static_cast<std::uint32_t>(spec_.size),
-                                       .lkey = memory_->region().lkey});
+      lane.places.resize(shape_.list);
       for (std::size_t i = 0; i < shape_.list; ++i) {
-        lane.chain[i].sg_list = &lane.places[i];
-        lane.chain[i].rdma.rkey = remote_.key;
+        verbs::SendWr& request = lane.chain[i];
+        lane.places[i] = {.addr = 0,
+                          .length = static_cast<std::uint32_t>(spec_.size),
+                          .lkey = memory_->region().lkey};
+        request.sg_list = &lane.places[i];
+        request.rdma.rkey = remote_.key;
+        if (i + 1 < shape_.list) request.next = &request + 1;
         if (spec_.size <= joined_->inline_size() && spec_.verb != Verb::kRead)
-          lane.chain[i].send_flags = verbs::kSendInline;
+          request.send_flags = verbs::kSendInline;
+        write_places(index, i, i % memory_->slots());
       }
     }
   }
 
-  // Hands ``n`` messages to the NIC; a completion tells of them when enough have gathered, or when
-  // ``told`` asks for one.
+  void write_places(std::size_t index, std::size_t request, std::size_t slot) {
+    const bool pulls = spec_.verb == Verb::kRead;
+    Lane& lane = lanes_[index];
+    lane.places[request].addr = reinterpret_cast<std::uintptr_t>(
+        pulls ? memory_->incoming(index, slot) : memory_->outgoing(index, slot));
+    lane.chain[request].rdma.remote_addr = pulls ? memory_->outgoing(remote_.base, index, slot)
+                                                 : memory_->incoming(remote_.base, index, slot);
+  }
+
+  // Hands the chain to the NIC, or its first message alone; a completion tells of them when
+  // enough have gathered, or when ``told`` asks for one.
   void post(std::size_t index, std::size_t n, bool told) {
     Lane& lane = lanes_[index];
-    for (std::size_t i = 0; i < n; ++i) {
-      const bool pulls = spec_.verb == Verb::kRead;
-      lane.places[i].addr = reinterpret_cast<std::uintptr_t>(
-          pulls ? memory_->incoming(index, lane.slot) : memory_->outgoing(index, lane.slot));
-      lane.chain[i].rdma.remote_addr = pulls ? memory_->outgoing(remote_.base, index, lane.slot)
-                                             : memory_->incoming(remote_.base, index, lane.slot);
+    for (std::size_t i = 0; pairs_.spec().cold && i < n; ++i) {
+      write_places(index, i, lane.slot);
       lane.slot = lane.slot + 1 == memory_->slots() ? 0 : lane.slot + 1;
-      lane.chain[i].next = i + 1 < n ? &lane.chain[i + 1] : nullptr;
     }
+    verbs::SendWr& last = lane.chain[n - 1];
     lane.in_flight += n;
     lane.silent += n;
     posted_ += n;
-    verbs::SendWr& last = lane.chain[n - 1];
+    verbs::SendWr* const next = last.next;
     const unsigned flags = last.send_flags;
+    last.next = nullptr;
     if (told || lane.silent >= shape_.signal) {
-      last.send_flags = flags | verbs::kSendSignaled;
+      last.send_flags |= verbs::kSendSignaled;
       last.wr_id = static_cast<std::uint64_t>(index) << 32 | lane.silent;
       lane.silent = 0;
     }
     joined_->post(index, lane.chain.data());
+    last.next = next;
     last.send_flags = flags;
   }
 
@@ -209,15 +222,16 @@ class Run {
       say(kCounted);
     }
     Nanos next_look = now();
+    seen_ = next_look;
     while (!done_ || peer_ != kDone) {
-      if (spec_.initiates && !done_) drive();
+      const bool moved = spec_.initiates && !done_ && drive();
       if (receives_ > 0) receive();
       if (!spec_.initiates && peer_ == kDone) finish();
       // What the other end says is listened to now and then only: it is a call into the system.
       // Whoever has nothing else to do waits for it.
       constexpr Nanos kOften = 1'000'000;
       const bool idle = receives_ == 0 && (done_ || !spec_.initiates);
-      const Nanos at = idle ? next_look : now();
+      const Nanos at = idle ? next_look : moved ? seen_ : now();
       if (at < next_look) continue;
       next_look = at + kOften;
       watch_.check();
@@ -237,8 +251,9 @@ class Run {
     }
   }
 
-  // Keeps every queue pair full until both ends have counted, then lets them run empty.
-  void drive() {
+  // Keeps every queue pair full until both ends have counted, then lets them run empty. True when
+  // something has completed, at ``seen_``.
+  bool drive() {
     const bool over = window_.closed() && peer_ >= kCounted;
     std::size_t in_flight = 0;
     for (std::size_t i = 0; i < lanes_.size(); ++i) {
@@ -248,19 +263,24 @@ class Run {
       if (over && lane.silent > 0) post(i, 1, true);
       in_flight += lane.in_flight;
     }
-    if (over && in_flight == 0) return finish();
+    if (over && in_flight == 0) {
+      finish();
+      return false;
+    }
     std::array<verbs::Wc, kBatch> done;
     const std::size_t n = joined_->sent(done);
-    if (n == 0) return;
+    if (n == 0) return false;
     std::uint64_t messages = 0;
     for (std::size_t i = 0; i < n; ++i) {
       const std::uint64_t told = done[i].wr_id & 0xFFFFFFFFU;
       lanes_[done[i].wr_id >> 32].in_flight -= told;
       messages += told;
     }
-    window_.add(now(), messages, messages * spec_.size, peer_ >= kRunning);
+    seen_ = now();
+    window_.add(seen_, messages, messages * spec_.size, peer_ >= kRunning);
     if (mine_ < kRunning) say(kRunning);
     if (mine_ < kCounted && window_.closed()) say(kCounted);
+    return true;
   }
 
   // All that has come: whoever sends as well must not fall behind with it.
@@ -333,6 +353,7 @@ class Run {
   const Joined* joined_ = nullptr;
   Remote remote_{};
   std::vector<Lane> lanes_;
+  Nanos seen_ = 0;
   std::uint64_t posted_ = 0;
   std::uint64_t received_ = 0;
   bool done_ = false;

@@ -12,13 +12,17 @@ import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tests.bench import command, faults, machine, mpi, tcp
+from tests.bench import command, faults, machine, mpi, rdma, tcp
 from tests.bench.table import Row, as_markdown, as_text
 
 ROWS: dict[str, Callable[[tcp.Progress], Iterator[Row]]] = {
     "tcp.bandwidth": tcp.bandwidth,
     "tcp.latency": tcp.latency,
     "mpi": mpi.sweep,
+    "rdma.bandwidth": rdma.bandwidth,
+    "rdma.rate": rdma.rate,
+    "rdma.latency": rdma.latency,
+    "rdma.work": rdma.work,
     "help": command.help_text,
     "check": command.server_check,
     "recorded": command.recorded_check,

@@ -37,6 +37,7 @@ def facts() -> dict[str, str]:
         "MPI": _first_line([str(Path(sys.executable).parent / "mpirun"), "--version"]),
         "iperf3": _first_line(["iperf3", "--version"]),
         "sockperf": _first_line(["sockperf", "--version"]),
+        "perftest": _first_line(["ib_write_bw", "--version"]),
         "load at the end": " ".join(f"{value:.2f}" for value in os.getloadavg()),
     }
 

@@ -116,10 +116,18 @@ class Ends:
         _answered, initiated = self._measure(1, spin, "latency", **parameters)
         return initiated["p50"]
 
+    def rdma(self, devices: tuple[str, str], pairs: int, run: str, **parameters: Any) -> dict[str, float]:
+        """What the end that initiates found, which is on the first of ``devices``."""
+        rdma = {"devices": devices, "options": {"timeout_exponent": 18, "timeout": 30.0}}
+        answered, initiated = self._measure(pairs, False, run, rdma, timeout=60.0, **parameters)
+        if answered.get("wrong") or initiated.get("wrong"):
+            raise ValueError("bytes arrived wrong")
+        return initiated
+
     def _measure(
-        self, lanes: int, spin: bool, run: str, **parameters: Any
+        self, lanes: int, spin: bool, run: str, rdma: dict[str, Any] | None = None, **parameters: Any
     ) -> tuple[dict[str, float], dict[str, float]]:
-        order = {"lanes": lanes, "spin": spin, "run": run, "parameters": parameters}
+        order = {"lanes": lanes, "spin": spin, "run": run, "parameters": parameters, **(rdma or {})}
         _tell(self._listening, order)
         _tell(self._connecting, order | {"port": _hear(self._listening)["port"]})
         return _hear(self._listening), _hear(self._connecting)
