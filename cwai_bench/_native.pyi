@@ -51,6 +51,9 @@ class _Bandwidth(TypedDict):
     peer_bytes: int
     peer_elapsed: float
 
+class _RdmaBandwidth(_Bandwidth):
+    memory: str
+
 class _Latency(TypedDict):
     samples: NDArray[np.float64]
     wrong: int
@@ -108,6 +111,7 @@ def queue_pairs(
     relaxed_ordering: bool,
     huge_pages: bool,
     cold: bool,
+    gpu: int,
     timeout: float,
 ) -> QueuePairs: ...
 def memory_pair(*, lanes: int, spin: bool) -> tuple[Connection, Connection]: ...
@@ -178,7 +182,7 @@ class QueuePairs:
         seed: int,
         cpu: int,
         timeout: float,
-    ) -> _Bandwidth: ...
+    ) -> _RdmaBandwidth: ...
     def latency(
         self,
         *,

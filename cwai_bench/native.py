@@ -327,6 +327,8 @@ class Bandwidth:
     first_bad: int
     peer_bytes: int
     peer_elapsed: float
+    memory: str = "host"
+    """Of RDMA: how the NIC reached this end's memory: host; of a GPU dma-buf or peermem."""
 
 
 @dataclass(frozen=True)
@@ -662,6 +664,7 @@ def queue_pairs(
     relaxed_ordering: bool = False,
     huge_pages: bool = False,
     cold: bool = False,
+    gpu: int = -1,
     timeout: float = 10.0,
 ) -> QueuePairs:
     """Queue pairs between the nodes that a TCP connection joins: both ends call it on theirs, by the same values but
@@ -670,7 +673,8 @@ def queue_pairs(
     ``count`` (1 to 128) of them work together, each with up to ``depth`` messages in flight (of large ones fewer).
     ``mtu`` in bytes (0: as both ports carry). ``post_list`` messages go to the NIC at a time (0: as suits their size);
     messages of up to ``inline`` bytes go along in their request (-1: in latency runs, as the device allows).
-    ``huge_pages`` takes memory of 2 MiB pages; ``cold`` sends from memory larger than the last cache. The rest is as in
+    ``huge_pages`` takes memory of 2 MiB pages; ``cold`` sends from memory larger than the last cache. ``gpu``: the
+    messages' memory is that GPU's (NVIDIA's, by its number; -1: the host's); bandwidth alone. The rest is as in
     :func:`verbs_over`.
     """
     with _translated() as module:
@@ -692,6 +696,7 @@ def queue_pairs(
                 relaxed_ordering=relaxed_ordering,
                 huge_pages=huge_pages,
                 cold=cold,
+                gpu=gpu,
                 timeout=timeout,
             )
         )

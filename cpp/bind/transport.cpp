@@ -194,9 +194,12 @@ py::dict rdma_bandwidth(Pairs& pairs, const std::string& verb, std::size_t size,
   spec.two_way = two_way;
   spec.verify = verify;
   spec.seed = seed;
-  return to_dict(pairs.exclusively(cpu, [&](QueuePairs& ours) {
+  const RdmaBandwidthResult result = pairs.exclusively(cpu, [&](QueuePairs& ours) {
     return measure_rdma_bandwidth(ours, spec, Watch(nanos(timeout)));
-  }));
+  });
+  py::dict told = to_dict(result);
+  told["memory"] = result.memory;
+  return told;
 }
 
 py::dict rdma_latency(Pairs& pairs, const std::string& verb, std::size_t size, bool initiates,
@@ -305,7 +308,7 @@ void register_transport(py::module_& m) {
       "queue_pairs",
       [](End& control, const std::string& device, int port, int gid_index, int count, int mtu,
          int service_level, int traffic_class, int timeout_exponent, int retries, int depth,
-         int post_list, int inline_size, bool relaxed_ordering, bool huge_pages, bool cold,
+         int post_list, int inline_size, bool relaxed_ordering, bool huge_pages, bool cold, int gpu,
          double timeout) {
         const QueuePairsSpec spec{.path = {.device = device,
                                            .port = port,
@@ -321,6 +324,7 @@ void register_transport(py::module_& m) {
                                   .inline_size = inline_size,
                                   .relaxed_ordering = relaxed_ordering,
                                   .huge_pages = huge_pages,
+                                  .gpu = gpu,
                                   .cold = cold};
         const py::gil_scoped_release released;
         return std::make_unique<Pairs>(
@@ -328,7 +332,8 @@ void register_transport(py::module_& m) {
       },
       py::kw_only(), "control"_a, "device"_a, "port"_a, "gid_index"_a, "count"_a, "mtu"_a,
       "service_level"_a, "traffic_class"_a, "timeout_exponent"_a, "retries"_a, "depth"_a,
-      "post_list"_a, "inline_size"_a, "relaxed_ordering"_a, "huge_pages"_a, "cold"_a, "timeout"_a);
+      "post_list"_a, "inline_size"_a, "relaxed_ordering"_a, "huge_pages"_a, "cold"_a, "gpu"_a,
+      "timeout"_a);
 
   m.def(
       "memory_pair",

@@ -27,15 +27,15 @@ Mismatch verify_rdma(QueuePairs& pairs, const Joined& joined, const Memory& memo
                      const Watch& watch) {
   const bool pulls = verb == Verb::kRead;
   const auto landing = [&](std::size_t i) {
-    return memory.incoming(i, verb == Verb::kSend ? landings[i] : 0);
+    return memory.incoming(memory.base(), i, verb == Verb::kSend ? landings[i] : 0);
   };
   const std::size_t count = joined.count();
   const bool comes = pulls ? initiates : answers;
   const bool goes = pulls ? answers : initiates;
   for (std::size_t i = 0; i < count; ++i) {
-    if (goes) fill_pattern(memory.outgoing(i, 0), size, mix(seed + i));
+    if (goes) memory.fill(memory.outgoing(memory.base(), i, 0), size, mix(seed + i));
     // Nothing that was there before may pass for what should arrive.
-    if (comes) fill_pattern(landing(i), size, ~mix(seed + i));
+    if (comes) memory.fill(landing(i), size, ~mix(seed + i));
   }
   swap_words(pairs.control(), {}, watch);  // both are ready
   std::array<verbs::Wc, 16> done;
@@ -50,8 +50,8 @@ Mismatch verify_rdma(QueuePairs& pairs, const Joined& joined, const Memory& memo
   };
   if (initiates) {
     for (std::size_t i = 0; i < count; ++i) {
-      std::byte* here = pulls ? memory.incoming(i, 0) : memory.outgoing(i, 0);
-      verbs::Sge what{.addr = reinterpret_cast<std::uintptr_t>(here),
+      verbs::Sge what{.addr = pulls ? memory.incoming(memory.base(), i, 0)
+                                    : memory.outgoing(memory.base(), i, 0),
                       .length = static_cast<std::uint32_t>(size),
                       .lkey = memory.region().lkey};
       verbs::SendWr request = request_of(verb);
@@ -69,7 +69,7 @@ Mismatch verify_rdma(QueuePairs& pairs, const Joined& joined, const Memory& memo
   swap_words(pairs.control(), {}, watch);  // all of it has arrived
   Mismatch all;
   for (std::size_t i = 0; comes && i < count; ++i) {
-    const Mismatch one = check_pattern(landing(i), size, mix(seed + i));
+    const Mismatch one = memory.check(landing(i), size, mix(seed + i));
     if (all.wrong == 0 && one.wrong > 0)
       all.first_bad = static_cast<std::int64_t>(i * size) + one.first_bad;
     all.wrong += one.wrong;

@@ -21,6 +21,11 @@ constexpr std::size_t kLargestRdmaMessage = std::size_t{1} << 31;
 
 enum class Verb : std::uint8_t { kWrite, kRead, kSend };
 
+/// ``memory``: how the NIC of this end reached its memory, as Memory::way() says.
+struct RdmaBandwidthResult : BandwidthResult {
+  const char* memory = "host";
+};
+
 /// Both ends are given the same, but for ``initiates``.
 struct RdmaBandwidthSpec : WindowSpec {
   Verb verb = Verb::kWrite;
@@ -34,8 +39,8 @@ struct RdmaBandwidthSpec : WindowSpec {
 /// What this end initiated, on its own clock; ``peer_*``: what the other one did. ``wrong`` and
 /// ``first_bad`` are of both ends. Throws Error: kInvalid, kDevice, kDisagreed, kPeerClosed,
 /// kTransfer (with the library's words for the completion), kGarbled, kDeadline, kStopped.
-BandwidthResult measure_rdma_bandwidth(QueuePairs& pairs, const RdmaBandwidthSpec& spec,
-                                       const Watch& watch);
+RdmaBandwidthResult measure_rdma_bandwidth(QueuePairs& pairs, const RdmaBandwidthSpec& spec,
+                                           const Watch& watch);
 
 struct RdmaLatencySpec {
   Verb verb = Verb::kWrite;

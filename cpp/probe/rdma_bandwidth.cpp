@@ -49,7 +49,7 @@ class Run {
         receives_(spec.verb == Verb::kSend && answers_ ? receive_depth() : 0),
         window_(spec) {}
 
-  BandwidthResult go() {
+  RdmaBandwidthResult go() {
     progress_.phase(Phase::kAgree);
     agree();
     const auto count = static_cast<std::size_t>(pairs_.spec().count);
@@ -65,7 +65,8 @@ class Run {
     prepare_sends();
     progress_.phase(Phase::kWarmup);
     transfer();
-    BandwidthResult result;
+    RdmaBandwidthResult result;
+    result.memory = memory.way();
     static_cast<WindowCount&>(result) = window_.count();
     if (spec_.verify) {
       progress_.phase(Phase::kVerify);
@@ -144,9 +145,9 @@ class Run {
     while (lane.received > 0) {
       const std::size_t n = std::min(lane.received, kAtOnce);
       for (std::size_t i = 0; i < n; ++i) {
-        std::byte* here = memory_->incoming(index, lane.next);
+        const std::uint64_t here = memory_->incoming(memory_->base(), index, lane.next);
         lane.next = lane.next + 1 == memory_->slots() ? 0 : lane.next + 1;
-        places[i] = {.addr = reinterpret_cast<std::uintptr_t>(here),
+        places[i] = {.addr = here,
                      .length = static_cast<std::uint32_t>(spec_.size),
                      .lkey = memory_->region().lkey};
         chain[i] = {.wr_id = index,
@@ -184,8 +185,8 @@ class Run {
   void write_places(std::size_t index, std::size_t request, std::size_t slot) {
     const bool pulls = spec_.verb == Verb::kRead;
     Lane& lane = lanes_[index];
-    lane.places[request].addr = reinterpret_cast<std::uintptr_t>(
-        pulls ? memory_->incoming(index, slot) : memory_->outgoing(index, slot));
+    lane.places[request].addr = pulls ? memory_->incoming(memory_->base(), index, slot)
+                                      : memory_->outgoing(memory_->base(), index, slot);
     lane.chain[request].rdma.remote_addr = pulls ? memory_->outgoing(remote_.base, index, slot)
                                                  : memory_->incoming(remote_.base, index, slot);
   }
@@ -366,8 +367,8 @@ class Run {
 
 }  // namespace
 
-BandwidthResult measure_rdma_bandwidth(QueuePairs& pairs, const RdmaBandwidthSpec& spec,
-                                       const Watch& watch) {
+RdmaBandwidthResult measure_rdma_bandwidth(QueuePairs& pairs, const RdmaBandwidthSpec& spec,
+                                           const Watch& watch) {
   const auto valid = [](bool holds, const char* what) {
     if (!holds) throw Error(Fault::kInvalid, what);
   };

@@ -88,8 +88,10 @@ class Run {
   // One slot for all: a message that has come is the last one that was sent.
   void prepare() {
     const bool pulls = spec_.verb == Verb::kRead;
-    from_ = pulls ? memory_.incoming(kFirst, 0) : memory_.outgoing(kFirst, 0);
-    place_ = {.addr = reinterpret_cast<std::uintptr_t>(from_),
+    const std::uint64_t here = pulls ? memory_.incoming(memory_.base(), kFirst, 0)
+                                     : memory_.outgoing(memory_.base(), kFirst, 0);
+    from_ = Memory::host(here);
+    place_ = {.addr = here,
               .length = static_cast<std::uint32_t>(spec_.size),
               .lkey = memory_.region().lkey};
     request_ = request_of(spec_.verb);
@@ -98,6 +100,10 @@ class Run {
                                           : memory_.incoming(remote_.base, kFirst, 0),
                      .rkey = remote_.key};
     flags_ = !pulls && spec_.size <= joined_.inline_size() ? verbs::kSendInline : 0U;
+  }
+
+  std::byte* incoming(std::size_t slot) const {
+    return Memory::host(memory_.incoming(memory_.base(), kFirst, slot));
   }
 
   // ------------------------------------------------------------------------------- one message
@@ -133,14 +139,14 @@ class Run {
     if (spec_.verb == Verb::kSend) {
       std::array<verbs::Wc, 1> done;
       spin([&] { return joined_.received(done) > 0; });
-      const std::byte* here = memory_.incoming(kFirst, arrived_ % memory_.slots());
+      const std::byte* here = incoming(arrived_ % memory_.slots());
       ++arrived_;
       const bool last = is_last(here[spec_.size - 1]);
       post_receive();
       return last;
     }
     // What the NIC writes no compiler knows of.
-    const std::atomic_ref<std::byte> watched(memory_.incoming(kFirst, 0)[spec_.size - 1]);
+    const std::atomic_ref<std::byte> watched(incoming(0)[spec_.size - 1]);
     const std::byte plain = mark(number, false);
     std::byte seen{};
     spin([&] {
@@ -191,7 +197,7 @@ class Run {
   }
 
   void post_receive() {
-    std::byte* here = memory_.incoming(kFirst, posted_++ % memory_.slots());
+    std::byte* here = incoming(posted_++ % memory_.slots());
     verbs::Sge place{.addr = reinterpret_cast<std::uintptr_t>(here),
                      .length = static_cast<std::uint32_t>(spec_.size),
                      .lkey = memory_.region().lkey};
@@ -289,6 +295,8 @@ LatencyResult measure_rdma_latency(QueuePairs& pairs, const RdmaLatencySpec& spe
   valid(spec.size >= 1 && spec.size <= kLargestRdmaMessage, "size");
   valid(spec.iterations >= 1 && spec.iterations <= kMostSamples, "iterations");
   valid(spec.duration >= 0, "duration");
+  // Whoever waits looks at the memory; of a GPU's no CPU sees when it changes.
+  valid(pairs.spec().gpu < 0, "latency with memory of a GPU");
   return Run(pairs, spec, watch).go();
 }
 

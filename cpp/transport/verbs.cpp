@@ -223,7 +223,7 @@ class VerbsConnection final : public Connection {
     auto* first = reinterpret_cast<std::byte*>(start);
     const Range range{first, first + (end - start)};
     return *(regions[range] = endpoint_.region(
-                 first, end - start, verbs::kAccessLocalWrite | verbs::kAccessRemoteWrite));
+                 start, end - start, verbs::kAccessLocalWrite | verbs::kAccessRemoteWrite));
   }
 
   // -------------------------------------------------------------------------------------- posting

@@ -136,16 +136,23 @@ Endpoint::Endpoint(const PathSpec& spec)
   pd_.reset(made(library_.alloc_pd(context_.get()), spec.device + " alloc_pd"));
 }
 
-MrPtr Endpoint::region(std::byte* data, std::size_t size, unsigned access) const {
+MrPtr Endpoint::region(std::uint64_t address, std::size_t size, unsigned access) const {
+  auto* data = reinterpret_cast<void*>(address);
   errno = 0;
   if ((access & kAccessRelaxedOrdering) == 0)
     return MrPtr(
         made(library_.reg_mr(pd_.get(), data, size, static_cast<int>(access)), name_ + " reg_mr"));
   if (library_.reg_mr_iova2 == nullptr)
     throw Error(Fault::kDevice, name_ + " relaxed ordering", ENOTSUP);
-  return MrPtr(made(
-      library_.reg_mr_iova2(pd_.get(), data, size, reinterpret_cast<std::uintptr_t>(data), access),
-      name_ + " reg_mr_iova2"));
+  return MrPtr(
+      made(library_.reg_mr_iova2(pd_.get(), data, size, address, access), name_ + " reg_mr_iova2"));
+}
+
+MrPtr Endpoint::region_of(int dma_buf, std::uint64_t address, std::size_t size,
+                          unsigned access) const {
+  if (library_.reg_dmabuf_mr == nullptr) return nullptr;
+  return MrPtr(
+      library_.reg_dmabuf_mr(pd_.get(), 0, size, address, dma_buf, static_cast<int>(access)));
 }
 
 QpPtr Endpoint::queue_pair(QpInitAttr& wanted) const {

@@ -47,7 +47,11 @@ class Endpoint {
   const std::string& name() const noexcept { return name_; }  ///< ``mlx5_0:1 gid 3``
 
   /// ``access`` as in verbs/abi.hpp. Throws Error(kDevice, errno).
-  MrPtr region(std::byte* data, std::size_t size, unsigned access) const;
+  MrPtr region(std::uint64_t address, std::size_t size, unsigned access) const;
+
+  /// The same of a dma-buf that is spoken of as ``address``. Null where the library or the device
+  /// has no such registration.
+  MrPtr region_of(int dma_buf, std::uint64_t address, std::size_t size, unsigned access) const;
 
   /// A queue pair in INIT: it can be posted to for receiving. Throws Error(kDevice, errno).
   QpPtr queue_pair(QpInitAttr& wanted) const;

@@ -27,6 +27,7 @@ Library::Library() : library_(DynamicLibrary::open("libibverbs.so.1")) {
   take(dealloc_pd, "ibv_dealloc_pd");
   take(reg_mr, "ibv_reg_mr");
   if (library_.has("ibv_reg_mr_iova2")) take(reg_mr_iova2, "ibv_reg_mr_iova2");
+  if (library_.has("ibv_reg_dmabuf_mr")) take(reg_dmabuf_mr, "ibv_reg_dmabuf_mr");
   take(dereg_mr, "ibv_dereg_mr");
   take(create_comp_channel, "ibv_create_comp_channel");
   take(destroy_comp_channel, "ibv_destroy_comp_channel");

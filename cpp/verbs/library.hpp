@@ -28,6 +28,8 @@ class Library {
   Mr* (*reg_mr)(Pd*, void*, std::size_t, int);
   /// With optional kinds of access. Null before libibverbs 1.8 (rdma-core 27).
   Mr* (*reg_mr_iova2)(Pd*, void*, std::size_t, std::uint64_t, unsigned) = nullptr;
+  /// Of a dma-buf. Null before libibverbs 1.12 (rdma-core 34).
+  Mr* (*reg_dmabuf_mr)(Pd*, std::uint64_t, std::size_t, std::uint64_t, int, int) = nullptr;
   int (*dereg_mr)(Mr*);
   CompChannel* (*create_comp_channel)(Context*);
   int (*destroy_comp_channel)(CompChannel*);

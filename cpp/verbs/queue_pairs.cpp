@@ -51,31 +51,67 @@ Memory::Memory(const QueuePairs& pairs, std::size_t count, std::size_t size)
       slots_(pairs.spec().cold ? up_to(cold_bytes(), stride_) / stride_ / count + 1
                                : std::max<std::size_t>(1, kPage / stride_)),
       half_(up_to(count * slots_ * stride_, kPage)) {
-  const bool huge = pairs.spec().huge_pages;
-  mapped_ = up_to(2 * half_, huge ? kHugePage : kPage);
   constexpr std::size_t kMostBytes = std::size_t{16} << 30;
-  require(mapped_ <= kMostBytes, "bytes of all queue pairs");
-  void* found = mmap(nullptr, mapped_, PROT_READ | PROT_WRITE,
+  require(2 * half_ <= kMostBytes, "bytes of all queue pairs");
+  unsigned access = verbs::kAccessLocalWrite | verbs::kAccessRemoteWrite | verbs::kAccessRemoteRead;
+  if (pairs.spec().relaxed_ordering) access |= verbs::kAccessRelaxedOrdering;
+  pairs.spec().gpu < 0 ? take_host(pairs, access) : take_gpu(pairs, access);
+}
+
+void Memory::take_host(const QueuePairs& pairs, unsigned access) {
+  const bool huge = pairs.spec().huge_pages;
+  size_ = up_to(2 * half_, huge ? kHugePage : kPage);
+  void* found = mmap(nullptr, size_, PROT_READ | PROT_WRITE,
                      MAP_PRIVATE | MAP_ANONYMOUS | (huge ? MAP_HUGETLB : 0), -1, 0);
   if (found == MAP_FAILED)
     throw Error(Fault::kDevice, pairs.endpoint().name() + (huge ? " huge pages" : " memory"),
                 errno);
-  data_ = static_cast<std::byte*>(found);
+  base_ = reinterpret_cast<std::uintptr_t>(found);
   // Touched by the thread that measures: on its NUMA node, and no page fault within the run.
-  std::memset(data_, 0, mapped_);
-  unsigned access = verbs::kAccessLocalWrite | verbs::kAccessRemoteWrite | verbs::kAccessRemoteRead;
-  if (pairs.spec().relaxed_ordering) access |= verbs::kAccessRelaxedOrdering;
+  std::memset(found, 0, size_);
   try {
-    region_ = pairs.endpoint().region(data_, mapped_, access);
+    region_ = pairs.endpoint().region(base_, size_, access);
   } catch (...) {
-    munmap(data_, mapped_);
+    munmap(found, size_);
     throw;
+  }
+}
+
+void Memory::take_gpu(const QueuePairs& pairs, unsigned access) {
+  require(!pairs.spec().huge_pages, "huge pages of a GPU");
+  size_ = up_to(2 * half_, kHugePage);  // of which a dma-buf is made in whole pages
+  gpu_ = std::make_unique<GpuMemory>(pairs.spec().gpu, size_);
+  base_ = gpu_->address();
+  const int fd = gpu_->dma_buf();
+  if (fd >= 0) {
+    way_ = "dma-buf";
+    region_ = pairs.endpoint().region_of(fd, base_, size_, access);
+    close(fd);  // the registration holds on to it
+  }
+  if (!region_) {
+    // The NVIDIA peer memory module makes a GPU's addresses known to the registration itself.
+    way_ = "peermem";
+    region_ = pairs.endpoint().region(base_, size_, access);
   }
 }
 
 Memory::~Memory() {
   region_.reset();
-  munmap(data_, mapped_);
+  if (!gpu_) munmap(host(base_), size_);
+}
+
+void Memory::fill(std::uint64_t address, std::size_t size, std::uint64_t seed) const {
+  if (!gpu_) return fill_pattern(host(address), size, seed);
+  std::vector<std::byte> pattern(size);
+  fill_pattern(pattern.data(), size, seed);
+  gpu_->write(address, pattern.data(), size);
+}
+
+Mismatch Memory::check(std::uint64_t address, std::size_t size, std::uint64_t seed) const {
+  if (!gpu_) return check_pattern(host(address), size, seed);
+  std::vector<std::byte> found(size);
+  gpu_->read(found.data(), address, size);
+  return check_pattern(found.data(), size, seed);
 }
 
 Joined::Joined(QueuePairs& pairs, std::size_t count, std::size_t send_depth,

@@ -8,6 +8,8 @@
 #include <string>
 #include <vector>
 
+#include "device/cuda.hpp"
+#include "support/pattern.hpp"
 #include "verbs/endpoint.hpp"
 
 namespace cwai {
@@ -21,8 +23,8 @@ struct QueuePairsSpec {
                          ///< alone, as many as the device takes.
   bool relaxed_ordering = false;  ///< Of the writes of the NIC into this end's memory.
   bool huge_pages = false;        ///< Memory of 2 MiB pages; fails where none are free.
-  bool cold =
-      false;  ///< Messages from memory larger than the last cache, not from what lies in it.
+  bool cold = false;              ///< Messages from memory larger than the last cache.
+  int gpu = -1;                   ///< Memory of this GPU for the messages; -1: of the host.
 };
 
 /// One end. Both ends make one from their end of a TCP connection, by the same values but for the
@@ -52,7 +54,8 @@ class QueuePairs {
 /// the NIC may read and write all of it, and so may the other end.
 class Memory {
  public:
-  /// Throws Error: kDevice (errno) when there is not so much of it.
+  /// Throws Error: kDevice (errno, or the driver's word) when there is not so much of it, kLibrary,
+  /// kInvalid.
   Memory(const QueuePairs& pairs, std::size_t count, std::size_t size);
   ~Memory();
   Memory(const Memory&) = delete;
@@ -60,32 +63,41 @@ class Memory {
 
   /// Places for messages one after the other on each queue pair; both ends have as many.
   std::size_t slots() const noexcept { return slots_; }
-  std::byte* outgoing(std::size_t pair, std::size_t slot) const noexcept {
-    return data_ + place(pair, slot);
-  }
-  std::byte* incoming(std::size_t pair, std::size_t slot) const noexcept {
-    return data_ + half_ + place(pair, slot);
-  }
-  /// The same places of the other end, whose memory begins at ``base``.
+
+  /// Where a message goes out from, or comes in, in memory that begins at ``base``: this end's
+  /// (base()), or the other's.
   std::uint64_t outgoing(std::uint64_t base, std::size_t pair, std::size_t slot) const noexcept {
-    return base + place(pair, slot);
+    return base + (pair * slots_ + slot) * stride_;
   }
   std::uint64_t incoming(std::uint64_t base, std::size_t pair, std::size_t slot) const noexcept {
-    return base + half_ + place(pair, slot);
+    return outgoing(base + half_, pair, slot);
   }
-  std::uint64_t base() const noexcept { return reinterpret_cast<std::uintptr_t>(data_); }
+  std::uint64_t base() const noexcept { return base_; }
   const verbs::Mr& region() const noexcept { return *region_; }
 
- private:
-  std::size_t place(std::size_t pair, std::size_t slot) const noexcept {
-    return (pair * slots_ + slot) * stride_;
+  bool on_gpu() const noexcept { return gpu_ != nullptr; }
+  /// How the NIC reaches it: ``host``; of a GPU ``dma-buf``, or ``peermem`` where the driver has
+  /// that of its own.
+  const char* way() const noexcept { return way_; }
+
+  /// The byte at an address of this end, on the host.
+  static std::byte* host(std::uint64_t address) noexcept {
+    return reinterpret_cast<std::byte*>(address);
   }
+  void fill(std::uint64_t address, std::size_t size, std::uint64_t seed) const;
+  Mismatch check(std::uint64_t address, std::size_t size, std::uint64_t seed) const;
+
+ private:
+  void take_host(const QueuePairs& pairs, unsigned access);
+  void take_gpu(const QueuePairs& pairs, unsigned access);
 
   std::size_t stride_;
   std::size_t slots_;
   std::size_t half_;
-  std::size_t mapped_ = 0;
-  std::byte* data_ = nullptr;
+  std::size_t size_ = 0;
+  std::uint64_t base_ = 0;
+  const char* way_ = "host";
+  std::unique_ptr<GpuMemory> gpu_;
   verbs::MrPtr region_;
 };
 

@@ -257,6 +257,11 @@ EXPORTED Mr* ibv_reg_mr(Pd* pd, void* address, std::size_t length, int) {
   regions.insert(region);
   return region;
 }
+EXPORTED Mr* ibv_reg_dmabuf_mr(Pd* pd, std::uint64_t, std::size_t length, std::uint64_t iova, int,
+                               int access) {
+  if (counts.no_dma_buf) return nullptr;
+  return ibv_reg_mr(pd, reinterpret_cast<void*>(iova), length, access);
+}
 EXPORTED int ibv_dereg_mr(Mr* mr) {
   const std::lock_guard lock(mutex);
   regions.erase(mr);

@@ -1,9 +1,14 @@
 // Write, read and send over queue pairs of the fake library (fake_verbs.cpp).
+#include <dlfcn.h>
+
+#include <array>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
 #include "ends.hpp"
+#include "fake_cuda.hpp"
 #include "probe/rdma.hpp"
 #include "runner.hpp"
 #include "support/error.hpp"
@@ -44,8 +49,8 @@ RdmaBandwidthSpec bandwidth(Verb verb, std::size_t size, std::uint64_t messages 
   return spec;
 }
 
-std::pair<BandwidthResult, BandwidthResult> run(const Sides& both, RdmaBandwidthSpec spec) {
-  std::pair<BandwidthResult, BandwidthResult> results;
+std::pair<RdmaBandwidthResult, RdmaBandwidthResult> run(const Sides& both, RdmaBandwidthSpec spec) {
+  std::pair<RdmaBandwidthResult, RdmaBandwidthResult> results;
   const Watch watch(20 * kSecond);
   RdmaBandwidthSpec other = spec;
   spec.initiates = true;
@@ -209,4 +214,52 @@ TEST(rdma_what_cannot_be_is_refused) {
   refused([](QueuePairsSpec& s) { s.inline_size = 5000; });
   refused([](QueuePairsSpec& s) { s.path.mtu = 1500; });
   nothing_is_left();
+}
+
+namespace {
+
+FakeCuda& fake_gpu() {
+  static void* const library = dlopen(CWAI_FAKE_CUDA, RTLD_NOW | RTLD_LOCAL);
+  CHECK(library != nullptr);
+  static auto* const get = reinterpret_cast<FakeCuda* (*)()>(dlsym(library, "fake_cuda"));
+  CHECK(get != nullptr);
+  return *get();
+}
+
+}  // namespace
+
+TEST(rdma_messages_go_from_gpu_to_gpu) {
+  fake_gpu();
+  QueuePairsSpec spec = pairs_spec(2);
+  spec.gpu = 1;
+  for (const Verb verb : kVerbs)
+    for (const auto& [device_can, nic_can, way] :
+         {std::tuple{true, true, "dma-buf"}, {true, false, "peermem"}, {false, true, "peermem"}}) {
+      fake_gpu().dma_buf = device_can;
+      const Sides both = sides(spec);
+      fake().no_dma_buf = !nic_can;
+      const auto [mine, theirs] = run(both, bandwidth(verb, 5000, 200));
+      fake().no_dma_buf = false;
+      CHECK_EQUAL(mine.wrong, 0U);
+      CHECK_EQUAL(std::string(mine.memory), way);
+      CHECK_EQUAL(std::string(theirs.memory), way);
+      CHECK_EQUAL(fake_gpu().allocated.load() + fake_gpu().contexts.load(), 0);
+    }
+  fake_gpu().dma_buf = true;
+  nothing_is_left();
+}
+
+TEST(rdma_a_gpu_that_is_not_there_or_full_is_named) {
+  fake_gpu();
+  QueuePairsSpec spec = pairs_spec(1);
+  spec.gpu = 2;
+  CHECK_FAULT(Memory(*sides(spec).first, 1, 64), Fault::kDevice);
+  spec.gpu = 0;
+  fake_gpu().full = true;
+  CHECK_FAULT(Memory(*sides(spec).first, 1, 64), Fault::kDevice);
+  fake_gpu().full = false;
+  const Sides both = sides(spec);
+  CHECK_FAULT(measure_rdma_latency(*both.first, {.initiates = true}, Watch(kSecond)),
+              Fault::kInvalid);
+  CHECK_EQUAL(fake_gpu().contexts.load(), 0);
 }

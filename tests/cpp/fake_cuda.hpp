@@ -1,0 +1,11 @@
+#pragma once
+
+#include <atomic>
+
+/// What the fake library (fake_cuda.cpp) counts, and what a test asks of it.
+struct FakeCuda {
+  std::atomic<int> contexts{0};   ///< Retained and not released.
+  std::atomic<int> allocated{0};  ///< Pieces of memory.
+  bool dma_buf = true;            ///< The device makes dma-bufs.
+  bool full = false;              ///< No memory is left.
+};
