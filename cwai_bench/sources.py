@@ -18,6 +18,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import msgspec
 
@@ -60,7 +61,7 @@ class Command:
     unless: str
 
     def __init__(self, *argv: str, timeout: float = READ_TIMEOUT, unless: str = "") -> None:
-        if not argv or any(not word or any(c.isspace() for c in word) for word in argv):
+        if not argv or any(word.split() != [word] for word in argv):
             raise ValueError(f"{argv!r}: a command is a list of words without blanks")
         object.__setattr__(self, "argv", argv)
         object.__setattr__(self, "timeout", timeout)
@@ -118,6 +119,7 @@ class Each:
         return device_in(self.argv, words)
 
 
+@lru_cache(maxsize=1024)  # nodes of one kind have devices of the same names
 def device_in(template: tuple[str, ...], words: tuple[str, ...]) -> str:
     """What ``{}`` in ``template`` stands for in ``words``; empty when they are no words of it."""
     for ours, theirs in zip(template, words, strict=False):

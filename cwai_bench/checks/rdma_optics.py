@@ -28,7 +28,7 @@ def modules(facts: FactView) -> dict[str, nic.Module]:
     result = answers(facts, MODULES, hardware(in_use(facts)), nic.module, of=_interface)
     facts.cite(
         MODULES,
-        "\n".join(f"[{name}] {m.identifier} {m.part or '-'} {_figures(m)}" for name, m in result.items()),
+        lambda: "\n".join(f"[{name}] {m.identifier} {m.part or '-'} {_figures(m)}" for name, m in result.items()),
     )
     if all(m.copper for m in result.values()):
         raise DoesNotApply(Text("copper cables have no optics", "铜缆没有光模块"))
@@ -52,15 +52,14 @@ def _beyond(values: dict[str, float], limits: nic.Limits | None, what: str) -> t
     """What lies beyond a module's own thresholds of alarm, and of warning only."""
     alarms: list[str] = []
     warnings: list[str] = []
+    # A module that was not told a threshold holds zeros there: high is not above low then.
+    if limits is None or limits.high_alarm <= limits.low_alarm:
+        return alarms, warnings
     for channel, value in values.items():
-        text = f"{what}{channel} {value:g}"
-        # A module that was not told a threshold holds zeros there: high is not above low then.
-        if limits is None or limits.high_alarm <= limits.low_alarm:
-            continue
         if not limits.low_alarm <= value <= limits.high_alarm:
-            alarms.append(text)
+            alarms.append(f"{what}{channel} {value:g}")
         elif limits.high_warning > limits.low_warning and not limits.low_warning <= value <= limits.high_warning:
-            warnings.append(text)
+            warnings.append(f"{what}{channel} {value:g}")
     return alarms, warnings
 
 

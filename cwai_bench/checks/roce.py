@@ -77,8 +77,8 @@ def answers(
         command = each.command(name).key.removeprefix("$ ")
         if name not in said:
             raise NotKnown("missing_source", Text("{c} was not run", "未执行 {c}").fill(c=command))
-        shown.append(f"[{name}] {said[name].text.rstrip()}")
-        facts.cite(each, "\n".join(shown))
+        shown.append(name)
+        facts.cite(each, lambda: "\n".join(f"[{n}] {said[n].text.rstrip()}" for n in shown))
         ran_well(said[name], command)
         result[p.name] = parsed(reader, said[name].text, command)
     return result

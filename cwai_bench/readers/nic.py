@@ -140,6 +140,13 @@ _LIMITED = {
     "bias": ("Laser bias current", "bias"),
     "temperature": ("Module temperature", "temperature"),
 }
+_THRESHOLDS = {
+    quantity: [f"{name} {edge} threshold" for edge in ("high alarm", "low alarm", "high warning", "low warning")]
+    for quantity, (name, _) in _LIMITED.items()
+}
+_KINDS = {name: kind for quantity, (_, kind) in _LIMITED.items() for name in _THRESHOLDS[quantity]}
+_KINDS["Module temperature"] = "temperature"
+_NAMES = ("Identifier", "Vendor PN", "Transmitter technology")
 _COPPER = re.compile(r"copper|passive cu|active cu", re.I)
 NO_LIGHT = -40.0
 """dBm: what a module says that receives nothing (SFF-8472 counts in units of 0.1 uW; ethtool prints -inf or -40)."""
@@ -154,62 +161,71 @@ def _measure(value: str, kind: str) -> float | None:
 
 
 class _Field(NamedTuple):
-    """What the name of a field of ``ethtool -m`` tells: what it measures, of which channel, and so on."""
+    """A line of ``ethtool -m`` from which something is learned of the module.
 
+    ``quantity`` and ``channel``: what it measures, if it does; ``number``: what it says of that, or of a threshold.
+    ``raised``: an alarm or a warning is on; ``lost``: a signal is.
+    """
+
+    name: str
+    value: str
     quantity: str
     channel: str
+    number: float | None
     copper: bool
     threshold: bool
-    flag: bool
-    loss: bool
+    raised: bool
+    lost: bool
 
 
-@lru_cache(maxsize=1024)  # modules have the same two hundred names, over and over
-def _field(name: str) -> _Field:
-    quantity, channel = "", ""
-    for candidate, (pattern, _) in _MEASURED.items():
+@lru_cache(maxsize=4096)  # like modules say the same in nearly all of their hundred lines, over and over
+def _field(line: str) -> _Field | None:
+    name, colon, value = line.partition(" :")
+    if not colon:
+        return None
+    name, value = name.strip(), value.strip()
+    quantity, channel, kind = "", "", _KINDS.get(name, "")
+    for candidate, (pattern, unit) in _MEASURED.items():
         if found := pattern.fullmatch(name):
-            quantity, channel = candidate, found[1] or "1"
-    return _Field(
+            quantity, channel, kind = candidate, found[1] or "1", unit
+    field = _Field(
+        name,
+        value,
         quantity,
         channel,
-        _COPPER.match(name) is not None,
-        name.endswith("threshold"),
-        re.search(r" (alarm|warning)\b", name) is not None,
-        re.fullmatch(r"(Rx|Tx) loss of signal|Tx fault", name) is not None,
+        number=_measure(value, kind) if kind else None,
+        copper=_COPPER.match(name) is not None,
+        threshold=name.endswith("threshold"),
+        raised=value == "On" and re.search(r" (alarm|warning)\b", name) is not None,
+        lost=bool(re.fullmatch(r"(Rx|Tx) loss of signal|Tx fault", name) and re.search(r"\bYes\b", value)),
     )
+    learned = kind or name in _NAMES or field.copper or field.threshold or field.raised or field.lost
+    return field if learned else None
 
 
 def module(text: str) -> Module:
     """``ethtool -m``. A text that tells of optics but not of all that belongs to them is Unreadable: it was cut."""
-    fields: list[tuple[str, str]] = []
-    for line in _whole_lines(text):
-        name, colon, value = line.partition(" :")
-        if colon:
-            fields.append((name.strip(), value.strip()))
-    said = dict(fields)
+    fields = [field for line in _whole_lines(text) if (field := _field(line)) is not None]
+    said = {field.name: field.value for field in fields}
+    numbers = {field.name: field.number for field in fields}
     if "Identifier" not in said:
         raise Unreadable("it names no module")
-    measured: dict[str, dict[str, float]] = {name: {} for name in _MEASURED}
-    named = [(_field(name), name, value) for name, value in fields]
-    for field, _, value in named:
-        if field.quantity and (number := _measure(value, _MEASURED[field.quantity][1])) is not None:
-            measured[field.quantity][field.channel] = number
+    measured: dict[str, dict[str, float]] = {quantity: {} for quantity in _MEASURED}
+    for field in fields:
+        if field.quantity and field.number is not None:
+            measured[field.quantity][field.channel] = field.number
     limits: dict[str, Limits | None] = {}
-    for quantity, (name, kind) in _LIMITED.items():
-        told = [
-            _measure(said.get(f"{name} {edge} threshold", ""), kind)
-            for edge in ("high alarm", "low alarm", "high warning", "low warning")
-        ]
+    for quantity, names in _THRESHOLDS.items():
+        told = [numbers.get(name) for name in names]
         limits[quantity] = Limits(*(t for t in told if t is not None)) if None not in told else None
     technology = said.get("Transmitter technology", "")
-    copper = bool(_COPPER.search(technology)) or any(field.copper for field, _, _ in named)
+    copper = bool(_COPPER.search(technology)) or any(field.copper for field in fields)
     if not copper and not measured["receive"]:
         raise Unreadable("it tells neither of copper nor of light received")
-    if any(field.threshold for field, _, _ in named) and None in limits.values():
+    if any(field.threshold for field in fields) and None in limits.values():
         raise Unreadable("its list of thresholds is not whole")
-    raised = [name for field, name, value in named if field.flag and value == "On"]
-    lost = [name for field, name, value in named if field.loss and re.search(r"\bYes\b", value)]
+    raised = [field.name for field in fields if field.raised]
+    lost = [field.name for field in fields if field.lost]
     return Module(
         identifier=said["Identifier"],
         part=said.get("Vendor PN") or None,
@@ -217,7 +233,7 @@ def module(text: str) -> Module:
         receive=measured["receive"],
         send=measured["send"],
         bias=measured["bias"],
-        temperature=_measure(said.get("Module temperature", ""), "temperature"),
+        temperature=numbers.get("Module temperature"),
         receive_limits=limits["receive"],
         send_limits=limits["send"],
         bias_limits=limits["bias"],
@@ -306,7 +322,8 @@ def active_mtus(text: str) -> dict[tuple[str, int], int]:
     found: dict[tuple[str, int], int] = {}
     device, port = "", 0
     for line in _whole_lines(text):
-        name, _, value = (part.strip() for part in line.partition(":"))
+        name, _, value = line.partition(":")
+        name, value = name.strip(), value.strip()
         if name == "hca_id":
             device, port = value, 0
         elif name == "port" and value.isdecimal() and len(value) < 4:
