@@ -55,6 +55,7 @@ EVIDENCE_PIECES = 8
 Value = str | float
 Values = Value | Mapping[str, Value]
 T = TypeVar("T")
+U = TypeVar("U")
 _Value = TypeVar("_Value", bound=Callable[["FactView"], str | float])
 _Values = TypeVar("_Values", bound=Callable[["FactView"], Value | Mapping[str, Value]])
 
@@ -220,7 +221,7 @@ class FactView:
 
     def call(self, name: str, shape: type[T]) -> T:
         """The answer to a call, decoded as ``shape``; the same object for the same answer: do not change it."""
-        key = Call(name).key
+        key = f"call:{name}"
         text = self._good(key, (key, shape)).text
         try:
             answer: T = _decoded(text, cast(Hashable, shape))
@@ -230,6 +231,13 @@ class FactView:
             ) from e
         self._shown.setdefault(key, answer)
         return answer
+
+    def made(self, name: str, shape: type[T], make: Callable[[T], U]) -> U:
+        """What ``make`` makes of the answer to a call, for what several checks need; the same object for the same
+        answer: do not change it."""
+        self.call(name, shape)
+        value: U = _made(make, self._facts.readings[f"call:{name}"].text, cast(Hashable, shape))
+        return value
 
     def absent(self, key: str) -> bool:
         """True when a source was looked for and is not there; then the item may not apply here."""
@@ -321,6 +329,11 @@ def _device(template: tuple[str, ...], words: tuple[str, ...]) -> str:
 @lru_cache(maxsize=32)
 def _decoded(text: str, shape: Hashable) -> Any:
     return msgspec.json.decode(text, type=shape)
+
+
+@lru_cache(maxsize=32)
+def _made(make: Callable[[Any], Any], text: str, shape: Hashable) -> Any:
+    return make(_decoded(text, shape))
 
 
 def told(reading: Reading, asked: Asked) -> object:

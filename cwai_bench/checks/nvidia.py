@@ -102,15 +102,15 @@ class DriverDown(NotKnown):
 
 def installed(facts: FactView) -> list[PciDevice]:
     """The NVIDIA cards on PCI that are not given away to virtual machines; raises DoesNotApply when there is none."""
-    found = [
-        d
-        for d in accelerators(facts.call("pci", Pci))
-        if d.model.split(":")[0] == VENDOR and d.driver != PASSED_THROUGH
-    ]
+    found = facts.made("pci", Pci, _installed)
     facts.cite(PCI, lambda: "\n".join(f"{d.address} {d.model} {d.driver or '-'}" for d in found) or "(no NVIDIA card)")
     if not found:
         raise DoesNotApply(Text("no NVIDIA GPU here", "没有 NVIDIA GPU"))
     return found
+
+
+def _installed(pci: Pci) -> list[PciDevice]:
+    return [d for d in accelerators(pci) if d.model.split(":")[0] == VENDOR and d.driver != PASSED_THROUGH]
 
 
 def nvml(facts: FactView, shape: type[N]) -> N | None:

@@ -95,8 +95,7 @@ def devices(facts: FactView) -> list[SteadyRdmaDevice]:
 
     Raises DoesNotApply where there is no RDMA, NotKnown where there should be.
     """
-    found = facts.call("rdma", SteadyRdma).devices
-    own = [d for d in found if not d.virtual_function] or list(found)
+    own = facts.made("rdma", SteadyRdma, _own)
     facts.cite(RDMA, lambda: "\n".join(_line(p) for p in _ports(own)) or "(no RDMA device)")
     if own:
         return own
@@ -104,6 +103,10 @@ def devices(facts: FactView) -> list[SteadyRdmaDevice]:
     if capable(facts.call("pci", Pci)) and not facts.call("container", Container).kind:
         raise NotKnown("cause", Text("no RDMA device: see item rdma.devices", "没有 RDMA 设备，见 rdma.devices"))
     raise DoesNotApply(Text("no RDMA device here", "没有 RDMA 设备"))
+
+
+def _own(answer: SteadyRdma) -> list[SteadyRdmaDevice]:
+    return [d for d in answer.devices if not d.virtual_function] or list(answer.devices)
 
 
 def _line(p: Port) -> str:
@@ -127,7 +130,11 @@ def _ports(found: Iterable[SteadyRdmaDevice]) -> Iterator[Port]:
 
 def now(facts: FactView) -> dict[str, RdmaPort]:
     """The ports with their addresses and counters, by name."""
-    return {_name(d, said): said for d in facts.call("rdma", Rdma).devices for said in d.ports}
+    return facts.made("rdma", Rdma, by_name)
+
+
+def by_name(answer: Rdma) -> dict[str, RdmaPort]:
+    return {_name(d, said): said for d in answer.devices for said in d.ports}
 
 
 def ports(facts: FactView) -> list[Port]:
@@ -135,7 +142,11 @@ def ports(facts: FactView) -> list[Port]:
     found = devices(facts)
     if lost := [d.name for d in found if not d.ports]:
         raise NotKnown("parse", Text("{d} shows no port", "{d} 没有端口信息").fill(d=named(lost)))
-    return list(_ports(found))
+    return facts.made("rdma", SteadyRdma, _own_ports)
+
+
+def _own_ports(answer: SteadyRdma) -> list[Port]:
+    return list(_ports(_own(answer)))
 
 
 def alike(found: Iterable[Port]) -> list[list[Port]]:

@@ -16,7 +16,6 @@ from cwai_bench.checks.rdma import (
     devices,
     in_use,
     named,
-    now,
     ports,
     rails,
     without_link,
@@ -334,7 +333,7 @@ def port_rate(facts: FactView) -> dict[str, float]:
 def error_growth(facts: FactView) -> dict[str, float]:
     found = in_use(facts)
     looked = window(facts)
-    seen = grown(found, ERRORS, now(facts))
+    seen = grown(facts, found, ERRORS)
     if not seen.told:
         raise NotKnown("unsupported", Text("the drivers here count none of these", "驱动不提供这些计数器"))
     return {p.name: sum(n for (port, _), n in seen.grew.items() if port == p.name) / looked for p in found}

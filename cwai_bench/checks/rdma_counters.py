@@ -4,11 +4,11 @@ them for ever). One item for each sort of counter, all of one shape; flaps and w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from typing import NamedTuple
 
 from cwai_bench.checks import DoesNotApply, FactView, NotKnown, Outcome, failed, node_check, passed, warned
-from cwai_bench.checks.rdma import NAMED, RDMA, READS, Port, in_use, named, now
+from cwai_bench.checks.rdma import NAMED, RDMA, READS, Port, by_name, in_use, named, now
 from cwai_bench.model import Action, Severity
 from cwai_bench.sources import Call, Host, Rdma, RdmaPort
 from cwai_bench.text import Text
@@ -80,29 +80,47 @@ class Grown(NamedTuple):
     told: int
 
 
-def grown(found: Iterable[Port], names: Iterable[str], said: Mapping[str, RdmaPort]) -> Grown:
-    """``said``: the counters of each port.
+class Moved(NamedTuple):
+    """The counters of one port: those that it has at ``either`` end of the look and at ``both``, and the ``growth`` of
+    those that moved or may stick (see :func:`growth`)."""
 
-    Raises NotKnown when a port lacks what its like have, at either end of the look.
-    """
+    either: Set[str]
+    both: Set[str]
+    growth: dict[str, int | None]
+
+
+def _moved(answer: Rdma) -> dict[str, Moved]:
+    """By name of the port; all counters, since each item looks at a few of them."""
+    found = {}
+    for name, port in by_name(answer).items():
+        before, after = port.before, port.after
+        both = before.keys() & after.keys()
+        moving = [counter for counter in both if before[counter] != after[counter] or counter in STICKY_BITS]
+        grew = {counter: growth(counter, before[counter], after[counter]) for counter in moving}
+        found[name] = Moved(before.keys() | after.keys(), both, grew)
+    return found
+
+
+def grown(facts: FactView, found: Iterable[Port], names: Iterable[str]) -> Grown:
+    """Raises NotKnown when a port lacks what its like have, at either end of the look."""
     grew: dict[tuple[str, str], int] = {}
     stuck: list[tuple[str, str]] = []
     told: set[str] = set()
-    listed = list(found)
+    moved = facts.made("rdma", Rdma, _moved)
+    counted = [(p.name, p.like, moved[p.name]) for p in found]
     for name in names:
-        have = {p.like for p in listed if name in said[p.name].before or name in said[p.name].after}
-        for p in listed:
-            if p.like not in have:
+        have = {like for _, like, counters in counted if name in counters.either}
+        for port, like, counters in counted:
+            if like not in have:
                 continue
-            before, after = said[p.name].before, said[p.name].after
-            if name not in before or name not in after:
-                raise NotKnown("parse", Text("{p} does not tell its {c}", "{p} 未给出 {c}").fill(p=p.name, c=name))
-            told.add(p.name)
-            more = growth(name, before[name], after[name])
+            if name not in counters.both:
+                raise NotKnown("parse", Text("{p} does not tell its {c}", "{p} 未给出 {c}").fill(p=port, c=name))
+            told.add(port)
+            more = counters.growth.get(name, 0)
             if more is None:
-                stuck.append((p.name, name))
+                stuck.append((port, name))
             elif more:
-                grew[p.name, name] = more
+                grew[port, name] = more
     return Grown(grew, stuck, len(told))
 
 
@@ -308,7 +326,7 @@ def _register(sort: Sort) -> None:
         found = in_use(facts)
         looked, said = window(facts), now(facts)
         _cite(facts, found, sort.counters, looked, said)
-        seen = grown(found, sort.counters, said)
+        seen = grown(facts, found, sort.counters)
         if not seen.told:
             raise DoesNotApply(Text("the drivers here count none of these", "驱动不提供这些计数器"), "unsupported")
         many = {key: more for key, more in seen.grew.items() if more / looked > sort.limit}
@@ -362,7 +380,7 @@ def flaps(facts: FactView) -> Outcome:
     looked, said = window(facts), now(facts)
     names = ("link_downed",)
     _cite(facts, found, names, looked, said)
-    seen = grown(found, names, said)
+    seen = grown(facts, found, names)
     if not seen.told:
         raise DoesNotApply(Text("the drivers here do not count it", "驱动不提供此计数"), "unsupported")
     if seen.grew:
@@ -408,7 +426,7 @@ def wait(facts: FactView) -> Outcome:
     looked, said = window(facts), now(facts)
     names = ("port_xmit_wait", "port_xmit_data")
     _cite(facts, found, names, looked, said)
-    seen = grown(found, names, said)
+    seen = grown(facts, found, names)
     if not any("port_xmit_wait" in said[p.name].after for p in found):
         raise DoesNotApply(Text("the drivers here do not count it", "驱动不提供此计数"), "unsupported")
     worst = [

@@ -15,6 +15,7 @@ from cwai_bench.judge.alike import Alike
 from cwai_bench.judge.facts import _question
 from cwai_bench.judge.found import evidence, narrowed
 from cwai_bench.model import Facts, Reading, Status, Verdict
+from cwai_bench.sources import SteadyHost
 from tests.unit.conftest import Planted
 from tests.unit.test_check_hostile_facts import ITEMS
 
@@ -75,6 +76,23 @@ def test_all_questions_are_asked_of_one_node_before_the_next() -> None:
 
     Alike([node("n1", a="1", b="1"), node("n2", a="2", b="1")]).ask([question("a"), question("b")])
     assert asked == [("1", "a"), ("1", "b"), ("2", "a")]
+
+
+def test_what_is_made_of_an_answer_is_made_once_for_that_answer() -> None:
+    def release(host: SteadyHost) -> list[str]:
+        made.append(host.release)
+        return [host.release]
+
+    made: list[str] = []
+    text = msgspec.json.encode(SteadyHost("5.15", "#1", "x86_64", 4096, "CST +0800", "3.11", "glibc 2.35")).decode()
+    first, same = (FactView(node(name, **{"call:host": text})) for name in ("n1", "n2"))
+    other = FactView(node("n3", **{"call:host": text.replace("5.15", "6.8")}))
+    assert first.made("host", SteadyHost, release) is same.made("host", SteadyHost, release)
+    assert other.made("host", SteadyHost, release) == ["6.8"]
+    assert made == ["5.15", "6.8"]
+    assert first.asked == {("call:host", SteadyHost): None}
+    with pytest.raises(NotKnown, match="cannot be read"):
+        FactView(node("n4", **{"call:host": "{}"})).made("host", SteadyHost, release)
 
 
 def said_of(node: str, verdicts: list[Verdict]) -> list[Verdict]:
