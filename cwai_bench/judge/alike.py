@@ -80,17 +80,21 @@ class Alike:
     def _ask(self, questions: Sequence[Callable[[FactView], T]]) -> list[list[Answer[T]]]:
         answers: list[list[Answer[T]]] = [[] for _ in questions]
         open_ = [bytearray(b"\1") * len(self.names) for _ in questions]
+        left = [len(self.present)] * len(questions)  # most have their answer after the first node
+        asking: Sequence[int] = range(len(questions))
         for i in self.present:
             facts = self.facts[i]
             assert facts is not None
-            for number, question in enumerate(questions):
+            asking = [number for number in asking if left[number]]
+            for number in asking:
                 if not open_[number][i]:
                     continue
                 view = FactView(facts)
-                said = question(view)
+                said = questions[number](view)
                 at: Sequence[int] = [i] if view.asked_who else self._like(i, view.asked)
                 for j in at:
                     open_[number][j] = 0
+                left[number] -= len(at)
                 answers[number].append(Answer(said, at))
         return answers
 

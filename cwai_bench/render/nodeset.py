@@ -12,19 +12,19 @@ _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}")
 
 def fold(nodes: Iterable[str]) -> str:
     """``node[03,17]``; names that are no plain host names follow, one by one, as they are."""
-    names = list(dict.fromkeys(nodes))
-    plain = [name for name in names if _PLAIN.fullmatch(name)]
-    odd = [name for name in names if not _PLAIN.fullmatch(name)]
-    if len(plain) > 1:
-        plain = [_folded(tuple(plain))]
-    return ",".join(plain + odd)
+    names = tuple(dict.fromkeys(nodes))
+    return _folded(names) if len(names) > 1 else "".join(names)
 
 
 @lru_cache(maxsize=64)  # most items come out alike on all nodes
-def _folded(plain: tuple[str, ...]) -> str:
-    from ClusterShell.NodeSet import RESOLVER_NOGROUP, NodeSet
+def _folded(names: tuple[str, ...]) -> str:
+    plain = [name for name in names if _PLAIN.fullmatch(name)]
+    odd = [name for name in names if not _PLAIN.fullmatch(name)]
+    if len(plain) > 1:
+        from ClusterShell.NodeSet import RESOLVER_NOGROUP, NodeSet
 
-    return str(NodeSet.fromlist(list(plain), resolver=RESOLVER_NOGROUP))
+        plain = [str(NodeSet.fromlist(plain, resolver=RESOLVER_NOGROUP))]
+    return ",".join(plain + odd)
 
 
 @lru_cache(maxsize=1 << 16)  # the same nodes are sorted for every item

@@ -15,7 +15,7 @@ from cwai_bench.judge.alike import Alike
 from cwai_bench.judge.facts import _question
 from cwai_bench.judge.found import evidence, narrowed
 from cwai_bench.model import Facts, Reading, Status, Verdict
-from cwai_bench.sources import SteadyHost
+from cwai_bench.sources import Host, SteadyHost
 from tests.unit.conftest import Planted
 from tests.unit.test_check_hostile_facts import ITEMS
 
@@ -76,6 +76,19 @@ def test_all_questions_are_asked_of_one_node_before_the_next() -> None:
 
     Alike([node("n1", a="1", b="1"), node("n2", a="2", b="1")]).ask([question("a"), question("b")])
     assert asked == [("1", "a"), ("1", "b"), ("2", "a")]
+
+
+def test_what_a_shape_leaves_out_is_no_difference() -> None:
+    def host(**changes: object) -> str:
+        steady = SteadyHost("5.15", "#1", "x86_64", 4096, "CST +0800", "3.11", "glibc 2.35")
+        told = {"hostname": "n", "boot": 1.0, "taken": 2.0} | changes
+        return msgspec.json.encode(msgspec.to_builtins(steady) | told).decode()
+
+    texts = [host(), host(hostname="m", boot=0.0), host(hostname="m", boot=0.0), host(machine="aarch64")]
+    alike = Alike([node(f"n{i}", **{"call:host": text}) for i, text in enumerate(texts)])
+    machines, names = alike.ask([lambda v: v.call("host", SteadyHost).machine, lambda v: v.call("host", Host).hostname])
+    assert [(a.said, list(a.at)) for a in machines] == [("x86_64", [0, 1, 2]), ("aarch64", [3])]
+    assert [(a.said, list(a.at)) for a in names] == [("n", [0]), ("m", [1, 2]), ("n", [3])]
 
 
 def test_what_is_made_of_an_answer_is_made_once_for_that_answer() -> None:
