@@ -18,6 +18,7 @@ import ipaddress
 import math
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 from cwai_bench.model import Scalar
@@ -85,6 +86,18 @@ class Wire(NamedTuple):
 
 def expected_of(parameters: Mapping[str, Scalar]) -> Expected | None:
     """What a measurement with these parameters should reach; None when the line rate or the headers are not known."""
+    return _expected(*(parameters.get(key, "") for key in _TERMS))
+
+
+_TERMS = (
+    *("transport", "verb", "bytes", "direction", "mtu", "link_layer", "roce", "gid", "link_speed", "client_address"),
+    *(f"{end}_{what}" for end in ("client", "server") for what in ("nic", "pcie_speed", "pcie_width", "mps")),
+)
+
+
+@lru_cache(maxsize=4096, typed=True)  # the pairs of a cluster have few sorts of ports among them
+def _expected(*values: Scalar) -> Expected | None:
+    parameters = dict(zip(_TERMS, values, strict=True))
     rate, mtu = _number(parameters, "link_speed"), int(_number(parameters, "mtu"))
     if parameters.get("transport") == "tcp":
         return _tcp(rate, mtu, parameters)
