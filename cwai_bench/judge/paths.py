@@ -12,7 +12,8 @@ from cwai_bench.model import Measurement, Status, stats_of
 from cwai_bench.render.units import gigabits
 from cwai_bench.text import Text
 
-BANDWIDTH = "verbs.bandwidth"
+RDMA = ("verbs", "npu")
+"""Transports that the ports limit, not a CPU."""
 SIGNS = 6
 """As many as a verdict says."""
 
@@ -56,7 +57,9 @@ def standing(ms: Sequence[Measurement], thresholds: Thresholds) -> Standing | No
     best: dict[str, Standing] = {}
     for m in ms:
         size = m.parameters.get("bytes")
-        if m.metric != BANDWIDTH or not isinstance(size, int) or size < SMALLEST_JUDGED:
+        if m.parameters.get("transport") not in RDMA or m.unit != "B/s":
+            continue
+        if not isinstance(size, int) or size < SMALLEST_JUDGED:
             continue
         stats, expected = m.stats or stats_of(m.samples), expected_of(m.parameters)
         if expected is None or stats is None:

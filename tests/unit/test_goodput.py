@@ -26,6 +26,7 @@ V4, V6 = "::ffff:10.100.1.11", "2001:db8::11"
 
 def roce(gbit: Scalar = 400, mtu: Scalar = 4096, size: Scalar = 65536, **more: Scalar) -> dict[str, Scalar]:
     return {
+        "transport": "verbs",
         "verb": "write",
         "bytes": size,
         "streams": 4,
