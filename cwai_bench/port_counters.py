@@ -3,7 +3,7 @@
 Names: Linux drivers/infiniband/core/sysfs.c (``counters``); hw/mlx5/counters.c, sw/rxe/rxe_hw_counters.c,
 hw/bnxt_re/hw_counters.c (older names and those of today), hw/hns/hns_roce_main.c (``hw_counters``);
 Documentation/networking/device_drivers/ethernet/mellanox/mlx5/counters.rst (``ethtool -S``, here ``ethtool/…``);
-Documentation/ABI/testing/sysfs-class-net-statistics (here ``net/…``).
+Documentation/ABI/testing/sysfs-class-net-statistics (here ``net/…``); ``hccn_tool -stat -g`` of NPUs (``npu/…``).
 """
 
 from __future__ import annotations
@@ -156,7 +156,14 @@ PCIE_FAULTS = (
 )
 PCIE_STALLS = ("ethtool/outbound_pci_stalled_rd_events", "ethtool/outbound_pci_stalled_wr_events")
 STORMS = ("ethtool/tx_pause_storm_error_events",)
-PAUSE = re.compile(r"ethtool/(rx|tx)_prio([0-7])_pause")
+PAUSE = re.compile(r"(?:ethtool/|npu/mac_)(rx|tx)_(?:prio|pfc_pri)([0-7])_(?:pause|pkt_num)")
+NPU_CORRUPT = ("npu/roce_verification_err_num",)
+"""ICRC, length or port: the tool counts them as one."""
+NPU_RETRIES = ("npu/roce_new_pkt_rty_num",)
+NPU_ORDER = ("npu/roce_out_of_order_num",)
+NPU_ETHERNET = ("npu/mac_rx_fcs_err_pkt_num", "npu/mac_rx_bad_pkt_num", "npu/mac_tx_bad_pkt_num")
+NPU_BROKEN = ("npu/roce_rx_err_pkt_num", "npu/roce_tx_err_pkt_num", "npu/roce_qp_status_err_num")
+NPU_CNP = ("npu/roce_rx_cnp_pkt_num", "npu/roce_tx_cnp_pkt_num")
 WAIT, SENT = "port_xmit_wait", "port_xmit_data"
 """Ticks in which a port had something to send and could not, and words of 4 bytes sent (IBTA vol. 1, 16.1.3.5)."""
 
@@ -164,6 +171,7 @@ _TELLING = frozenset(
     (
         *(*LINK_ERRORS, *CORRUPT, *DROPS, *RETRIES, *ORDER, *RECEIVER, *CONGESTION, *FLAPS, *ETHERNET_ERRORS),
         *(*BROKEN, *NO_BUFFER, *PCIE_FAULTS, *PCIE_STALLS, *STORMS, WAIT, SENT),
+        *(*NPU_CORRUPT, *NPU_RETRIES, *NPU_ORDER, *NPU_ETHERNET, *NPU_BROKEN, *NPU_CNP),
     )
 )
 

@@ -14,6 +14,7 @@ NAMED = 4
 """Counters that one sentence names at most."""
 
 Moved = Mapping[str, int | None]
+_CNP = (*names.CNP, *names.NPU_CNP)
 
 
 class Sign(NamedTuple):
@@ -34,7 +35,7 @@ class _Sort(NamedTuple):
 
 _SORTS = (
     _Sort(
-        names.CORRUPT,
+        (*names.CORRUPT, *names.NPU_CORRUPT),
         True,
         Text(
             "packets arrived changed (ICRC) though each link's checksum held: a switch or NIC on the way alters them",
@@ -42,16 +43,18 @@ _SORTS = (
         ),
     ),
     _Sort(
-        names.RETRIES,
+        (*names.RETRIES, *names.NPU_RETRIES),
         True,
         Text("sent again, or given up: packets or answers are lost on the way", "发生重传或放弃：报文或应答在途中丢失"),
     ),
     _Sort(
-        (*names.LINK_ERRORS, *names.ETHERNET_ERRORS),
+        (*names.LINK_ERRORS, *names.ETHERNET_ERRORS, *names.NPU_ETHERNET),
         True,
         Text("errors on the wire: cable, transceiver or connector", "链路误码：检查线缆、光模块与接口"),
     ),
-    _Sort(names.BROKEN, True, Text("packets that the NIC could not handle", "网卡无法处理的报文")),
+    _Sort(
+        (*names.BROKEN, *names.NPU_BROKEN), True, Text("packets that the NIC could not handle", "网卡无法处理的报文")
+    ),
     _Sort(names.DROPS, True, Text("packets dropped at the port", "端口丢包")),
     _Sort(
         names.NO_BUFFER,
@@ -83,7 +86,7 @@ _SORTS = (
         Text("PCIe held the NIC up: this host is slow", "PCIe 阻塞网卡：本机较慢"),
     ),
     _Sort(
-        names.ORDER,
+        (*names.ORDER, *names.NPU_ORDER),
         False,
         Text(
             "out of order: as it should be with adaptive routing or spraying, else packets are lost",
@@ -139,7 +142,7 @@ def _of_port(port: str, moves: Moved, moved_bytes: float) -> list[Sign]:
         if told:
             found.append(Sign(said(sort.meaning, *told[:NAMED]), sort.fault))
     found += _paused(grew, said)
-    if notified := max((grew[name] for name in names.CNP if name in grew), default=0):
+    if notified := max((grew[name] for name in _CNP if name in grew), default=0):
         found.append(_congested(grew, notified, moved_bytes, said))
     if grew.get(names.WAIT, 0) > grew.get(names.SENT, 0):
         found.append(
@@ -174,7 +177,7 @@ def _paused(grew: Mapping[str, int], said: Callable[..., Text]) -> list[Sign]:
         if which := names.PAUSE.fullmatch(name):
             frames[which[1], which[2]] = more
     found = []
-    if wrong := [f"{way}_prio0_pause {more}" for (way, priority), more in sorted(frames.items()) if priority == "0"]:
+    if wrong := [f"{way} pause {more}" for (way, priority), more in sorted(frames.items()) if priority == "0"]:
         found.append(
             Sign(
                 said(
@@ -191,14 +194,14 @@ def _paused(grew: Mapping[str, int], said: Callable[..., Text]) -> list[Sign]:
         ("tx", Text("it paused the fabric: this host takes packets too slowly", "向网络发送暂停帧：本机接收过慢")),
         ("rx", Text("the fabric paused it: a switch or the other end is slow", "收到网络的暂停帧：交换机或对端较慢")),
     ):
-        told = [f"{way}_prio{p}_pause {more}" for (w, p), more in sorted(frames.items()) if w == way and p != "0"]
+        told = [f"priority {p}: {more}" for (w, p), more in sorted(frames.items()) if w == way and p != "0"]
         if told:
             found.append(Sign(said(meaning, *told), False))
     return found
 
 
 def _congested(grew: Mapping[str, int], notified: int, moved_bytes: float, said: Callable[..., Text]) -> Sign:
-    told = [f"{name} {grew[name]}" for name in names.CNP if name in grew]
+    told = [f"{name} {grew[name]}" for name in _CNP if name in grew]
     if moved_bytes > 0:
         told.insert(0, f"{notified / (moved_bytes / GIB):.3g} CNP/GiB")
     return Sign(said(Text("congestion in the fabric", "网络拥塞"), *told), False)

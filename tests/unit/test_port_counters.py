@@ -195,6 +195,8 @@ def one(port: str, moves: dict[str, int | None], moved_bytes: float = 0.0) -> Si
         ({"rx_err_pkt": 1}, "could not handle"),
         ({"link_downed": 1}, "link went down"),
         ({"ethtool/tx_pause_storm_error_events": 1}, "pause storm"),
+        ({"npu/roce_new_pkt_rty_num": 3}, "lost on the way"),
+        ({"npu/mac_rx_fcs_err_pkt_num": 3}, "cable"),
     ],
 )
 def test_a_fault_is_a_fault_however_fast_the_path_is(moves: dict[str, int | None], words: str) -> None:
@@ -215,6 +217,8 @@ def test_a_fault_is_a_fault_however_fast_the_path_is(moves: dict[str, int | None
         ({"port_xmit_wait": 5000, "port_xmit_data": 4000}, "waited more than it sent"),
         ({"ethtool/outbound_pci_stalled_wr_events": 3}, "this host is slow"),
         ({"ethtool/tx_prio3_pause": 500}, "this host takes packets too slowly"),
+        ({"npu/mac_tx_pfc_pri4_pkt_num": 500}, "priority 4: 500"),
+        ({"npu/roce_out_of_order_num": 5}, "adaptive routing"),
         ({"ethtool/rx_prio3_pause": 500}, "a switch or the other end is slow"),
     ],
 )
@@ -228,7 +232,7 @@ def test_pause_on_priority_0_says_that_traffic_is_not_marked() -> None:
     sign = one("node1/mlx5_0", {"ethtool/rx_prio0_pause": 70})
     assert sign.fault
     assert "DSCP or PCP" in sign.text.en
-    assert "rx_prio0_pause 70" in sign.text.en
+    assert "rx pause 70" in sign.text.en
 
 
 def test_congestion_is_told_by_the_gibibyte() -> None:
