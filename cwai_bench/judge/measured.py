@@ -223,7 +223,10 @@ def _figure(m: Measurement, unit: str) -> str:
     if unit == "bit/s":
         return f"{gigabits(medians[unit] / 8)} Gb/s{_where(m)}"
     if unit == "s":
-        return f"p50 {microseconds(medians[unit])} us, p99 {microseconds(_stats(m).p99)} us{_where(m)}"
+        # A tool that gives no samples may tell this of them.
+        told = m.parameters.get("told_p99")
+        p99 = told if isinstance(told, int | float) else _stats(m).p99
+        return f"p50 {microseconds(medians[unit])} us, p99 {microseconds(p99)} us{_where(m)}"
     return f"{medians[unit]:g}{_where(m)}"
 
 
