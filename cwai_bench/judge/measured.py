@@ -9,7 +9,7 @@ import msgspec
 from cwai_bench.config import Criteria, Criterion
 from cwai_bench.goodput import DEFAULTS, Thresholds
 from cwai_bench.judge.found import ALL, OBSERVED_LIMIT, joined
-from cwai_bench.judge.paths import because, signs, standing
+from cwai_bench.judge.paths import Standing, Standings, because, signs
 from cwai_bench.model import (
     Action,
     Measurement,
@@ -26,11 +26,14 @@ from cwai_bench.model import (
 from cwai_bench.render.units import gigabits, gigabytes, microseconds, size
 from cwai_bench.text import Text
 
+_NO_PATHS: Standings = {}
 
-def probe_verdicts(run: Run, spec: ProbeSpec, criteria: Criteria | None) -> list[Verdict]:
+
+def probe_verdicts(run: Run, spec: ProbeSpec, criteria: Criteria | None, paths: Standings = _NO_PATHS) -> list[Verdict]:
     """One verdict for each subject that the probe measured; what all ranks did together is one subject.
 
-    An UNKNOWN besides when it measured nothing, or did not come to its end.
+    An UNKNOWN besides when it measured nothing, or did not come to its end. ``paths``: how those of the whole run do;
+    only the best figure of each counts, for that shows what it can do.
     """
     by_subject: dict[Subject, list[Measurement]] = {}
     for m in run.measurements:
@@ -44,7 +47,14 @@ def probe_verdicts(run: Run, spec: ProbeSpec, criteria: Criteria | None) -> list
     else:
         about = dict.fromkeys(by_subject, criterion)
     thresholds = DEFAULTS if criteria is None else criteria.paths
-    verdicts = [_measured(spec, subject, ms, about[subject], thresholds) for subject, ms in by_subject.items()]
+    own = {
+        subject: found
+        for (subject, _), found in sorted(paths.items(), key=lambda path: -path[1].share)
+        if found.spec == spec.id
+    }
+    verdicts = [
+        _measured(spec, subject, ms, about[subject], own.get(subject), thresholds) for subject, ms in by_subject.items()
+    ]
     if verdicts and not _unfinished(run, spec):
         return verdicts
     end = _unmeasured(run, spec)
@@ -95,7 +105,12 @@ def _unmeasured(run: Run, spec: ProbeSpec) -> Verdict:
 
 
 def _measured(
-    spec: ProbeSpec, subject: Subject, ms: list[Measurement], criterion: Criterion | None, thresholds: Thresholds
+    spec: ProbeSpec,
+    subject: Subject,
+    ms: list[Measurement],
+    criterion: Criterion | None,
+    path: Standing | None,
+    thresholds: Thresholds,
 ) -> Verdict:
     info = spec.info
     nodes = [ms[0].node] if len({m.node for m in ms}) == 1 and subject.kind != "group" else []
@@ -144,7 +159,7 @@ def _measured(
         reason = Text("no result of rank {r}", "缺少 rank {r} 的结果").fill(r=", ".join(map(str, silent[:20])))
         return verdict(Status.UNKNOWN, _summary(good), reason, "rank_lost")
     detail = skipped[0].reason if skipped else None
-    found = standing(good, thresholds) if criterion is None else None
+    found = path if criterion is None else None
     parts = [detail, because(found, told, thresholds)]
     detail = joined([part for part in parts if part is not None])
     if criterion is not None:

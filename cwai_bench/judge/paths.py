@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from cwai_bench.goodput import SMALLEST_JUDGED, Expected, Thresholds, cause_of, expected_of
 from cwai_bench.judge.found import joined
 from cwai_bench.judge.ports import Sign, added, bytes_of, explained
-from cwai_bench.model import Measurement, Status, stats_of
+from cwai_bench.model import Measurement, Status, Subject, stats_of
 from cwai_bench.render.units import gigabits
 from cwai_bench.text import Text
 
@@ -19,13 +19,14 @@ SIGNS = 6
 
 
 class Standing(NamedTuple):
-    """``share`` of ``expected.at_full_mtu``, by the best measurement of the verb that does worst."""
+    """``share`` of ``expected.at_full_mtu``, by the best measurement of a verb, which is one of ``spec``."""
 
     status: Status
     share: float
     measured: float
     verb: str
     expected: Expected
+    spec: str
 
     @property
     def words(self) -> Text:
@@ -48,33 +49,38 @@ class Standing(NamedTuple):
         )
 
 
-def standing(ms: Sequence[Measurement], thresholds: Thresholds) -> Standing | None:
-    """How a path does, by the measurements of one subject: of each verb its best figure, since one stream or small
-    messages need not fill it. None where nothing is expected, or the rate that the driver tells was surpassed.
+Standings = dict[tuple[Subject, str], Standing]
+"""By path and verb."""
+
+
+def standings(ms: Iterable[Measurement], thresholds: Thresholds) -> Standings:
+    """How each path does, by verb: its best figure over all sizes, streams and directions, since one queue pair or
+    small messages need not fill it. Absent where nothing is expected: of a NIC with itself, which no wire is between,
+    and where the rate that the driver tells was surpassed.
 
     Held against the largest MTU there is: a small one is a fault of the setting, and is named as the cause.
     """
-    best: dict[str, Standing] = {}
+    best: Standings = {}
+    untrue: set[Subject] = set()
     for m in ms:
-        size = m.parameters.get("bytes")
-        if m.parameters.get("transport") not in RDMA or m.unit != "B/s":
+        size, rate = m.parameters.get("bytes"), m.parameters.get("link_speed")
+        if m.parameters.get("transport") not in RDMA or m.unit != "B/s" or m.subject.kind != "link" or m.status != "ok":
             continue
-        if not isinstance(size, int) or size < SMALLEST_JUDGED:
+        if not isinstance(size, int) or size < SMALLEST_JUDGED or not isinstance(rate, int | float):
             continue
         stats, expected = m.stats or stats_of(m.samples), expected_of(m.parameters)
         if expected is None or stats is None:
             continue
-        rate = m.parameters["link_speed"]
-        if isinstance(rate, int | float) and stats.p50 > rate:
-            return None
+        if stats.p50 > rate:
+            untrue.add(m.subject)
         share = stats.p50 / expected.at_full_mtu
         status = Status.PASS
         if share < thresholds.warn_below:
             status = Status.FAIL if share < thresholds.fail_below else Status.WARN
-        verb = str(m.parameters.get("verb"))
-        if verb not in best or share > best[verb].share:
-            best[verb] = Standing(status, share, stats.p50, verb, expected)
-    return min(best.values(), key=lambda one: one.share) if best else None
+        key = m.subject, str(m.parameters.get("verb"))
+        if key not in best or share > best[key].share:
+            best[key] = Standing(status, share, stats.p50, key[1], expected, m.spec)
+    return {key: found for key, found in best.items() if key[0] not in untrue}
 
 
 def signs(ms: Sequence[Measurement]) -> list[Sign]:

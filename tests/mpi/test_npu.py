@@ -15,7 +15,7 @@ import pytest
 
 from cwai_bench.errors import UsageError
 from cwai_bench.goodput import DEFAULTS
-from cwai_bench.judge.paths import signs, standing
+from cwai_bench.judge.paths import signs, standings
 from cwai_bench.model import LeftOut, Measurement, ProbeSpec, Status
 from cwai_bench.probes import Options, World, npu
 from cwai_bench.probes.transport import Kind
@@ -163,8 +163,7 @@ def test_an_end_that_hangs_is_given_up_and_the_rest_goes_on(found: Found) -> Non
 def test_the_counters_of_both_ports_and_what_is_made_of_them(found: Found) -> None:
     m = found[WRITE, "node1/npu0→node2/npu0"]
     assert m.counters == {"node1/npu0": {}, "node2/npu0": {"npu/roce_new_pkt_rty_num": 3}}
-    told = standing([m], DEFAULTS)
-    assert told is not None
+    (told,) = standings([m], DEFAULTS).values()
     assert told.status is Status.PASS
     assert told.expected.value / GBIT == pytest.approx(196.07, abs=0.01)
     assert [sign.fault for sign in signs([m])] == [True]
