@@ -15,6 +15,10 @@
     tcp.bandwidth = { min = "9 Gb/s", where.bytes = "1 MiB" }
     tcp.latency.max = "60 us"
 
+    [paths]                  # of RDMA: shares of what rate, MTU and PCIe let through
+    fail_below = 0.90
+    warn_below = "95 %"
+
     [script]                 # your own scripts as items, see cwai_bench/scripts.py
     site_mount = { file = "check_mount.sh", limit = "60 s", nodes = "node[1-8]", exit = { warn = [1] } }
 
@@ -42,6 +46,7 @@ from typing import Any
 
 from cwai_bench.document import Document, Quantity, nearest, node_set, quantity, read_file
 from cwai_bench.errors import UsageError
+from cwai_bench.goodput import DEFAULTS, Thresholds
 from cwai_bench.model import Scalar, ScriptSpec
 from cwai_bench.scripts import parse_scripts
 from cwai_bench.text import Text
@@ -157,19 +162,21 @@ class Suppress:
 
 @dataclass(frozen=True)
 class Criteria:
-    """The demands of one file, by item, what of the verdicts is not to count, and the person's own scripts by item."""
+    """The demands of one file, by item, what of the verdicts is not to count, the person's own scripts by item, and
+    which share of what is expected a path of RDMA must reach."""
 
     name: str
     items: Mapping[str, Criterion]
     suppressions: tuple[Suppress, ...] = ()
     scripts: Mapping[str, ScriptSpec] = field(default_factory=dict)
+    paths: Thresholds = DEFAULTS
 
     def get(self, item: str) -> Criterion | None:
         return self.items.get(item)
 
 
-_TABLES = ("options", "criteria", "suppress", "profile", "script")
-_FOR_THE_JUDGE = {"criteria", "suppress", "profile", "script"}
+_TABLES = ("options", "criteria", "paths", "suppress", "profile", "script")
+_FOR_THE_JUDGE = {"criteria", "paths", "suppress", "profile", "script"}
 _KEYS = ("min", "max", "equals", "one_of", "pattern", "tolerance", "where")
 
 
@@ -201,7 +208,8 @@ def parse_criteria(
     suppressions: list[Suppress] = []
     may = None if every is None else {*every, *scripts}
     _gather_suppressions(document, document.tables.get("suppress", {}), [], may, suppressions)
-    return Criteria(name, items, tuple(suppressions), scripts)
+    paths = _paths(document, document.tables.get("paths", {}))
+    return Criteria(name, items, tuple(suppressions), scripts, paths)
 
 
 def has_criteria(text: str, name: str) -> bool:
@@ -367,6 +375,28 @@ def _where(document: Document, where: Any, at: list[str]) -> tuple[tuple[str, Sc
     if not isinstance(where, dict) or not all(isinstance(v, str | int | float | bool) for v in where.values()):
         raise document.wrong(at, Text("expected a table of plain values", "应为由简单值组成的表"))
     return tuple(sorted(where.items()))
+
+
+def _paths(document: Document, table: Any) -> Thresholds:
+    if not isinstance(table, dict):
+        raise document.wrong(["paths"], Text("must be a table", "必须是一个表"))
+    found = DEFAULTS
+    for key, written in table.items():
+        if key not in Thresholds._fields:
+            raise document.wrong(
+                ["paths", key], Text("there is no such threshold", "没有这个阈值"), nearest(key, Thresholds._fields)
+            )
+        share = quantity(written)
+        if share is None or share.unit != "1" or not 0 <= share.value <= 1:
+            raise document.wrong(
+                ["paths", key], Text('it is a share such as "95 %" or 0.95', '应为比例，例如 "95 %" 或 0.95')
+            )
+        found = found._replace(**{key: share.value})
+    if found.fail_below > found.warn_below:
+        raise document.wrong(
+            ["paths"], Text("fail_below is above warn_below", "fail_below 大于 warn_below"), Text("swap them", "请对调")
+        )
+    return found
 
 
 _SUPPRESS_KEYS = ("owner", "reason", "until", "nodes")

@@ -29,6 +29,7 @@ import msgspec
 
 from cwai_bench.errors import NoVerdictError, UsageError
 from cwai_bench.model import (
+    SCHEMA_READ,
     SCHEMA_VERSION,
     Facts,
     FactsRecord,
@@ -163,7 +164,7 @@ def parse(data: bytes, name: str) -> JournalFile:
             ),
         )
     header = records[0]
-    if header.schema != SCHEMA_VERSION:
+    if header.schema not in SCHEMA_READ:
         raise UsageError(
             Text(
                 "{n}: journal version {v} is not supported (this is version {s})",

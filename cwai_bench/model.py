@@ -7,8 +7,9 @@
 SI units inside (seconds, bytes, bytes per second); pretty units are made where a person reads them. Times are
 seconds since the epoch, UTC. Texts carry both languages, so a saved report can be shown in either.
 
-Format history (SCHEMA_VERSION; a reader refuses a version that it does not know):
+Format history (SCHEMA_VERSION; a reader refuses a version that it does not know, see SCHEMA_READ):
   1  first
+  2  a measurement may carry the counters of both ends; without them it reads as before
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ import msgspec
 
 from cwai_bench.text import Text
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+SCHEMA_READ = (1, 2)
 
 Scalar = bool | int | float | str
 
@@ -238,6 +240,8 @@ class Measurement(msgspec.Struct, frozen=True, tag="measurement", tag_field="typ
 
     ``samples`` are in ``unit`` (``s``, ``B/s``, ``1``) and leave out the ``warmup`` first ones. ``correct`` is
     False when the data that arrived was wrong, None when it was not looked at. ``spec`` is the id of the ProbeSpec.
+    ``counters``: of each port that took part, by how much those that tell of trouble moved meanwhile; None where that
+    is not known (see ``port_counters.py``).
     """
 
     metric: str
@@ -256,6 +260,7 @@ class Measurement(msgspec.Struct, frozen=True, tag="measurement", tag_field="typ
     reason_code: ReasonCode = ""
     reason: Text | None = None
     stats: Stats | None = None
+    counters: dict[str, dict[str, int | None]] = {}
 
 
 def stats_of(samples: list[float]) -> Stats | None:

@@ -109,9 +109,17 @@ nic.speed = {{ min = "400 Gb/s", where.name = "ib*" }}
 tcp.bandwidth = {{ min = "9 Gb/s", where.bytes = "1 MiB" }}
 tcp.latency.max = "60 us"
 
+[paths]
+fail_below = 0.90
+warn_below = 0.95
+
 [suppress]
 memory.swap = {{ nodes = "node[1-8]", owner = "ops", reason = "swap is wanted there", until = 2026-12-31 }}
 ```
+
+A path of RDMA is held against what line rate, MTU and PCIe let through (`[paths]`, here with its defaults).
+
+RDMA 路径的判定以线速、MTU 与 PCIe 所允许的带宽为准（`[paths]`，此处为默认值）。
 
 A suppression keeps what an item says of some nodes (all, when `nodes` is left out) out of the gate up to and with the
 day `until`; the report shows it with its owner, reason and date. Several for one item stand in a list.

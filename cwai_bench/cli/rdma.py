@@ -17,8 +17,11 @@ def own(parser: Parser) -> None:
     group = parser.group(Text("what is measured", "测什么"))
     group.add(
         "--transport",
-        choices=("auto", "verbs", "tcp", "loopback"),
-        help=Text("auto: verbs where there is a device, else tcp", "auto：有 RDMA 设备用 verbs，否则用 tcp"),
+        choices=("auto", "verbs", "tcp", "loopback", "npu"),
+        help=Text(
+            "auto: verbs where there is a device, else tcp; npu: the RoCE ports of Ascend NPUs",
+            "auto：有 RDMA 设备用 verbs，否则用 tcp；npu：昇腾 NPU 的 RoCE 网口",
+        ),
     )
     group.add("--kind", choices=("bandwidth", "latency", "both"), help=Text("default: both", "默认：both"))
     group.add("--direction", choices=("one-way", "two-way", "both"), help=Text("default: both", "默认：both"))

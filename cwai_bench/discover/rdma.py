@@ -36,8 +36,8 @@ def _number(text: str) -> int | None:
     return int(text, 0) if re.fullmatch(r"-?\d+|0[xX][0-9a-fA-F]+", text) and not re.fullmatch(r"0\d+", text) else None
 
 
-def _counters(port: Path) -> dict[str, int]:
-    """By name. One that says ``N/A`` or gives an error is absent, which is not zero."""
+def counters(port: Path) -> dict[str, int]:
+    """Those of a port's folder, by name. One that says ``N/A`` or gives an error is absent, which is not zero."""
     found: dict[str, int] = {}
     for folder in COUNTERS:
         for name in [n for n in _names(port / folder) if n not in NO_COUNTERS][:COUNTERS_LIMIT]:
@@ -76,7 +76,7 @@ def _port(device: Path, name: str) -> RdmaPort:
         pkeys=_pkeys(here),
         gids=_gids(here),
         traffic_class=attribute(device / "tc" / name / "traffic_class"),
-        before=_counters(here),
+        before=counters(here),
     )
 
 
@@ -118,7 +118,7 @@ def rdma() -> Rdma:
         msgspec.structs.replace(
             device,
             ports=[
-                msgspec.structs.replace(p, after=_counters(DEVICES / device.name / "ports" / str(p.port)))
+                msgspec.structs.replace(p, after=counters(DEVICES / device.name / "ports" / str(p.port)))
                 for p in device.ports
             ],
         )

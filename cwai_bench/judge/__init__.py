@@ -9,12 +9,14 @@ import msgspec
 
 from cwai_bench.baseline import Baseline
 from cwai_bench.config import Criteria
+from cwai_bench.goodput import DEFAULTS
 from cwai_bench.judge.alike import Alike
 from cwai_bench.judge.facts import check_alike, check_facts
 from cwai_bench.judge.found import info_of
 from cwai_bench.judge.gate import day_of, expired, gate_of, suppress
 from cwai_bench.judge.measured import probe_verdicts
 from cwai_bench.judge.notes import environment_of, idle_criteria, privilege_note
+from cwai_bench.judge.paths import standings
 from cwai_bench.judge.presence import NODES, RANKS, node_verdicts, rank_verdicts
 from cwai_bench.model import Report, Run, Status, stats_of
 
@@ -38,8 +40,9 @@ def judge(
     verdicts = check_alike(alike, run.plan.checks, scripts=scripts, criteria=criteria, baseline=baseline)
     verdicts += node_verdicts(run)
     verdicts += rank_verdicts(run)
+    paths = standings(run.measurements, DEFAULTS if criteria is None else criteria.paths)
     for spec in run.plan.probes:
-        verdicts += probe_verdicts(run, spec, criteria)
+        verdicts += probe_verdicts(run, spec, criteria, paths)
     today = day_of(run)
     suppressions = criteria.suppressions if criteria is not None else ()
     verdicts = suppress(verdicts, [s for s in suppressions if s.until >= today])

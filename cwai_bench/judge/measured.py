@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterable, Sequence
 import msgspec
 
 from cwai_bench.config import Criteria, Criterion
+from cwai_bench.goodput import DEFAULTS, Thresholds
 from cwai_bench.judge.found import ALL, OBSERVED_LIMIT, joined
+from cwai_bench.judge.paths import Standing, Standings, because, signs
 from cwai_bench.model import (
     Action,
     Measurement,
@@ -24,11 +26,14 @@ from cwai_bench.model import (
 from cwai_bench.render.units import gigabits, gigabytes, microseconds, size
 from cwai_bench.text import Text
 
+_NO_PATHS: Standings = {}
 
-def probe_verdicts(run: Run, spec: ProbeSpec, criteria: Criteria | None) -> list[Verdict]:
+
+def probe_verdicts(run: Run, spec: ProbeSpec, criteria: Criteria | None, paths: Standings = _NO_PATHS) -> list[Verdict]:
     """One verdict for each subject that the probe measured; what all ranks did together is one subject.
 
-    An UNKNOWN besides when it measured nothing, or did not come to its end.
+    An UNKNOWN besides when it measured nothing, or did not come to its end. ``paths``: how those of the whole run do;
+    only the best figure of each counts, for that shows what it can do.
     """
     by_subject: dict[Subject, list[Measurement]] = {}
     for m in run.measurements:
@@ -41,7 +46,15 @@ def probe_verdicts(run: Run, spec: ProbeSpec, criteria: Criteria | None) -> list
         about = {subject: criterion if _meant(criterion, ms) else None for subject, ms in by_subject.items()}
     else:
         about = dict.fromkeys(by_subject, criterion)
-    verdicts = [_measured(spec, subject, ms, about[subject]) for subject, ms in by_subject.items()]
+    thresholds = DEFAULTS if criteria is None else criteria.paths
+    own = {
+        subject: found
+        for (subject, _), found in sorted(paths.items(), key=lambda path: -path[1].share)
+        if found.spec == spec.id
+    }
+    verdicts = [
+        _measured(spec, subject, ms, about[subject], own.get(subject), thresholds) for subject, ms in by_subject.items()
+    ]
     if verdicts and not _unfinished(run, spec):
         return verdicts
     end = _unmeasured(run, spec)
@@ -91,7 +104,14 @@ def _unmeasured(run: Run, spec: ProbeSpec) -> Verdict:
     )
 
 
-def _measured(spec: ProbeSpec, subject: Subject, ms: list[Measurement], criterion: Criterion | None) -> Verdict:
+def _measured(
+    spec: ProbeSpec,
+    subject: Subject,
+    ms: list[Measurement],
+    criterion: Criterion | None,
+    path: Standing | None,
+    thresholds: Thresholds,
+) -> Verdict:
     info = spec.info
     nodes = [ms[0].node] if len({m.node for m in ms}) == 1 and subject.kind != "group" else []
 
@@ -118,13 +138,15 @@ def _measured(spec: ProbeSpec, subject: Subject, ms: list[Measurement], criterio
             at=blamed if len(blamed) == 1 else [],
         )
     broken = [m for m in ms if m.status in ("error", "timeout", "aborted")]
+    told = signs(ms)
     if broken:
         codes: dict[str, ReasonCode] = {"timeout": "timeout", "aborted": "aborted"}
         first = broken[0]
+        reason = first.reason or Text("it ended with {s}", "测量状态为 {s}").fill(s=first.status)
         return verdict(
             Status.UNKNOWN,
             _summary(good),
-            first.reason or Text("it ended with {s}", "测量状态为 {s}").fill(s=first.status),
+            joined([reason, *(sign.text for sign in told)]),
             first.reason_code or codes.get(first.status, "error"),
         )
     skipped = [m for m in ms if m.status == "skip"]
@@ -137,9 +159,21 @@ def _measured(spec: ProbeSpec, subject: Subject, ms: list[Measurement], criterio
         reason = Text("no result of rank {r}", "缺少 rank {r} 的结果").fill(r=", ".join(map(str, silent[:20])))
         return verdict(Status.UNKNOWN, _summary(good), reason, "rank_lost")
     detail = skipped[0].reason if skipped else None
-    if criterion is None:
-        return verdict(Status.PASS, _summary(good), detail)
-    return _held_against(criterion, good, verdict, detail)
+    found = path if criterion is None else None
+    parts = [detail, because(found, told, thresholds)]
+    detail = joined([part for part in parts if part is not None])
+    if criterion is not None:
+        judged = _held_against(criterion, good, verdict, detail)
+    else:
+        judged = verdict(
+            Status.PASS if found is None else found.status,
+            _summary(good),
+            detail,
+            expected=None if found is None else found.demand(thresholds),
+        )
+    if judged.status is Status.PASS and any(sign.fault for sign in told):
+        return msgspec.structs.replace(judged, status=Status.WARN)
+    return judged
 
 
 def _silent_ranks(ms: list[Measurement]) -> list[int]:
@@ -204,7 +238,10 @@ def _figure(m: Measurement, unit: str) -> str:
     if unit == "bit/s":
         return f"{gigabits(medians[unit] / 8)} Gb/s{_where(m)}"
     if unit == "s":
-        return f"p50 {microseconds(medians[unit])} us, p99 {microseconds(_stats(m).p99)} us{_where(m)}"
+        # A tool that gives no samples may tell this of them.
+        told = m.parameters.get("told_p99")
+        p99 = told if isinstance(told, int | float) else _stats(m).p99
+        return f"p50 {microseconds(medians[unit])} us, p99 {microseconds(p99)} us{_where(m)}"
     return f"{medians[unit]:g}{_where(m)}"
 
 

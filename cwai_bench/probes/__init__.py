@@ -14,7 +14,7 @@ from cwai_bench.group import Group
 from cwai_bench.model import CheckInfo, LeftOut, Measurement, ProbeSpec, Scalar
 from cwai_bench.registry import Registry
 
-Transport = Literal["auto", "verbs", "tcp", "loopback"]
+Transport = Literal["auto", "verbs", "tcp", "loopback", "npu"]
 Pairs = Literal["ring", "all"]
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from cwai_bench.errors import UsageError
-from cwai_bench.model import SCHEMA_VERSION, Measurement, Report, Scalar, stats_of
+from cwai_bench.model import SCHEMA_READ, SCHEMA_VERSION, Measurement, Report, Scalar, stats_of
 from cwai_bench.render import renderer
 from cwai_bench.text import Lang, Text
 
@@ -95,18 +95,20 @@ def report_from_json(data: bytes, name: str = "report.json") -> Report:
             else Text("it is not JSON ({e})", "不是 JSON（{e}）")
         )
         raise _refused(name, what.fill(e=e)) from e
-    if version.schema != SCHEMA_VERSION:
+    if version.schema not in SCHEMA_READ:
         raise UsageError(
             Text(
                 "{name}: report format {n} is not known to this version, which reads format {ours}",
                 "{name}：本版本不认识报告格式 {n}，只能读取格式 {ours}",
-            ).fill(name=name, n=version.schema, ours=SCHEMA_VERSION),
+            ).fill(name=name, n=version.schema, ours=", ".join(map(str, SCHEMA_READ))),
             Text("read it with the version of cwai-bench that wrote it", "请用写出该报告的 cwai-bench 版本读取"),
         )
     try:
-        return msgspec.json.decode(data, type=Report)
+        read = msgspec.json.decode(data, type=Report)
     except msgspec.ValidationError as e:
         raise _refused(name, Text("it is not a whole report ({e})", "报告内容不符合格式（{e}）").fill(e=e)) from e
+    # Whoever writes it again writes what this version writes.
+    return msgspec.structs.replace(read, schema=SCHEMA_VERSION)
 
 
 def _refused(name: str, why: Text) -> UsageError:

@@ -187,14 +187,29 @@ def _latency_table(ms: list[Measurement]) -> Table:
     ]
     picks = (lambda s: s.p50, lambda s: s.p90, lambda s: s.p99, lambda s: s.p999, lambda s: s.max, lambda s: s.mean)
     rows = [
-        Row([*_pair_cells(m), *_figures(m, units.microseconds, picks), _count(m), _outcome(m)], bad=_broken(m))
+        Row(
+            [*_pair_cells(m), *(_told_times(m) or _figures(m, units.microseconds, picks)), _count(m), _outcome(m)],
+            bad=_broken(m),
+        )
         for m in _in_order(ms)
     ]
     return Table(labels.LATENCY, columns, rows, folded=len(rows) > ROWS_OPEN)
 
 
+def _told_times(m: Measurement) -> list[Cell]:
+    """Of a tool that gives its median and other figures, but no samples: what it told, in the columns of the table."""
+    stats = _stats(m)
+    if stats is None or "told_iterations" not in m.parameters:
+        return []
+    told = [m.parameters.get(f"told_{name}") for name in ("p90", "p99", "p999", "max", "mean")]
+    cells = [Cell(units.microseconds(t) if isinstance(t, int | float) else "–") for t in told]
+    return [Cell(units.microseconds(stats.p50)), *cells]
+
+
 def _count(m: Measurement) -> Cell:
     stats = _stats(m)
+    if stats is not None and (told := _number(m, "told_iterations")) is not None:
+        return Cell(str(told))
     return Cell("0" if stats is None else str(stats.count))
 
 

@@ -43,6 +43,7 @@ from cwai_bench.readers import (
     nvidia,
     nvidia_tests,
     nvme,
+    roce_test,
     smart,
 )
 from cwai_bench.render.json import report_from_json
@@ -310,8 +311,9 @@ TARGETS: dict[str, Target] = {
             functools.partial(nvidia_tests.nvbandwidth, test="device_to_device_memcpy_read_ce"),
             ascend_tests.diagnosis,
             amd_tests.rvs,
+            roce_test.report,
         ),
-        answers("dcgmi", "nvbandwidth", "ascend-dmi", "rvs"),
+        both(answers("dcgmi", "nvbandwidth", "ascend-dmi", "rvs"), files("*.txt", below=FIXTURES / "roce_test")),
     ),
     "packages": Target(
         _package,

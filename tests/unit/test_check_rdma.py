@@ -11,7 +11,6 @@ import pytest
 
 from cwai_bench.checks import CHECKS, ConsistencyCheck, NodeCheck
 from cwai_bench.checks.rdma import DEVINFO, INSTALLED, OFED, RDMA
-from cwai_bench.checks.rdma_counters import growth
 from cwai_bench.checks.rdma_optics import LINK, MODULES
 from cwai_bench.checks.rdma_tools import FI_INFO, SELF_TEST, UFM
 from cwai_bench.checks.roce import LLDP, PAUSE, QOS, STATISTICS
@@ -21,6 +20,7 @@ from cwai_bench.config import Criteria, Criterion, Quantity
 from cwai_bench.discover.recorded import slug
 from cwai_bench.judge import check_facts
 from cwai_bench.model import Facts, Status, Verdict
+from cwai_bench.port_counters import growth
 from cwai_bench.sources import Call, Command, Each, Source
 from tests.unit.conftest import Planted, home_of
 

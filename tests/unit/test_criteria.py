@@ -271,3 +271,35 @@ def test_wrong_options(text: str, says: str) -> None:
     with pytest.raises(UsageError) as refused:
         config.parse_options(text, "o.toml", OPTIONS)
     assert says in refused.value.message.en
+
+
+def paths(text: str) -> config.Criteria:
+    return config.parse_criteria(f"[paths]\n{text}\n", "my.toml", KNOWN)
+
+
+def test_which_share_of_what_is_expected_a_path_must_reach() -> None:
+    assert criteria('memory.total.min = "1 TiB"').paths == (0.90, 0.95)
+    assert paths('warn_below = "97 %"').paths == (0.90, 0.97)
+    assert paths("fail_below = 0.5\nwarn_below = 0.5").paths == (0.5, 0.5)
+    assert config.has_criteria("[paths]\nfail_below = 0.8\n", "my.toml")
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("fail_belw = 0.9", "my.toml:2: paths.fail_belw: there is no such threshold"),
+        ("fail_below = 90", 'it is a share such as "95 %" or 0.95'),
+        ('fail_below = "360 Gb/s"', 'it is a share such as "95 %" or 0.95'),
+        ("fail_below = true", 'it is a share such as "95 %" or 0.95'),
+        ("fail_below = 0.96", "fail_below is above warn_below"),
+    ],
+)
+def test_a_wrong_share_is_refused_by_its_line(text: str, complaint: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        paths(text)
+    assert complaint in refused.value.message.en
+
+
+def test_paths_is_a_table() -> None:
+    with pytest.raises(UsageError, match="paths: must be a table"):
+        config.parse_criteria("paths = 0.9\n", "my.toml", KNOWN)

@@ -11,8 +11,10 @@ import pytest
 
 from cwai_bench import journal
 from cwai_bench.errors import NoVerdictError, UsageError
-from cwai_bench.model import Measurement, NodeEnd, Plan, RankEvent, Record, RunHeader, Subject
+from cwai_bench.model import SCHEMA_VERSION, Measurement, NodeEnd, Plan, RankEvent, Record, RunHeader, Subject
 from cwai_bench.text import Text
+
+FORMATS = Path(__file__).resolve().parents[1] / "fixtures" / "formats"
 
 
 def header(node: str = "n1", run_id: str = "20260101T000000Z-run-00aa11") -> RunHeader:
@@ -93,6 +95,26 @@ def test_a_future_version_is_refused(tmp_path: Path) -> None:
     data = written(tmp_path / "a.jsonl", msgspec.structs.replace(header(), schema=99))
     with pytest.raises(UsageError, match="version 99"):
         journal.parse(data, "a")
+
+
+def test_a_journal_of_the_first_format_still_reads() -> None:
+    data = (FORMATS / "journal-1.jsonl").read_bytes()
+    run = journal.merge([journal.parse(data, "journal-1.jsonl")])
+    assert b'"schema":1' in data
+    assert [m.counters for m in run.measurements] == [{}]
+    assert run.schema == SCHEMA_VERSION
+
+
+def test_counters_of_both_ends_survive_the_journal(tmp_path: Path) -> None:
+    """None: they moved or may have, and nobody knows by how much."""
+    counters: dict[str, dict[str, int | None]] = {"n1/mlx5_0": {"link_downed": 1}, "n2/mlx5_0": {"symbol_error": None}}
+    watched = msgspec.structs.replace(measurement(0, "n1"), counters=counters)
+    (read,) = [
+        r
+        for r in journal.parse(written(tmp_path / "a.jsonl", header(), watched), "a").records
+        if isinstance(r, Measurement)
+    ]
+    assert read.counters == counters
 
 
 def test_merge_keeps_everything_and_says_what_is_missing(tmp_path: Path) -> None:

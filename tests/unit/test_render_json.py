@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -12,6 +13,8 @@ from cwai_bench.errors import UsageError
 from cwai_bench.model import SCHEMA_VERSION, Gate, Measurement, NodeRecord, Plan, Report, Scalar, Status, Subject
 from cwai_bench.render import report_from_json, report_to_json
 from cwai_bench.render.json import SCHEMA_ID, schema
+
+FORMATS = Path(__file__).resolve().parents[1] / "fixtures" / "formats"
 
 
 def report(**changes: Any) -> Report:
@@ -118,14 +121,24 @@ def changed(**fields: object) -> bytes:
 
 
 def test_an_unknown_version_is_refused_by_its_number() -> None:
-    assert f"report format 99 is not known to this version, which reads format {SCHEMA_VERSION}" in refusal(
+    assert f"report format 99 is not known to this version, which reads format 1, {SCHEMA_VERSION}" in refusal(
         changed(schema=99)
     )
 
 
 def test_an_unknown_version_is_named_even_when_nothing_else_of_it_is_understood() -> None:
-    future = b'{"schema": 2, "run_id": "x", "gate": "new", "verdicts": {"new": true}}'
-    assert "report format 2" in refusal(future)
+    future = b'{"schema": 3, "run_id": "x", "gate": "new", "verdicts": {"new": true}}'
+    assert "report format 3" in refusal(future)
+
+
+def test_a_report_of_the_first_format_still_reads_and_is_written_as_one_of_today() -> None:
+    old = (FORMATS / "report-1.json").read_bytes()
+    assert json.loads(old)["schema"] == 1
+    read = report_from_json(old)
+    assert read.measurements
+    assert all(m.counters == {} for m in read.measurements)
+    again = json.loads(report_to_json(read))
+    jsonschema.validate(again, json.loads(schema()))
 
 
 @pytest.mark.parametrize(
@@ -150,7 +163,7 @@ def test_the_schema_names_itself_and_its_version() -> None:
 
 
 @pytest.mark.parametrize(
-    "fields", [{"schema": 2}, {"status": "done"}, {"gate": None}, {"utc_offset": 1.5}, {"nodes": ["node1"]}]
+    "fields", [{"schema": 1}, {"status": "done"}, {"gate": None}, {"utc_offset": 1.5}, {"nodes": ["node1"]}]
 )
 def test_the_schema_refuses_what_is_no_report(fields: dict[str, object]) -> None:
     made = json.loads(schema())

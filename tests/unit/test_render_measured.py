@@ -132,6 +132,17 @@ def test_latency_is_told_in_microseconds_by_percentile() -> None:
     assert row["Data check"] == "not checked"
 
 
+def test_of_a_tool_that_gives_no_samples_only_what_it_told_is_shown() -> None:
+    """One median is no distribution: what it does not tell is not made up of it."""
+    told: dict[str, Scalar] = {"told_p99": 10.84e-6, "told_max": 26.2e-6, "told_iterations": 1000}
+    parameters: dict[str, Scalar] = {"transport": "npu", "direction": "round-trip", "bytes": 2, **told}
+    m = measured("npu.write.latency", "s", [9.24e-6], parameters, link("node1/npu0", "node2/npu0"))
+    (section,) = sections(report([m]))
+    (row,) = table(section, "Latency")
+    assert [row[c] for c in ("p50 (us)", "p90 (us)", "p99 (us)", "p99.9 (us)")] == ["9.240", "–", "10.84", "–"]
+    assert row["Samples"] == "1000"
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [
