@@ -1,9 +1,44 @@
-"""Who measures with whom, and when: rounds in which no node is in two pairs, so that no pair disturbs another."""
+"""Who measures with whom, and when: rounds in which no NIC is in two pairs, so that no pair disturbs another."""
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 Round = list[tuple[int, int]]
-"""Pairs (client, server) of node numbers that run at the same time."""
+"""Pairs (client, server) of numbers, of nodes or of ends, that run at the same time."""
+
+
+@lru_cache(maxsize=4)  # a plan asks for the same schedule many times
+def schedule(nodes: tuple[str, ...], nics: tuple[tuple[str, ...], ...], *, pairs: str, directed: bool) -> list[Round]:
+    """Rounds of ends: the NICs (``nics[i]``, in natural order) of ``nodes[i]``, numbered one node after the other.
+
+    Of one node each NIC meets itself.
+    """
+    if len(nodes) == 1:
+        return [[(end, end) for end in range(len(nics[0]))]]
+    rounds = all_pairs(len(nodes)) if pairs == "all" else ring(len(nodes), directed=directed)
+    return over_rails(rounds, nics)
+
+
+def over_rails(rounds: list[Round], nics: tuple[tuple[str, ...], ...]) -> list[Round]:
+    """Rounds of ends of rounds of nodes: all rails of two nodes at once."""
+    first, rails = [0], lru_cache(same_rail)
+    for names in nics:
+        first.append(first[-1] + len(names))
+    return [
+        [(first[a] + i, first[b] + j) for a, b in together for i, j in rails(nics[a], nics[b])] for together in rounds
+    ]
+
+
+def same_rail(mine: tuple[str, ...], theirs: tuple[str, ...]) -> Round:
+    """Which NIC of one node is on the rail of which of the other, by number: one of the same name, where both have
+    it; what is left over meets in its order."""
+    if mine == theirs:
+        return [(i, i) for i in range(len(mine))]
+    by_name = [(i, theirs.index(name)) for i, name in enumerate(mine) if name in theirs]
+    left = [i for i, name in enumerate(mine) if name not in theirs]
+    right = [j for j, name in enumerate(theirs) if name not in mine]
+    return by_name + list(zip(left, right, strict=False))
 
 
 def ring(nodes: int, *, directed: bool) -> list[Round]:
