@@ -13,7 +13,7 @@ from __future__ import annotations
 import secrets
 import statistics
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
@@ -21,7 +21,8 @@ from functools import partial
 from typing import Any, Literal, Protocol
 
 from cwai_bench import native
-from cwai_bench.errors import CwaiError, DeadlineError, DeviceError
+from cwai_bench.document import nearest
+from cwai_bench.errors import CwaiError, DeadlineError, DeviceError, UsageError
 from cwai_bench.model import (
     CheckInfo,
     Measurement,
@@ -34,7 +35,7 @@ from cwai_bench.model import (
 )
 from cwai_bench.probes import Context, Options
 from cwai_bench.probes.nic import Place, without_shared
-from cwai_bench.probes.pairs import Round, schedule
+from cwai_bench.probes.pairs import ANY, Round, chosen_ends, end_of, packed, schedule
 from cwai_bench.probes.transport import Kind, patience, seconds_of
 from cwai_bench.render.nodeset import natural
 from cwai_bench.text import Text
@@ -42,6 +43,7 @@ from cwai_bench.text import Text
 LOOPBACK = Place("lo", "127.0.0.1", 8, 0.0)
 Role = Literal["client", "server"]
 ROLES: tuple[Role, Role] = ("client", "server")
+_UNITS: dict[Kind, str] = {"bandwidth": "B/s", "latency": "s"}
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ class End:
 
     @property
     def name(self) -> str:
-        return f"{self.node}/{self.nic.name}" if self.nic.name else self.node
+        return _name(self.node, self.nic)
 
     @property
     def device(self) -> str:
@@ -88,6 +90,10 @@ class End:
     @property
     def speed(self) -> float:
         return self.nic.speed or self.place.speed
+
+
+def _name(node: str, nic: Nic) -> str:
+    return f"{node}/{nic.name}" if nic.name else node
 
 
 @dataclass(frozen=True)
@@ -184,14 +190,14 @@ class Carrier(Protocol):
         """The place on each side by which two NICs meet; ``near``: both are of one machine."""
         ...
 
-    def busy(self, names: Iterable[str]) -> dict[str, float]:
-        """Those NICs that carry other traffic now, with its rate in bytes per second."""
+    def busy(self, ends: Iterable[End]) -> dict[str, float]:
+        """The devices of those of ``ends`` (all of this node) that carry other traffic now, with its rate in B/s."""
         ...
 
     def metric(self, given: Mapping[str, Scalar]) -> str: ...
 
-    def lanes(self, given: Mapping[str, Scalar]) -> int:
-        """Sockets of the connection that the two ends make."""
+    def joining(self, given: Mapping[str, Scalar]) -> dict[str, Any]:
+        """Arguments of the TCP connection that the two ends make."""
         ...
 
     def drive(
@@ -212,7 +218,14 @@ class Carrier(Protocol):
 
 def rounds_of(nodes: tuple[str, ...], nics: tuple[tuple[str, ...], ...], given: Mapping[str, Scalar]) -> list[Round]:
     """Rounds of pairs of end numbers: ends are the NICs (in natural order) of the nodes, one node after the other."""
-    return schedule(nodes, nics, pairs=str(given["pairs"]), directed=given["direction"] == "one-way")
+    return schedule(
+        nodes,
+        nics,
+        pairs=str(given["pairs"]),
+        directed=given["direction"] == "one-way",
+        senders=str(given["from"]),
+        receivers=str(given["to"]),
+    )
 
 
 def specs(
@@ -222,22 +235,54 @@ def specs(
     nodes: tuple[str, ...],
     nics: tuple[tuple[str, ...], ...],
     options: Options,
+    *,
+    met: bool,
 ) -> list[ProbeSpec]:
-    """One spec for each choice of parameters, with what it takes over all rounds."""
+    """One spec for each choice of parameters, with what it takes over all rounds.
+
+    Raises UsageError for ends that are named and not there, once the nodes have ``met`` and their names are known.
+    """
+    if met:
+        _refuse_unknown_ends("--from", options.from_ends, nodes, nics)
+        _refuse_unknown_ends("--to", options.to_ends, nodes, nics)
     found = []
     for number, choice in enumerate(choices):
         parameters = {
             **choice,
             "port": options.port,
             "pairs": options.pairs,
+            "from": ",".join(options.from_ends),
+            "to": ",".join(options.to_ends),
             "interface": options.interface or "",
         }
         rounds = len(rounds_of(nodes, nics, parameters))
+        if met and not rounds:
+            raise UsageError(
+                Text("--from and --to name no two ends that could meet", "--from 与 --to 没有给出可以配对的端点"),
+                Text(
+                    "name NICs of different nodes: node1/nic to node2/nic",
+                    "请给出不同节点的网卡：node1/nic 与 node2/nic",
+                ),
+            )
         parameters["rounds"] = rounds
         expected = 0.2 + rounds * seconds_of(parameters, kind)
         deadline = options.item_timeout or max(10.0, 5 + rounds * patience(parameters, kind))
         found.append(ProbeSpec(f"{info.id}#{number}", info.id, info, parameters, expected, deadline))
     return found
+
+
+def _refuse_unknown_ends(
+    option: str, words: Iterable[str], nodes: tuple[str, ...], nics: tuple[tuple[str, ...], ...]
+) -> None:
+    for word in words:
+        if chosen_ends(nodes, nics, word):
+            continue
+        node, nic = end_of(word)
+        ends = [f"{node}/{name}" for node, names in zip(nodes, nics, strict=True) for name in names if name]
+        raise UsageError(
+            Text("{o}: there is no {w!r}", "{o}：没有 {w!r}").fill(o=option, w=word),
+            nearest(node, nodes) if nic == ANY or node not in (ANY, *nodes) else nearest(word, ends),
+        )
 
 
 # ------------------------------------------------------------------------------------------- measure
@@ -262,16 +307,85 @@ class _Site:
 def measure(ctx: Context, carrier: Carrier) -> None:
     """Every rank calls it; each emits what the ends that it drives own."""
     token, sites = _meet(ctx, carrier)
-    given = ctx.spec.parameters
     seats = [(site, nic) for site in sites for nic in site.nics]
-    rounds = rounds_of(tuple(s.node for s in sites), tuple(tuple(n.name for n in s.nics) for s in sites), given)
-    mine = _without_busy(ctx, carrier, [_pairs_of(ctx.group.rank, carrier, seats, together) for together in rounds])
+    rounds = rounds_of(
+        tuple(s.node for s in sites), tuple(tuple(n.name for n in s.nics) for s in sites), ctx.spec.parameters
+    )
+    _tell_left_over(ctx, carrier, seats, rounds)
     with ExitStack() as stack:
         threads = _Threads(stack)
-        for number, pairs in enumerate(mine):
-            ctx.beat({"item": ctx.spec.id, "phase": "round", "round": number + 1, "rounds": len(rounds)})
-            limit = min(patience(given, carrier.kind), max(0.1, ctx.deadline - time.monotonic()))
-            _round(ctx, carrier, pairs, token, limit, threads)
+        found = _play(ctx, carrier, seats, rounds, token, threads, again=False)
+        names = tuple(_name(site.node, nic) for site, nic in seats)
+        _play(ctx, carrier, seats, second_tries(names, found, carrier.kind), token, threads, again=True)
+
+
+Medians = dict[tuple[int, int], float | None]
+"""What pairs of ends found, (source, target), in the unit of the probe; None where one failed."""
+
+
+def second_tries(ends: tuple[str, ...], found: Medians, kind: Kind) -> list[Round]:
+    """Further rounds, in which suspects meet others that are known to be good. ``ends`` are their names (``node/nic``).
+    The same on every rank, for all ranks know what all pairs found. Nobody is suspect yet."""
+    return packed([])
+
+
+def _play(
+    ctx: Context,
+    carrier: Carrier,
+    seats: list[tuple[_Site, Nic]],
+    rounds: list[Round],
+    token: bytes,
+    threads: _Threads,
+    *,
+    again: bool,
+) -> Medians:
+    """All rounds. Returns what all pairs found, not only this rank's."""
+    if not rounds:
+        return {}
+    mine = _without_busy(ctx, carrier, [_pairs_of(ctx.group.rank, carrier, seats, together) for together in rounds])
+    found: Medians = {}
+    for number, (together, pairs) in enumerate(zip(rounds, mine, strict=True)):
+        ctx.beat({"item": ctx.spec.id, "phase": "round", "round": number + 1, "rounds": len(rounds)})
+        limit = min(patience(ctx.spec.parameters, carrier.kind), max(0.1, ctx.deadline - time.monotonic()))
+        told = _round(ctx, carrier, pairs, token, limit, threads, again=again)
+        for figure in carrier.figures(ctx.spec.parameters):
+            for index, both in told.items():
+                client, server = together[index]
+                key = (client, server) if figure.source == "client" else (server, client)
+                failed = [raw["failure"] for raw in both.values() if raw["failure"]]
+                if not failed:
+                    found[key] = both[figure.owner]["median"]
+                elif failed[0]["status"] != "skip":
+                    found[key] = None
+    return found
+
+
+def _tell_left_over(ctx: Context, carrier: Carrier, seats: list[tuple[_Site, Nic]], rounds: list[Round]) -> None:
+    """A NIC that meets nobody says so, unless pairs were named."""
+    given = ctx.spec.parameters
+    met = {end for together in rounds for pair in together for end in pair}
+    if given["from"] or given["to"]:
+        return
+    for number, (site, nic) in enumerate(seats):
+        if number in met or site.rank(0) != ctx.group.rank:
+            continue
+        ctx.emit(
+            Measurement(
+                metric=carrier.metric(given),
+                unit=_UNITS[carrier.kind],
+                subject=Subject("node", _name(site.node, nic)),
+                samples=[],
+                parameters={key: given[key] for key in carrier.repeats},
+                started=time.time(),
+                duration=0.0,
+                node=ctx.node,
+                rank=ctx.group.rank,
+                spec=ctx.spec.id,
+                status="skip",
+                reason_code="absent",
+                reason=Text("no other node has a NIC on this rail", "没有其他节点具有同一轨道的网卡"),
+            )
+        )
 
 
 class _Threads:
@@ -343,10 +457,13 @@ def _pair(carrier: Carrier, client: tuple[_Site, Nic], server: tuple[_Site, Nic]
     if refused:
         failure = _joined(refused)
     elif places is None:
+        nameless = [_name(s.node, n) for s, n in (client, server) if n.name and not n.own(s.places)]
         failure = Failure(
             "error",
             "error",
-            Text(
+            Text("no address of {n} is up", "{n} 没有可用的地址").fill(n=", ".join(nameless))
+            if nameless
+            else Text(
                 "no pair of addresses of the two nodes can meet; choose a NIC with --interface",
                 "两个节点没有可互通的地址；请用 --interface 指定网卡",
             ),
@@ -360,7 +477,7 @@ def _without_busy(ctx: Context, carrier: Carrier, mine: list[dict[int, Pair]]) -
     """Every node counts the traffic on the NICs that it is going to use, while all are quiet."""
     group = ctx.group
     ends = [e for row in mine for p in row.values() if p.failure is None for e in (p.client, p.server)]
-    loads: list[dict[str, float]] = group.allgather(carrier.busy({e.device for e in ends if e.rank == group.rank}))
+    loads: list[dict[str, float]] = group.allgather(carrier.busy([e for e in ends if e.rank == group.rank]))
 
     def held_up(pair: Pair) -> Pair:
         if pair.failure is not None:
@@ -394,18 +511,31 @@ def _joined(failures: list[tuple[str, Failure]]) -> Failure:
 
 
 def _round(
-    ctx: Context, carrier: Carrier, pairs: dict[int, Pair], token: bytes, limit: float, threads: _Threads
-) -> None:
-    """One round of pairs. Two exchanges, which every rank comes to: the ports, and how it went."""
+    ctx: Context,
+    carrier: Carrier,
+    pairs: dict[int, Pair],
+    token: bytes,
+    limit: float,
+    threads: _Threads,
+    *,
+    again: bool,
+) -> dict[int, dict[str, dict[str, Any]]]:
+    """One round of pairs. Two exchanges, which every rank comes to: the ports, and how it went.
+
+    Returns what the ends of all pairs said of that, by the pair's number and role.
+    """
     group = ctx.group
     started = time.time()
+    tell = partial(_emit, ctx, carrier, again=again)
     listeners: dict[int, native.Listener] = {}
+    outcomes: dict[int, dict[str, Outcome]] = {}
     offer: dict[str, Any] = {}
     for number, pair in pairs.items():
         if pair.server.rank != group.rank:
             continue
         if pair.failure is not None:
-            _emit(ctx, carrier, pair, carrier.figures(ctx.spec.parameters)[0], Outcome(failure=pair.failure), started)
+            outcomes[number] = {"server": Outcome(failure=pair.failure)}
+            tell(pair, carrier.figures(ctx.spec.parameters)[0], outcomes[number]["server"], started)
             continue
         try:
             listeners[number] = native.listen(address=pair.server.place.address, port=int(ctx.spec.parameters["port"]))
@@ -417,7 +547,6 @@ def _round(
     started = time.time()
     ports = {n: offers[p.server.rank][str(n)] for n, p in pairs.items() if p.failure is None}
     jobs: dict[tuple[int, Role], tuple[End, Callable[[], Outcome]]] = {}
-    outcomes: dict[int, dict[str, Outcome]] = {}
     for number, offered in ports.items():
         pair = pairs[number]
         if "failure" in offered:
@@ -433,14 +562,14 @@ def _round(
     told = group.allgather(
         {str(n): {role: outcome.to_json() for role, outcome in roles.items()} for n, roles in outcomes.items()}
     )
+    said: dict[int, dict[str, dict[str, Any]]] = {}
+    for ones in told:
+        for key, roles in ones.items():
+            said.setdefault(int(key), {}).update(roles)
     for number, offered in ports.items():
-        pair = pairs[number]
-        both = {
-            role: raw
-            for rank in {pair.client.rank, pair.server.rank}
-            for role, raw in told[rank].get(str(number), {}).items()
-        }
-        _report(ctx, carrier, pair, outcomes.get(number, {}), both, offered.get("port", 0), started)
+        for figure, outcome in _results(ctx, carrier, pairs[number], outcomes.get(number, {}), said.get(number, {})):
+            tell(pairs[number], figure, outcome, started, offered.get("port", 0))
+    return said
 
 
 @dataclass(frozen=True)
@@ -458,12 +587,7 @@ class _OnePair:
 
     def serve(self, listener: native.Listener) -> Outcome:
         def accept() -> native.Connection:
-            return listener.accept(
-                token=self.token,
-                lanes=self.carrier.lanes(self.given),
-                spin=bool(self.given["spin"]),
-                timeout=self.left(),
-            )
+            return listener.accept(token=self.token, timeout=self.left(), **self.carrier.joining(self.given))
 
         outcome = self._drive(accept, "server")
         outcome.strangers = len(listener.strangers)
@@ -475,10 +599,9 @@ class _OnePair:
                 address=self.pair.server.place.address,
                 port=port,
                 token=self.token,
-                lanes=self.carrier.lanes(self.given),
-                spin=bool(self.given["spin"]),
                 source="" if self.pair.within_node else self.pair.client.place.address,
                 timeout=self.left(),
+                **self.carrier.joining(self.given),
             )
 
         return self._drive(connect, "client")
@@ -492,16 +615,10 @@ class _OnePair:
             return Outcome(failure=_failure(error))
 
 
-def _report(
-    ctx: Context,
-    carrier: Carrier,
-    pair: Pair,
-    outcomes: dict[str, Outcome],
-    both: dict[str, dict[str, Any]],
-    port: int,
-    started: float,
-) -> None:
-    """Each end tells of the figures that it owns; ``both`` is what the two ends said of how it went."""
+def _results(
+    ctx: Context, carrier: Carrier, pair: Pair, outcomes: dict[str, Outcome], both: dict[str, dict[str, Any]]
+) -> Iterator[tuple[Figure, Outcome]]:
+    """The figures that this rank owns. ``both`` is what the two ends said of how it went."""
     failures = [
         (pair.end(role).node, Failure.from_json(both[role]["failure"]))
         for role in ROLES
@@ -522,11 +639,19 @@ def _report(
             outcome.wrong = sum(raw["wrong"] for raw in bad)
             outcome.first_bad = bad[0]["first_bad"] if bad else -1
         outcome.strangers = both.get("server", {}).get("strangers", 0)
-        _emit(ctx, carrier, pair, figure, outcome, started, port)
+        yield figure, outcome
 
 
 def _emit(
-    ctx: Context, carrier: Carrier, pair: Pair, figure: Figure, outcome: Outcome, started: float, port: int = 0
+    ctx: Context,
+    carrier: Carrier,
+    pair: Pair,
+    figure: Figure,
+    outcome: Outcome,
+    started: float,
+    port: int = 0,
+    *,
+    again: bool,
 ) -> None:
     """The subject reads in the direction of the bytes, and so do the names that start with client and server."""
     given = ctx.spec.parameters
@@ -544,6 +669,8 @@ def _emit(
         **carrier.tell(source, target),
         **outcome.facts,
     }
+    if again:
+        parameters["again"] = 1
     if speeds:
         parameters["link_speed"] = min(speeds)
     if outcome.strangers:
@@ -560,7 +687,7 @@ def _emit(
     ctx.emit(
         Measurement(
             metric=carrier.metric(given),
-            unit="B/s" if carrier.kind == "bandwidth" else "s",
+            unit=_UNITS[carrier.kind],
             subject=Subject("node", source.name)
             if source.name == target.name
             else Subject("link", f"{source.name}→{target.name}"),

@@ -9,22 +9,28 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from cwai_bench import native
 from cwai_bench.model import LeftOut, ProbeSpec, Scalar
 from cwai_bench.probes import Options, World, probe
 from cwai_bench.probes.nic import Place, busy, meeting, places
+from cwai_bench.probes.pairs import ANY, end_of
 from cwai_bench.probes.pairwise import LOOPBACK, End, Figure, Nic, Outcome, Role, measure, specs
 from cwai_bench.probes.transport import (
+    MOST_QUEUE_PAIRS,
+    MOST_STREAMS,
     Kind,
     bandwidth_arguments,
     bandwidth_choices,
     info_of,
     latency_arguments,
     latency_choices,
+    over_verbs,
     refuse_impossible,
     why_no_verbs,
 )
+from cwai_bench.render.nodeset import natural
 from cwai_bench.text import Text
 
 BANDWIDTH = info_of(
@@ -59,21 +65,35 @@ LATENCY = info_of(
 # ---------------------------------------------------------------------------------------------- plan
 
 
+_RDMA_INSTEAD = Text("RDMA is measured; --transport tcp measures TCP", "已测 RDMA；用 --transport tcp 可测 TCP")
+
+
+def named(node: str, ends: Iterable[str]) -> tuple[str, ...]:
+    """The NICs that a person named of ``node`` (``node/nic``); nothing named is the one by which the nodes meet."""
+    words = [end_of(end) for end in ends]
+    found = {nic for at, nic in words if at in (node, ANY) and nic != ANY}
+    return ("", *sorted(found, key=natural))
+
+
 def _plan(kind: Kind) -> Callable[[World, Options], list[ProbeSpec | LeftOut]]:
     info = BANDWIDTH if kind == "bandwidth" else LATENCY
     choices = bandwidth_choices if kind == "bandwidth" else latency_choices
 
     def plan(world: World, options: Options) -> list[ProbeSpec | LeftOut]:
-        refuse_impossible(options)
         if options.transport not in ("auto", "tcp") or options.kind not in (kind, "both"):
             return []
+        if options.transport == "auto" and over_verbs(world, options):
+            return [LeftOut(info.id, "not_selected", _RDMA_INSTEAD)]
+        undecided = options.transport == "auto" and not world.rails
+        refuse_impossible(options, MOST_QUEUE_PAIRS if undecided else MOST_STREAMS)
         given = ({"transport": "tcp", **choice} for choice in choices(options))
+        nics = tuple(named(node, options.from_ends + options.to_ends) for node in world.nodes)
         found: list[ProbeSpec | LeftOut] = [
-            *specs(info, kind, given, world.nodes, (("",),) * len(world.nodes), options)
+            *specs(info, kind, given, world.nodes, nics, options, met=bool(world.rails))
         ]
         # Once is enough: the plan of the latency probe says it only where there is none of the bandwidth.
         if options.transport == "auto" and (kind == "bandwidth" or options.kind == "latency"):
-            found.append(why_no_verbs())
+            found.append(why_no_verbs(world))
         return found
 
     return plan
@@ -84,7 +104,7 @@ def _plan(kind: Kind) -> Callable[[World, Options], list[ProbeSpec | LeftOut]]:
 
 @dataclass(frozen=True)
 class Tcp:
-    """One NIC of each node: the one by which two nodes meet."""
+    """One NIC of each node: the one by which two nodes meet, or that was named."""
 
     kind: Kind
     repeats = ("transport", "direction", "bytes", "streams", "spin", "duration", "warmup")
@@ -94,22 +114,23 @@ class Tcp:
             return [LOOPBACK]
         return places(str(given["interface"]) or None) or [LOOPBACK] * alone
 
-    def nics(self, node: str, _given: Mapping[str, Scalar]) -> dict[str, list[Nic]]:
-        return {node: [Nic()]}
+    def nics(self, node: str, given: Mapping[str, Scalar]) -> dict[str, list[Nic]]:
+        ends = [end for option in ("from", "to") for end in str(given[option]).split(",")]
+        return {node: [Nic(name, (name,) if name else ()) for name in named(node, ends)]}
 
     def meet(
         self, client: tuple[Nic, list[Place]], server: tuple[Nic, list[Place]], *, near: bool
     ) -> tuple[Place, Place] | None:
         return meeting(client[0].own(client[1]), server[0].own(server[1]))
 
-    def busy(self, names: Iterable[str]) -> dict[str, float]:
-        return busy(names)
+    def busy(self, ends: Iterable[End]) -> dict[str, float]:
+        return busy({end.device for end in ends})
 
     def metric(self, _given: Mapping[str, Scalar]) -> str:
         return f"tcp.{self.kind}"
 
-    def lanes(self, given: Mapping[str, Scalar]) -> int:
-        return int(given["streams"])
+    def joining(self, given: Mapping[str, Scalar]) -> dict[str, Any]:
+        return {"lanes": int(given["streams"]), "spin": bool(given["spin"])}
 
     def drive(
         self, connection: native.Connection, _end: End, role: Role, given: dict[str, Scalar], left: Callable[[], float]
