@@ -11,12 +11,11 @@ end owns the figure.
 from __future__ import annotations
 
 import secrets
-import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any, Literal, Protocol
 
@@ -149,11 +148,12 @@ class Outcome:
     failure: Failure | None = None
 
     def to_json(self) -> dict[str, Any]:
+        stats = stats_of(self.samples)
         return {
             "wrong": self.wrong,
             "first_bad": self.first_bad,
             "strangers": self.strangers,
-            "median": statistics.median(self.samples) if self.samples else None,
+            "median": stats.p50 if stats else None,
             "failure": self.failure.to_json() if self.failure else None,
         }
 
@@ -451,6 +451,8 @@ def _pairs_of(rank: int, carrier: Carrier, seats: list[tuple[_Site, Nic]], toget
 def _pair(carrier: Carrier, client: tuple[_Site, Nic], server: tuple[_Site, Nic]) -> Pair:
     (here, nic), (there, other) = client, server
     within = here.node == there.node
+    if within and nic is other:
+        other = replace(nic, cpu=-1)  # two threads that poll cannot share a CPU
     places = carrier.meet((nic, here.places), (other, there.places), near=here.machine == there.machine)
     failure = None
     refused = [(site.node, site.failure) for site in (here, there) if site.failure is not None]

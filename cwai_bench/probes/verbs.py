@@ -294,7 +294,7 @@ class Verbs:
             f"{role}_{name}": end.nic.about[name]
             for role, end in (("client", source), ("server", target))
             for name in ("pcie_speed", "pcie_width")
-            if name in end.nic.about
+            if end.nic.about.get(name)
         }
 
 
