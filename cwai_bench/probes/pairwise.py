@@ -160,7 +160,8 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Figure:
-    """One figure of a pair: the end that counted it, the end that the bytes came from, and those that verified them."""
+    """One figure of a pair: the end that counted it, the end that the bytes came from, and those that tell what of them
+    was wrong."""
 
     owner: Role
     source: Role

@@ -231,15 +231,16 @@ class Verbs:
         self, connection: native.Connection, end: End, role: Role, given: dict[str, Scalar], left: Callable[[], float]
     ) -> Outcome:
         about = end.nic.about
-        with native.queue_pairs(  # type: ignore[attr-defined]
+        chosen: dict[str, Any] = {name: int(given[name]) for name in _QUEUE_PAIRS}
+        chosen |= {name: bool(given[name]) for name in _QUEUE_PAIR_FLAGS}
+        with native.queue_pairs(
             connection,
             device=str(about["device"]),
             port=int(about["port"]),
             count=int(given["streams"]),
             mtu=int(given["mtu"]),
             timeout_exponent=int(given["qp_timeout"]),
-            **{name: int(given[name]) for name in _QUEUE_PAIRS},
-            **{name: bool(given[name]) for name in _QUEUE_PAIR_FLAGS},
+            **chosen,
             timeout=left(),
         ) as pairs:
             facts: dict[str, Scalar] = {
@@ -248,7 +249,7 @@ class Verbs:
                 "link_layer": pairs.link_layer,
                 "roce": pairs.roce,
             }
-            common = {
+            common: dict[str, Any] = {
                 "verb": str(given["verb"]),
                 "size": int(given["bytes"]),
                 "verify": bool(given["verify"]),
@@ -273,21 +274,16 @@ class Verbs:
                 iterations=int(given["iterations"]),
                 duration=float(given["duration"]),
                 warmup=int(given["warmup"]),
-                spin=bool(given["spin"]),
                 timeout=left(),
             )
             return Outcome(trips.samples.tolist(), trips.wrong, trips.first_bad, facts=facts)
 
     def figures(self, given: Mapping[str, Scalar]) -> list[Figure]:
-        """The end that initiates owns the figure. One way, whoever verified anything did so for it; both ways, bytes
-        are verified where they arrived."""
+        """The end that initiates owns the figure, and knows what either end found wrong."""
         reads = given["verb"] == "read"
-        there: Role = "server" if reads else "client"
-        if self.kind == "latency" or given["direction"] != "two-way":
-            return [Figure("client", there, ("client", "server"))]
-        if reads:
-            return [Figure("client", "server", ("client",)), Figure("server", "client", ("server",))]
-        return [Figure("client", "client", ("server",)), Figure("server", "server", ("client",))]
+        there = Figure("client", "server" if reads else "client", ("client",))
+        back = Figure("server", "client" if reads else "server", ("server",))
+        return [there, back] if given["direction"] == "two-way" else [there]
 
     def tell(self, source: End, target: End) -> dict[str, Scalar]:
         return {
