@@ -317,17 +317,26 @@ def measure(ctx: Context, carrier: Carrier) -> None:
         threads = _Threads(stack)
         found = _play(ctx, carrier, seats, rounds, token, threads, again=False)
         names = tuple(_name(site.node, nic) for site, nic in seats)
-        _play(ctx, carrier, seats, second_tries(names, found, carrier.kind), token, threads, again=True)
+        further = second_tries(names, found, carrier.kind)
+        _play(ctx, carrier, seats, _again(further, carrier.figures(ctx.spec.parameters)), token, threads, again=True)
 
 
 Medians = dict[tuple[int, int], float | None]
 """What pairs of ends found, (source, target), in the unit of the probe; None where one failed."""
 
 
-def second_tries(ends: tuple[str, ...], found: Medians, kind: Kind) -> list[Round]:
-    """Further rounds, in which suspects meet others that are known to be good. ``ends`` are their names (``node/nic``).
-    The same on every rank, for all ranks know what all pairs found. Nobody is suspect yet."""
-    return packed([])
+def second_tries(ends: tuple[str, ...], found: Medians, kind: Kind) -> Round:
+    """Pairs (source, target) to be tried again: suspects, and these with others that are known to be good. ``ends`` are
+    names (``node/nic``). All ranks come to the same, for all know what all pairs found. Nobody is suspect yet."""
+    return []
+
+
+def _again(further: Round, figures: list[Figure]) -> list[Round]:
+    """Rounds of pairs (client, server) of those (source, target); a pair that tells of both ways is one of them."""
+    pairs = [(a, b) if figures[0].source == "client" else (b, a) for a, b in further]
+    if len(figures) > 1:
+        pairs = [*{frozenset(pair): pair for pair in pairs}.values()]
+    return packed(pairs)
 
 
 def _play(

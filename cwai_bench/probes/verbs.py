@@ -245,6 +245,7 @@ class Verbs:
         ) as pairs:
             facts: dict[str, Scalar] = {
                 "gid_index": pairs.gid_index,
+                "gid": pairs.gid,
                 "mtu": pairs.mtu,
                 "link_layer": pairs.link_layer,
                 "roce": pairs.roce,

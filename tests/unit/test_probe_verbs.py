@@ -205,6 +205,7 @@ class Ends:
     engine: Engine
     made: dict[str, Any]
     gid_index: int = 3
+    gid: str = "::ffff:10.0.0.1"
     mtu: int = 4096
     link_layer: str = "Ethernet"
     roce: str = "v2"
@@ -272,6 +273,7 @@ def test_all_rails_of_two_nodes_are_measured_both_ways(engine: Engine) -> None:
         told = m.parameters
         assert (told["verb"], told["direction"], told["bytes"], told["streams"]) == ("write", "one-way", 4096, 1)
         assert (told["gid_index"], told["mtu"], told["link_layer"], told["roce"]) == (3, 4096, "Ethernet", "v2")
+        assert told["gid"] == "::ffff:10.0.0.1"
         assert (told["client_nic"], told["link_speed"]) == (told["server_nic"], 50e9)
         assert (told["client_pcie_speed"], told["server_pcie_width"]) == ("32.0 GT/s PCIe", 16)
         assert told["client_address"] != told["server_address"]
@@ -439,7 +441,7 @@ def test_suspects_are_tried_again(engine: Engine, monkeypatch: pytest.MonkeyPatc
 
     def suspect(ends: tuple[str, ...], found: dict[tuple[int, int], float | None], _kind: str) -> list[Any]:
         asked.append((ends, found))
-        return [[(0, 4)]]
+        return [(0, 4)]
 
     monkeypatch.setattr(pairwise, "second_tries", suspect)
     emitted = measured("verbs.bandwidth", ("a", "b", "c"), one_spec(nodes="abc"))
@@ -451,3 +453,22 @@ def test_suspects_are_tried_again(engine: Engine, monkeypatch: pytest.MonkeyPatc
     again = [m.subject.id for m in emitted if m.parameters.get("again") == 1]
     assert again == ["a/mlx5_0→c/mlx5_0"]
     assert len(emitted) == 7
+
+
+@pytest.mark.parametrize(
+    ("verb", "direction", "expected"),
+    [
+        ("write", "one-way", {"a/mlx5_0→b/mlx5_0", "b/mlx5_0→a/mlx5_0"}),
+        ("read", "one-way", {"a/mlx5_0→b/mlx5_0", "b/mlx5_0→a/mlx5_0"}),
+        ("write", "two-way", {"a/mlx5_0→b/mlx5_0", "b/mlx5_0→a/mlx5_0"}),
+    ],
+)
+def test_a_second_try_goes_the_way_of_the_bytes(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, verb: str, direction: str, expected: set[str]
+) -> None:
+    monkeypatch.setattr(pairwise, "second_tries", lambda *_: [(0, 2), (2, 0)])
+    emitted = measured("verbs.bandwidth", ("a", "b"), one_spec(verb=(verb,), direction=direction))
+    again = [m for m in emitted if m.parameters.get("again") == 1]
+    assert sorted(m.subject.id for m in again) == sorted(expected)
+    initiator = {m.node for m in again if m.subject.id == "a/mlx5_0→b/mlx5_0"}
+    assert initiator == ({"b"} if verb == "read" else {"a"})
