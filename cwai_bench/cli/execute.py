@@ -97,10 +97,10 @@ def execute(
         names = hosts or (os.uname().nodename,)
         size = ranks if starts_mpirun else told.size
         if told.rank == 0:
-            from cwai_bench.probes import verbs
+            from cwai_bench.probes import hca
 
             # Other nodes are taken to have what this one has: they are asked once they have met.
-            rails = (verbs.look(),) * len(names[:size]) if choice.measures_network else ()
+            rails = (hca.look(),) * len(names[:size]) if choice.measures_network else ()
             show_plan(make_plan(choice, World(size, names[:size], size > 1, rails)), args, lang)
         raise SystemExit(0)
     node = _node(args)

@@ -38,7 +38,7 @@ from cwai_bench.model import (
     Subject,
 )
 from cwai_bench.plan import Choice, chosen_nodes, make_plan
-from cwai_bench.probes import PROBES, Context, Rails, World, verbs
+from cwai_bench.probes import PROBES, Context, Rails, World, hca
 from cwai_bench.probes.disturbance import Watch
 from cwai_bench.render import labels
 from cwai_bench.render.units import size
@@ -260,7 +260,7 @@ def _work(task: Task, told: world.Launched, link: Link, progress: Progress) -> G
 def _meet(task: Task, told: world.Launched, link: Link) -> tuple[Group, list[Peer], Order, tuple[Rails, ...]]:
     """The group of all ranks, the keepers of its nodes, what was ordered, and the RDMA NICs of each node (where anybody
     looked), once all agree that the run can be."""
-    rails = verbs.look() if task.choice.measures_network else None
+    rails = hca.look() if task.choice.measures_network else None
     mine = _Hello(link.version, link.peer, link.refusal, rails)
     if told.rank == 0:
         try:

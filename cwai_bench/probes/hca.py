@@ -11,13 +11,19 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from cwai_bench import native
+from cwai_bench.probes import Rails
 from cwai_bench.probes.nic import BUSY_WINDOW, Reading, moving, speed_of
+from cwai_bench.render.nodeset import natural
 from cwai_bench.text import Text
 
 SYS = Path("/sys/class")
 DEV = Path("/dev/infiniband")
 WORD = 4
 """Bytes that ``port_xmit_data`` and ``port_rcv_data`` count by (InfiniBand specification, PortCounters)."""
+
+
+NO_PORT = Text("it has no active RDMA port", "没有处于活动状态的 RDMA 端口")
 
 
 @dataclass(frozen=True)
@@ -113,6 +119,20 @@ def ports(root: Path = SYS, dev: Path = DEV) -> list[Port]:
                 )
             )
     return found
+
+
+def look() -> Rails:
+    """The RDMA NICs that this node can use; when there is none, why."""
+    found = ports()
+    if not found:
+        return Rails(why_none=NO_PORT)
+    usable = [port for port in found if port.trouble is None]
+    if not usable:
+        return Rails(why_none=found[0].trouble)
+    library = next(b for b in native.backends() if b.name == "verbs")
+    if not library.loadable:
+        return Rails(why_none=library.detail)
+    return Rails(tuple(sorted((port.name for port in usable), key=natural)))
 
 
 def seats(wanted: Iterable[tuple[int, ...]], allowed: Iterable[int]) -> list[int]:

@@ -17,7 +17,7 @@ from cwai_bench import native
 from cwai_bench.document import nearest
 from cwai_bench.errors import DeviceError, UsageError
 from cwai_bench.model import LeftOut, ProbeSpec, Scalar
-from cwai_bench.probes import Options, Rails, World, hca, probe
+from cwai_bench.probes import Options, World, hca, probe
 from cwai_bench.probes.nic import Place, meeting, neighbours, places
 from cwai_bench.probes.pairwise import LOOPBACK, End, Figure, Nic, Outcome, Role, measure, specs
 from cwai_bench.probes.transport import (
@@ -67,23 +67,6 @@ LATENCY = info_of(
 
 
 # --------------------------------------------------------------------------------------- which NICs
-
-
-_NO_PORT = Text("it has no active RDMA port", "没有处于活动状态的 RDMA 端口")
-
-
-def look() -> Rails:
-    """The RDMA NICs that this node can use; when there is none, why."""
-    found = hca.ports()
-    if not found:
-        return Rails(why_none=_NO_PORT)
-    usable = [port for port in found if port.trouble is None]
-    if not usable:
-        return Rails(why_none=found[0].trouble)
-    library = next(b for b in native.backends() if b.name == "verbs")
-    if not library.loadable:
-        return Rails(why_none=library.detail)
-    return Rails(tuple(sorted((port.name for port in usable), key=natural)))
 
 
 def selected(names: Iterable[str], patterns: str) -> list[str]:
@@ -192,7 +175,7 @@ class Verbs:
         ports = {port.name: port for port in hca.ports()}
         names = selected(sorted(ports, key=natural), str(given["device"]))
         if not ports:
-            raise DeviceError(look().why_none or _NO_PORT)
+            raise DeviceError(hca.NO_PORT)
         if not names:
             raise DeviceError(
                 Text("no RDMA NIC {d!r}; here are: {n}", "没有 RDMA 网卡 {d!r}；此处有：{n}").fill(

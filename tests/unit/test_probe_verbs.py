@@ -156,7 +156,7 @@ def test_a_node_knows_its_rails_or_why_it_has_none(
     why = Text("libibverbs.so.1 cannot be loaded: no such file", "无法加载")
     monkeypatch.setattr(hca, "ports", lambda: ports)
     monkeypatch.setattr(native, "backends", lambda: [native.Backend("verbs", True, loadable, True, why)])
-    rails = verbs.look()
+    rails = hca.look()
     if isinstance(found, tuple):
         assert rails == Rails(found)
     else:
