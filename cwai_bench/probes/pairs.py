@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from functools import lru_cache
 from itertools import accumulate, product
 from math import gcd
@@ -31,7 +32,10 @@ def schedule(
     NIC meets itself.
     """
     if senders or receivers:
-        return packed(chosen(nodes, nics, senders or ANY, receivers or ANY))
+        first = _first_ends(nics)
+        # A nameless end may be any NIC of its node: there, ends keep out of each other's way.
+        places = [first[n] if "" in names else first[n] + i for n, names in enumerate(nics) for i in range(len(names))]
+        return packed(chosen(nodes, nics, senders or ANY, receivers or ANY), places)
     if len(nodes) == 1:
         return [[(end, end) for end in range(len(nics[0]))]]
     kind, _, count = pairs.partition(":")
@@ -145,15 +149,16 @@ def _wild(names: tuple[str, ...]) -> list[int]:
     return [names.index("")] if "" in names else list(range(len(names)))
 
 
-def packed(pairs: Round) -> list[Round]:
-    """Each pair in the first round in which both of its ends are free."""
+def packed(pairs: Round, places: Sequence[int]) -> list[Round]:
+    """Each pair in the first round in which both of its ends are free. ``places``: by end, what it takes up (itself, or
+    an end that it shares a NIC with)."""
     taken: dict[int, int] = defaultdict(int)  # rounds as bits
     rounds: list[Round] = []
     for a, b in pairs:
-        free = ~(taken[a] | taken[b])
+        free = ~(taken[places[a]] | taken[places[b]])
         bit = free & -free
-        taken[a] |= bit
-        taken[b] |= bit
+        taken[places[a]] |= bit
+        taken[places[b]] |= bit
         number = bit.bit_length() - 1
         if number == len(rounds):
             rounds.append([])

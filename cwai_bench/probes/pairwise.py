@@ -317,8 +317,8 @@ def measure(ctx: Context, carrier: Carrier) -> None:
         threads = _Threads(stack)
         found = _play(ctx, carrier, seats, rounds, token, threads, again=False)
         names = tuple(_name(site.node, nic) for site, nic in seats)
-        further = second_tries(names, found, carrier.kind)
-        _play(ctx, carrier, seats, _again(further, carrier.figures(ctx.spec.parameters)), token, threads, again=True)
+        further = _again(second_tries(names, found, carrier.kind), carrier.figures(ctx.spec.parameters))
+        _play(ctx, carrier, seats, packed(further, range(len(seats))), token, threads, again=True)
 
 
 Medians = dict[tuple[int, int], float | None]
@@ -331,12 +331,10 @@ def second_tries(ends: tuple[str, ...], found: Medians, kind: Kind) -> Round:
     return []
 
 
-def _again(further: Round, figures: list[Figure]) -> list[Round]:
-    """Rounds of pairs (client, server) of those (source, target); a pair that tells of both ways is one of them."""
+def _again(further: Round, figures: list[Figure]) -> Round:
+    """Pairs (client, server) of those (source, target); a pair that tells of both ways is one of them."""
     pairs = [(a, b) if figures[0].source == "client" else (b, a) for a, b in further]
-    if len(figures) > 1:
-        pairs = [*{frozenset(pair): pair for pair in pairs}.values()]
-    return packed(pairs)
+    return [*{frozenset(pair): pair for pair in pairs}.values()] if len(figures) > 1 else pairs
 
 
 def _play(

@@ -28,6 +28,7 @@ from cwai_bench.probes.transport import (
     latency_choices,
     over_verbs,
     refuse_impossible,
+    undecided,
     why_no_verbs,
 )
 from cwai_bench.render.nodeset import natural
@@ -84,8 +85,7 @@ def _plan(kind: Kind) -> Callable[[World, Options], list[ProbeSpec | LeftOut]]:
             return []
         if options.transport == "auto" and over_verbs(world, options):
             return [LeftOut(info.id, "not_selected", _RDMA_INSTEAD)]
-        undecided = options.transport == "auto" and not world.rails
-        refuse_impossible(options, MOST_QUEUE_PAIRS if undecided else MOST_STREAMS)
+        refuse_impossible(options, MOST_QUEUE_PAIRS if undecided(world, options) else MOST_STREAMS)
         given = ({"transport": "tcp", **choice} for choice in choices(options))
         nics = tuple(named(node, options.from_ends + options.to_ends) for node in world.nodes)
         found: list[ProbeSpec | LeftOut] = [

@@ -131,6 +131,11 @@ def over_verbs(world: World, options: Options) -> bool:
     return options.transport == "auto" and bool(world.rails) and all(rails.names for rails in world.rails)
 
 
+def undecided(world: World, options: Options) -> bool:
+    """Whether it is still to be seen if RDMA is measured: then both are planned, to refuse what neither can do."""
+    return options.transport == "auto" and not world.rails
+
+
 def why_no_verbs(world: World) -> LeftOut:
     """Why a run that might use RDMA does not."""
     reason = _without_rails(world) if world.rails else Text("no node was looked at", "尚未查看任何节点")

@@ -28,6 +28,7 @@ from cwai_bench.probes.transport import (
     interval_of,
     over_verbs,
     refuse_impossible,
+    undecided,
     verbs_bandwidth_choices,
     verbs_latency_choices,
 )
@@ -135,7 +136,7 @@ def _plan(kind: Kind) -> Callable[[World, Options], list[ProbeSpec | LeftOut]]:
 
     def plan(world: World, options: Options) -> list[ProbeSpec | LeftOut]:
         refuse_impossible(options, MOST_QUEUE_PAIRS)
-        if not over_verbs(world, options) or options.kind not in (kind, "both"):
+        if options.kind not in (kind, "both") or not (over_verbs(world, options) or undecided(world, options)):
             return []
         nodes, nics = nodes_of(world, options)
         given = ({"transport": "verbs", **choice} for choice in choices(options))

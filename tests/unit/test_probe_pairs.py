@@ -147,9 +147,15 @@ def test_named_ends_meet(senders: str, receivers: str, expected: list[list[str]]
     assert in_words(rounds, nodes, nics) == expected
 
 
+def test_a_nameless_end_may_be_any_nic_of_its_node() -> None:
+    nics = (("", "eth1"), ("", "eth1"), ("",))
+    rounds = schedule(("a", "b", "c"), nics, pairs="ring", directed=True, senders="a/eth1,c", receivers="b/eth1,b")
+    assert in_words(rounds, ("a", "b", "c"), nics) == [["a/eth1 b/eth1"], ["c/ b/"]]
+
+
 @given(st.lists(st.tuples(st.integers(0, 12), st.integers(13, 25)), max_size=80, unique=True))
 def test_packing_keeps_every_pair_and_leaves_no_gap(pairs: Round) -> None:
-    rounds = packed(pairs)
+    rounds = packed(pairs, range(26))
     assert sorted(p for r in rounds for p in r) == sorted(pairs)
     assert free_of_contention(rounds)
     busiest = max(Counter(end for p in pairs for end in p).values(), default=0)

@@ -283,3 +283,23 @@ def test_loopback_latency_is_a_full_round_trip() -> None:
     spec = planned("loopback.latency", transport="loopback", iterations=30)[0][0]
     emitted = measured("loopback.latency", ("a",), spec)
     assert [(m.metric, m.unit, len(m.samples), m.correct) for m in emitted] == [("loopback.latency", "s", 30, True)]
+
+
+@pytest.mark.usefixtures("addresses")
+def test_named_nics_meet_over_tcp() -> None:
+    world = World(3, ("a", "b", "c"), True)
+    ends: dict[str, Any] = {"from_ends": ("a/lo", "c"), "to_ends": ("b/lo", "b")}
+    spec = planned("tcp.bandwidth", world, direction="one-way", **SHORT, **ends)[0][0]
+    assert spec.parameters["rounds"] == 2  # b may meet c by the NIC that is named
+    emitted = measured("tcp.bandwidth", ("a", "b", "c"), spec)
+    assert [(m.subject.id, m.status) for m in emitted] == [("a/lo→b/lo", "ok"), ("c→b", "ok")]
+
+
+@pytest.mark.usefixtures("addresses")
+def test_a_named_nic_without_an_address_is_told() -> None:
+    ends: dict[str, Any] = {"from_ends": ("a/eth7",), "to_ends": ("b",)}
+    spec = planned("tcp.bandwidth", World(2, ("a", "b"), True), direction="one-way", **SHORT, **ends)[0][0]
+    (told,) = measured("tcp.bandwidth", ("a", "b"), spec)
+    assert (told.subject.id, told.status) == ("a/eth7→b", "error")
+    assert told.reason is not None
+    assert "no address of a/eth7 is up" in told.reason.en

@@ -118,6 +118,12 @@ def test_more_queue_pairs_than_tcp_has_streams_leave_the_rest_of_the_plan_alone(
     assert planned("tcp.bandwidth", ALONE, streams=128)[0], "refused only once there is no RDMA"
 
 
+def test_as_long_as_nobody_has_looked_both_may_come() -> None:
+    assert len(planned("verbs.bandwidth", ALONE)[0]) == 9
+    assert len(planned("tcp.bandwidth", ALONE)[0]) == 5
+    assert planned("verbs.bandwidth", ALONE, transport="tcp") == ([], [])
+
+
 @pytest.mark.parametrize(("pairs", "rounds"), [("ring", 2), ("all", 15), ("sample:4", 4), ("full", 30)])
 def test_the_plan_tells_rounds_and_time(pairs: str, rounds: int) -> None:
     nodes = tuple(f"n{i}" for i in range(16))
