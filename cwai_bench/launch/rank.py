@@ -244,6 +244,12 @@ def _work(task: Task, told: world.Launched, link: Link, progress: Progress) -> G
         group.barrier()
         if loud:
             progress.end(number, total, title)
+    if plan.probes:
+        # From a slow file system this takes longer than a measurement may, in which it would else be loaded.
+        link.at("start", START_SECONDS)
+        import numpy  # noqa: F401
+
+        group.barrier()
     for spec in plan.probes:
         number += 1
         if loud:

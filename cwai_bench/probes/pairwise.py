@@ -259,10 +259,10 @@ def specs(
         rounds = len(rounds_of(nodes, nics, parameters))
         if met and not rounds:
             raise UsageError(
-                Text("--from and --to name no two ends that could meet", "--from 与 --to 没有给出可以配对的端点"),
+                Text("no two of the NICs that are chosen could meet", "所选网卡中没有可以配对的"),
                 Text(
-                    "name NICs of different nodes: node1/nic to node2/nic",
-                    "请给出不同节点的网卡：node1/nic 与 node2/nic",
+                    "name NICs of different nodes: --from node1/nic --to node2/nic",
+                    "请给出不同节点的网卡：--from node1/nic --to node2/nic",
                 ),
             )
         parameters["rounds"] = rounds

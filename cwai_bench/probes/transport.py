@@ -149,7 +149,7 @@ def _without_rails(world: World) -> Text:
     said = Text("no RDMA on {n}: {w}", "{n} 无法使用 RDMA：{w}").fill(n=node, w=why or "?")
     if len(without) == 1:
         return said
-    return Text("{s} (and {n} more nodes)", "{s}（另有 {n} 个节点）").fill(s=said, n=len(without) - 1)
+    return Text("{s} (and {n} more)", "{s}（另有 {n} 个节点）").fill(s=said, n=len(without) - 1)
 
 
 def bandwidth_choices(options: Options) -> Iterator[dict[str, Scalar]]:

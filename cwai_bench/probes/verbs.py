@@ -175,19 +175,17 @@ class Verbs:
     def nics(self, node: str, given: Mapping[str, Scalar]) -> dict[str, list[Nic]]:
         ports = {port.name: port for port in hca.ports()}
         names = selected(sorted(ports, key=natural), str(given["device"]))
+        nodes = passing_for(names, node, str(given["as_node"])) if names else {}
         if not ports:
             raise DeviceError(hca.NO_PORT)
-        if not names:
+        if not nodes:
             raise DeviceError(
-                Text("no RDMA NIC {d!r}; here are: {n}", "没有 RDMA 网卡 {d!r}；此处有：{n}").fill(
-                    d=given["device"], n=", ".join(ports)
+                Text("none of the RDMA NICs here is chosen: {n}", "此处的 RDMA 网卡均未被选中：{n}").fill(
+                    n=", ".join(ports)
                 )
             )
         cpus = dict(zip(names, hca.seats([ports[name].cpus for name in names], hca.allowed_cpus()), strict=True))
-        return {
-            said: [_nic(ports[name], cpus[name]) for name in here]
-            for said, here in passing_for(names, node, str(given["as_node"])).items()
-        }
+        return {said: [_nic(ports[name], cpus[name]) for name in here] for said, here in nodes.items()}
 
     def meet(
         self, client: tuple[Nic, list[Place]], server: tuple[Nic, list[Place]], *, near: bool

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from cwai_bench.cli import parser as words
 from cwai_bench.cli.execute import probe_options
 from cwai_bench.cli.parser import Parser
 from cwai_bench.errors import UsageError
+from cwai_bench.launch import front
 from cwai_bench.probes import Options
 
 
@@ -148,6 +150,12 @@ def test_like_nccl_heeds_its_variables_and_the_command_line_comes_first() -> Non
     assert parsed("--like-nccl", environ=environ) == Options(qp_timeout=22, streams=4, **told)
     assert parsed("--like-nccl", "--qp-timeout", "14", "--streams", "8", environ=environ) == Options(streams=8, **told)
     assert parsed(environ=environ) == Options()
+
+
+def test_the_variables_go_to_all_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NCCL_IB_TC", "104")
+    command = front.mpirun_command(Path("/usr/bin/mpirun"), front.Ranks(2, ("n1", "n2")), ["rdma", "--like-nccl"])
+    assert command[command.index("NCCL_IB_TC") - 1] == "-x"
 
 
 @pytest.mark.parametrize(

@@ -88,7 +88,7 @@ def test_why_no_verbs_names_the_first_node_without() -> None:
     world = replace(FOUR, rails=rails)
     for why in (transport.why_no_verbs(world), *planned("tcp.bandwidth", world)[1]):
         assert (why.what, why.reason_code) == ("verbs", "absent")
-        assert why.reason.en == "no RDMA on b: it has no active RDMA port (and 1 more nodes); TCP is measured instead"
+        assert why.reason.en == "no RDMA on b: it has no active RDMA port (and 1 more); TCP is measured instead"
         assert "b 无法使用 RDMA：没有处于活动状态的 RDMA 端口（另有 1 个节点）" in why.reason.zh
     assert planned("verbs.bandwidth", world) == ([], [])
 

@@ -99,7 +99,7 @@ def test_verbs_asked_for_where_no_node_has_them_is_refused() -> None:
         ({"from_ends": ("a", "b", "a"), "to_ends": ("b", "a")}, "--from names 3 ends and --to 2"),
         ({"from_ends": ("c/mlx5_0",)}, "--from: there is no 'c/mlx5_0'"),
         ({"to_ends": ("b/mlx5_7",)}, "--to: there is no 'b/mlx5_7'"),
-        ({"from_ends": ("a/mlx5_0",), "to_ends": ("a/mlx5_0",)}, "no two ends that could meet"),
+        ({"from_ends": ("a/mlx5_0",), "to_ends": ("a/mlx5_0",)}, "no two of the NICs that are chosen could meet"),
         ({"device": ("mlx5_9",)}, "--device: no node has an RDMA NIC 'mlx5_9'"),
         ({"as_node": ("mlx5_9=x",)}, "--as-node: no node has an RDMA NIC 'mlx5_9'"),
         ({"as_node": ("mlx5_0=x", "mlx5_1=y")}, "--as-node is for trying out on one machine"),
@@ -419,6 +419,13 @@ def test_one_machine_may_pass_for_two_nodes(engine: Engine, monkeypatch: pytest.
         ("B/rxeb1→A/rxea1", ranks - 1, "ok"),
     ]
     assert {m.parameters["client_address"] for m in emitted} == {"127.0.0.1"}
+
+
+def test_a_node_on_which_nothing_is_chosen_says_what_it_has(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster(monkeypatch, {"b": [port("hns_0")]})
+    emitted = measured("verbs.bandwidth", ("a", "b"), one_spec(device=("mlx5_*",), pairs="all"))
+    reasons = {m.reason.en for m in emitted if m.status == "error" and m.reason is not None}
+    assert reasons == {"b: none of the RDMA NICs here is chosen: hns_0"}
 
 
 def test_named_ends_meet_across_rails(engine: Engine) -> None:
