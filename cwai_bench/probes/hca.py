@@ -19,6 +19,8 @@ from cwai_bench.text import Text
 
 SYS = Path("/sys/class")
 DEV = Path("/dev/infiniband")
+GIDS = 16
+"""First entries of a port's GID table that are asked for its interfaces: it may have a thousand, mostly empty."""
 WORD = 4
 """Bytes that ``port_xmit_data`` and ``port_rcv_data`` count by (InfiniBand specification, PortCounters)."""
 
@@ -103,7 +105,7 @@ def ports(root: Path = SYS, dev: Path = DEV) -> list[Port]:
             if "ACTIVE" not in _text(port / "state").split():
                 continue
             ndevs = port / "gid_attrs" / "ndevs"
-            netdevs = tuple(dict.fromkeys(filter(None, (_text(ndevs / n) for n in _names(ndevs)))))
+            netdevs = tuple(dict.fromkeys(filter(None, (_text(ndevs / str(n)) for n in range(GIDS)))))
             width = _text(behind / "current_link_width")
             found.append(
                 Port(
