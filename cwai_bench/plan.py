@@ -40,6 +40,10 @@ class Choice:
     scripts: tuple[ScriptSpec, ...] = ()
     disruptive: tuple[str, ...] = ()
 
+    @property
+    def measures_network(self) -> bool:
+        return self.run_type in ("run", "rdma") and not self.recorded
+
 
 def select(names: list[str], items: tuple[str, ...], skip: tuple[str, ...]) -> list[str]:
     """``names`` that match any of ``items`` (all when empty) and none of ``skip``, in their own order."""

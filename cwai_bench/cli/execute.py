@@ -97,7 +97,11 @@ def execute(
         names = hosts or (os.uname().nodename,)
         size = ranks if starts_mpirun else told.size
         if told.rank == 0:
-            show_plan(make_plan(choice, World(size, names[:size], size > 1)), args, lang)
+            from cwai_bench.probes import hca
+
+            # Other nodes are taken to have what this one has: they are asked once they have met.
+            rails = (hca.look(),) * len(names[:size]) if choice.measures_network else ()
+            show_plan(make_plan(choice, World(size, names[:size], size > 1, rails)), args, lang)
         raise SystemExit(0)
     node = _node(args)
     if order is not None:  # wrong items and options are refused before anything is started
@@ -481,7 +485,9 @@ def show_plan(plan: Plan, args: argparse.Namespace, lang: Lang) -> None:
     ]
     for spec in plan.probes:
         shown = " ".join(f"{k}={v}" for k, v in spec.parameters.items() if args.verbose)
-        lines.append(f"  {spec.id:<22} {spec.expected:5.1f} s  {label(spec).to(lang)} {shown}".rstrip())
+        rounds = spec.parameters.get("rounds")
+        many = Text(", {n} rounds", "，{n} 轮").fill(n=rounds).to(lang) if rounds is not None and rounds != 1 else ""
+        lines.append(f"  {spec.id:<22} {spec.expected:5.1f} s  {label(spec).to(lang)}{many} {shown}".rstrip())
     if plan.left_out:
         lines.append(Text("left out:", "不执行：").to(lang))
         lines += [f"  {item.what:<28} {item.reason.to(lang)}" for item in plan.left_out]

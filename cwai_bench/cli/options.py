@@ -300,7 +300,7 @@ def _all_options() -> dict[str, type]:
     def kind(action: argparse.Action) -> type:
         if isinstance(action, argparse._StoreTrueAction):
             return bool
-        return int if action.type is words.positive else str
+        return int if action.type in (words.positive, words.number) else str
 
     return {a.dest: kind(a) for a in every._actions if a.dest not in ("help", "config", "mpirun_option", "ssh_option")}
 

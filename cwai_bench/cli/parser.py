@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from cwai_bench.errors import UsageError
@@ -107,8 +107,73 @@ def size(text: str) -> int:
 
 
 def sizes(text: str) -> tuple[int, ...]:
-    """``64K,1M`` as bytes."""
-    return tuple(size(part) for part in text.split(","))
+    """``64K,1M`` as bytes; ``2..8M``: from the first on, each twice the one before. Raises ValueError."""
+    found: list[int] = []
+    for part in text.split(","):
+        low, dots, high = part.partition("..")
+        one, last = size(low), size(high) if dots else size(low)
+        if one > last:
+            raise ValueError(text)
+        while one <= last:
+            found.append(one)
+            one *= 2
+    return tuple(dict.fromkeys(found))
+
+
+def verbs(text: str) -> tuple[str, ...]:
+    """``write,read,send`` or ``all``. Raises UsageError."""
+    every = ("write", "read", "send")
+    found = every if text == "all" else names(text)
+    if not set(found) <= set(every):
+        raise _wrong("--verb", text, Text("write them as write,read,send, or all", "写法：write,read,send 或 all"))
+    return tuple(dict.fromkeys(found))
+
+
+def pairs(text: str) -> str:
+    """``ring``, ``all``, ``full`` or ``sample:K``. Raises UsageError."""
+    if text not in ("ring", "all", "full") and not re.fullmatch(r"sample:[1-9]\d{0,6}", text):
+        raise _wrong("--pairs", text, Text("it is ring, all, full or sample:4", "可为 ring、all、full 或 sample:4"))
+    return text
+
+
+def ends(option: str) -> Callable[[str], tuple[str, ...]]:
+    """Of ``--from`` and ``--to``: ``node/nic,node`` as a tuple. Raises UsageError."""
+
+    def read(text: str) -> tuple[str, ...]:
+        found = tuple(text.split(","))
+        if not all(re.fullmatch(r"[^/,\s]+(/[^/,\s]+)?", word) for word in found):
+            raise _wrong(
+                option, text, Text("write node1/mlx5_0, node1, or */mlx5_0", "写法：node1/mlx5_0、node1 或 */mlx5_0")
+            )
+        return found
+
+    return read
+
+
+def devices_as_nodes(text: str) -> tuple[str, ...]:
+    """``rxe0=a,rxe1=b`` as a tuple. Raises UsageError; also when a device is to be of two nodes."""
+    found = tuple(text.split(","))
+    devices = {word.partition("=")[0] for word in found}
+    if not all(re.fullmatch(r"[^=/\s]+=[^=/*→\s]+", word) for word in found) or len(devices) < len(found):
+        raise _wrong(
+            "--as-node", text, Text("write rxe0=a,rxe1=b, each device once", "写法：rxe0=a,rxe1=b，每个设备只出现一次")
+        )
+    return found
+
+
+def _wrong(option: str, text: str, form: Text) -> UsageError:
+    return UsageError(
+        Text("{o}: {t!r} is not valid", "{o}：{t!r} 不是有效的值").fill(o=option, t=text),
+        form,
+    )
+
+
+def number(text: str) -> int:
+    """A whole number, of 0 or more. Raises ValueError."""
+    value = int(text)
+    if value < 0:
+        raise ValueError(text)
+    return value
 
 
 def names(text: str) -> tuple[str, ...]:

@@ -38,7 +38,7 @@ from cwai_bench.model import (
     Subject,
 )
 from cwai_bench.plan import Choice, chosen_nodes, make_plan
-from cwai_bench.probes import PROBES, Context, World
+from cwai_bench.probes import PROBES, Context, Rails, World, hca
 from cwai_bench.probes.disturbance import Watch
 from cwai_bench.render import labels
 from cwai_bench.render.units import size
@@ -92,11 +92,12 @@ class _Wrong(msgspec.Struct):
 
 
 class _Hello(msgspec.Struct):
-    """``order`` or ``wrong``: from rank 0."""
+    """``order`` or ``wrong``: from rank 0. ``rails``: the node's RDMA NICs, where these are to be measured."""
 
     version: str
     peer: Peer
     refusal: Text | None
+    rails: Rails | None = None
     order: Order | None = None
     wrong: _Wrong | None = None
 
@@ -190,12 +191,12 @@ def _abort_mpi(error: Exception) -> None:
 
 
 def _work(task: Task, told: world.Launched, link: Link, progress: Progress) -> Group:
-    group, peers, order = _meet(task, told, link)
+    group, peers, order, rails = _meet(task, told, link)
     node = group.nodes[group.rank]
     loud = group.rank == 0
     choice = dataclasses.replace(task.choice, scripts=tuple(script.spec for script in order.scripts))
     try:
-        plan = make_plan(choice, World(group.size, _unique(group.nodes), group.comm is not None))
+        plan = make_plan(choice, World(group.size, _unique(group.nodes), group.comm is not None, rails))
     except UsageError as e:
         raise AgreedError(e, group.rank) from e
     opening = _opening(task, order, group, peers, plan)
@@ -243,6 +244,12 @@ def _work(task: Task, told: world.Launched, link: Link, progress: Progress) -> G
         group.barrier()
         if loud:
             progress.end(number, total, title)
+    if plan.probes:
+        # From a slow file system this takes longer than a measurement may, in which it would else be loaded.
+        link.at("start", START_SECONDS)
+        import numpy  # noqa: F401
+
+        group.barrier()
     for spec in plan.probes:
         number += 1
         if loud:
@@ -256,9 +263,11 @@ def _work(task: Task, told: world.Launched, link: Link, progress: Progress) -> G
     return group
 
 
-def _meet(task: Task, told: world.Launched, link: Link) -> tuple[Group, list[Peer], Order]:
-    """The group of all ranks, the keepers of its nodes and what was ordered, once all agree that the run can be."""
-    mine = _Hello(link.version, link.peer, link.refusal)
+def _meet(task: Task, told: world.Launched, link: Link) -> tuple[Group, list[Peer], Order, tuple[Rails, ...]]:
+    """The group of all ranks, the keepers of its nodes, what was ordered, and the RDMA NICs of each node (where anybody
+    looked), once all agree that the run can be."""
+    rails = hca.look() if task.choice.measures_network else None
+    mine = _Hello(link.version, link.peer, link.refusal, rails)
     if told.rank == 0:
         try:
             mine.order = task.order()
@@ -284,7 +293,9 @@ def _meet(task: Task, told: world.Launched, link: Link) -> tuple[Group, list[Pee
     names = _distinct(peers)
     nodes = tuple(names[h.peer.id] for h in hellos)
     group: Group = SoloGroup(nodes[0]) if comm is None else world.MpiGroup(comm, nodes)
-    return group, [msgspec.structs.replace(p, node=names[p.id]) for p in peers], order
+    first = {node: hello.rails for node, hello in zip(reversed(nodes), reversed(hellos), strict=True)}
+    rails_of = tuple(found for node in _unique(nodes) if (found := first[node]) is not None)
+    return group, [msgspec.structs.replace(p, node=names[p.id]) for p in peers], order, rails_of
 
 
 def _refusal(hellos: list[_Hello]) -> CwaiError | None:
@@ -449,6 +460,7 @@ def label(spec: ProbeSpec) -> Text:
     given = spec.parameters
     told = [size(int(given["bytes"]))] if "bytes" in given else []
     told += [f"×{given['streams']}"] if given.get("streams", 1) != 1 else []
+    told = [str(given["verb"]), *told] if "verb" in given else told
     parts = [spec.info.title, *map(plain, told), *filter(None, [_WAYS.get(str(given.get("direction")))])]
     return Text(" ".join(p.en for p in parts), " ".join(p.zh for p in parts))
 

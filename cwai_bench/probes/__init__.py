@@ -10,26 +10,45 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
+import msgspec
+
 from cwai_bench.group import Group
 from cwai_bench.model import CheckInfo, LeftOut, Measurement, ProbeSpec, Scalar
 from cwai_bench.registry import Registry
+from cwai_bench.text import Text
 
 Transport = Literal["auto", "verbs", "tcp", "loopback", "npu"]
-Pairs = Literal["ring", "all"]
+Verb = Literal["write", "read", "send"]
+
+
+class Rails(msgspec.Struct, frozen=True):
+    """The RDMA NICs that a node can use, by name in natural order; when there is none, why."""
+
+    names: tuple[str, ...] = ()
+    why_none: Text | None = None
 
 
 @dataclass(frozen=True)
 class World:
-    """What the plan knows of the launch: how many ranks, on which nodes, and whether an MPI runs them."""
+    """What the plan knows of the launch: how many ranks, on which nodes, and whether an MPI runs them.
+
+    ``rails`` are those of each of ``nodes``; empty as long as nobody has looked.
+    """
 
     size: int
     nodes: tuple[str, ...]
     mpi: bool
+    rails: tuple[Rails, ...] = ()
 
 
 @dataclass(frozen=True)
 class Options:
-    """What the person chose; None means the probe's own default. Sizes in bytes, durations in seconds."""
+    """What the person chose; None means the probe's own default. Sizes in bytes, durations in seconds.
+
+    ``streams`` are queue pairs where RDMA is measured. ``pairs``: ``ring``, ``all``, ``sample:K`` or ``full``;
+    ``from_ends`` and ``to_ends`` are ``node/nic`` each (:mod:`cwai_bench.probes.pairs`). From ``device`` on all is of
+    RDMA; what the numbers mean is told by :func:`cwai_bench.native.queue_pairs`.
+    """
 
     transport: Transport = "auto"
     kind: Literal["bandwidth", "latency", "both"] = "both"
@@ -40,7 +59,9 @@ class Options:
     iterations: int | None = None
     warmup: int | None = None
     port: int = 18515
-    pairs: Pairs = "ring"
+    pairs: str = "ring"
+    from_ends: tuple[str, ...] = ()
+    to_ends: tuple[str, ...] = ()
     spin: bool = False
     operations: tuple[str, ...] | None = None
     min_bytes: int = 8
@@ -49,6 +70,22 @@ class Options:
     verify: bool = True
     item_timeout: float | None = None
     interface: str | None = None
+    verb: tuple[Verb, ...] | None = None
+    device: tuple[str, ...] = ()
+    as_node: tuple[str, ...] = ()
+    gid_index: int = -1
+    mtu: int = 0
+    service_level: int = 0
+    traffic_class: int = 0
+    qp_timeout: int = 14
+    retries: int = 7
+    depth: int = 128
+    post_list: int = 0
+    inline: int = -1
+    relaxed_ordering: bool = False
+    huge_pages: bool = False
+    cold: bool = False
+    like_nccl: bool = False
 
 
 @dataclass

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from cwai_bench import native
 from cwai_bench.model import LeftOut, Measurement, ProbeSpec, Scalar, Subject, stats_of
 from cwai_bench.probes import Context, Options, World, probe
 from cwai_bench.probes.transport import (
+    MOST_STREAMS,
     Kind,
     bandwidth_arguments,
     bandwidth_choices,
@@ -59,6 +61,8 @@ def _plan(kind: Kind) -> Callable[[World, Options], list[ProbeSpec | LeftOut]]:
     choices = bandwidth_choices if kind == "bandwidth" else latency_choices
 
     def plan(_world: World, options: Options) -> list[ProbeSpec | LeftOut]:
+        if options.transport == "auto" and options.streams is not None:  # so many streams are for the network
+            options = replace(options, streams=min(options.streams, MOST_STREAMS))
         refuse_impossible(options)
         if options.transport not in ("auto", "loopback") or options.kind not in (kind, "both"):
             return []

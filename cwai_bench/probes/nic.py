@@ -6,7 +6,7 @@ import difflib
 import ipaddress
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -93,21 +93,38 @@ def without_shared(everywhere: Sequence[Sequence[Place]]) -> list[list[Place]]:
     return [[p for p in places if count[p.address] == 1] for places in everywhere]
 
 
+def _family(place: Place) -> int:
+    return ipaddress.ip_address(place.address).version
+
+
+def _network(place: Place) -> object:
+    return ipaddress.ip_interface(f"{place.address}/{place.prefix}").network
+
+
+def neighbours(client: Sequence[Place], server: Sequence[Place]) -> tuple[Place, Place] | None:
+    """The place on each side in the fastest network that both are in; None when there is none."""
+    near = [(c, s) for c in client for s in server if _family(c) == _family(s) and _network(c) == _network(s)]
+    return max(near, key=lambda pair: min(p.speed for p in pair)) if near else None
+
+
 def meeting(client: Sequence[Place], server: Sequence[Place]) -> tuple[Place, Place] | None:
     """The place on each side by which two nodes meet: one network that both are in, the fastest; else the first of
     each of one family, for a router to join. None when there is no such."""
+    near = neighbours(client, server)
+    return near or next(((c, s) for c in client for s in server if _family(c) == _family(s)), None)
 
-    def family(place: Place) -> int:
-        return ipaddress.ip_address(place.address).version
 
-    def network(place: Place) -> object:
-        return ipaddress.ip_interface(f"{place.address}/{place.prefix}").network
+@dataclass(frozen=True)
+class Reading:
+    """Counters of ``nic``: bytes received and sent so far, and its speed (B/s, 0: unknown)."""
 
-    candidates = [(c, s) for c in client for s in server if family(c) == family(s)]
-    if not candidates:
-        return None
-    near = [pair for pair in candidates if network(pair[0]) == network(pair[1])]
-    return max(near, key=lambda pair: min(p.speed for p in pair)) if near else candidates[0]
+    nic: str
+    speed: float
+    read: Callable[[], tuple[int, int]]
+
+    @classmethod
+    def of_interface(cls, nic: str, interface: str, root: Path) -> Reading:
+        return cls(nic, speed_of(interface, root), lambda: _bytes(interface, root))
 
 
 def _bytes(nic: str, root: Path) -> tuple[int, int]:
@@ -120,17 +137,20 @@ def _bytes(nic: str, root: Path) -> tuple[int, int]:
 
 def busy(nics: Iterable[str], *, window: float = BUSY_WINDOW, root: Path = CLASS_NET) -> dict[str, float]:
     """Those of ``nics`` that carry other traffic now, with its rate in bytes per second (the busier direction)."""
-    names = sorted(set(nics))
-    if not names:
+    return moving([Reading.of_interface(nic, nic, root) for nic in sorted(set(nics))], window=window)
+
+
+def moving(readings: Sequence[Reading], *, window: float) -> dict[str, float]:
+    """NICs that have a reading which grows by more than their share, with the rate at which it does."""
+    if not readings:
         return {}
-    before = {nic: _bytes(nic, root) for nic in names}
+    before = [reading.read() for reading in readings]
     start = time.monotonic()
     time.sleep(window)
     elapsed = time.monotonic() - start
-    found = {}
-    for nic in names:
-        rate = max(b - a for a, b in zip(before[nic], _bytes(nic, root), strict=True)) / elapsed
-        speed = speed_of(nic, root)
-        if rate > (BUSY_SHARE * speed if speed else BUSY_RATE):
-            found[nic] = rate
+    found: dict[str, float] = {}
+    for reading, then in zip(readings, before, strict=True):
+        rate = max(b - a for a, b in zip(then, reading.read(), strict=True)) / elapsed
+        if rate > (BUSY_SHARE * reading.speed if reading.speed else BUSY_RATE):
+            found[reading.nic] = max(rate, found.get(reading.nic, 0.0))
     return found

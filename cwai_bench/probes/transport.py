@@ -9,13 +9,13 @@ its own, outside the timed part.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
 from cwai_bench.errors import UsageError
 from cwai_bench.model import Action, CheckInfo, ItemKind, LeftOut, Scalar, Severity
-from cwai_bench.probes import Options
+from cwai_bench.probes import Options, Verb, World
 from cwai_bench.text import Text
 
 Kind = Literal["bandwidth", "latency"]
@@ -33,6 +33,26 @@ LATENCY_SECONDS = 2.0
 MOST_SAMPLES = 2000
 LARGEST = 1 << 30
 MOST_STREAMS = 64
+MOST_QUEUE_PAIRS = 128
+VERBS: tuple[Verb, ...] = ("write", "read", "send")
+VERBS_LATENCY_SIZE = 2
+ACK_UNIT = 4.096e-6
+"""A packet's answer is waited for this many seconds times 2 to the power of the timeout (InfiniBand specification,
+Local ACK Timeout)."""
+LONGEST_RETRIES = 60.0
+RANGES: dict[str, tuple[int, int]] = {
+    "gid_index": (-1, 255),
+    "service_level": (0, 15),
+    "traffic_class": (0, 255),
+    "qp_timeout": (0, 31),
+    "retries": (0, 7),
+    "depth": (1, 1 << 15),
+    "post_list": (0, 1 << 15),
+    "inline": (-1, 1 << 12),
+}
+"""What a queue pair may be told, as wide as its fields are (InfiniBand specification; of a GID table, what the kernel's
+index holds), and for queues more than any device has."""
+MTUS = (0, 256, 512, 1024, 2048, 4096)
 
 
 def info_of(transport: str, kind: Kind, title: Text, method: Text, suggestion: Text, needs: list[str]) -> CheckInfo:
@@ -54,13 +74,8 @@ def info_of(transport: str, kind: Kind, title: Text, method: Text, suggestion: T
     )
 
 
-def refuse_impossible(options: Options) -> None:
-    """Raise UsageError for a choice that no transport of this version can serve."""
-    if options.transport == "verbs":
-        raise UsageError(
-            Text("--transport verbs: {why}", "--transport verbs：{why}").fill(why=why_no_verbs().reason),
-            Text("use --transport tcp, or auto", "请使用 --transport tcp 或 auto"),
-        )
+def refuse_impossible(options: Options, most_streams: int = MOST_STREAMS) -> None:
+    """Raise UsageError for a choice that no transport, or none with so many streams, can serve."""
     for size in options.sizes or ():
         if not 1 <= size <= LARGEST:
             raise UsageError(
@@ -68,43 +83,73 @@ def refuse_impossible(options: Options) -> None:
                     s=size
                 )
             )
-    if options.streams is not None and not 1 <= options.streams <= MOST_STREAMS:
-        raise UsageError(
-            Text("--streams: {n} is not between 1 and {m}", "--streams：{n} 不在 1 到 {m} 之间").fill(
-                n=options.streams, m=MOST_STREAMS
-            )
-        )
-    if not 1 <= options.port <= 65535:
-        raise UsageError(
-            Text("--port: {p} is not between 1 and 65535", "--port：{p} 不在 1 到 65535 之间").fill(p=options.port)
-        )
+    if options.streams is not None:
+        _refuse_outside("streams", options.streams, 1, most_streams)
+    _refuse_outside("port", options.port, 1, 65535)
     if options.duration is not None and options.duration <= 0:
         raise UsageError(Text("--duration must be more than 0", "--duration 必须大于 0"))
-
-
-def why_no_verbs(devices: Path = Path("/sys/class/infiniband")) -> LeftOut:
-    """Why a run that might use RDMA does not."""
-    try:
-        names = sorted(path.name for path in devices.iterdir())
-    except OSError:
-        names = []
-    if names:
-        return LeftOut(
-            "verbs",
-            "unsupported",
-            Text(
-                "there are RDMA devices ({names}), but verbs is not built into this version; TCP is measured instead",
-                "本版本未内置 verbs，尽管存在 RDMA 设备（{names}）；改测 TCP",
-            ).fill(names=", ".join(names)),
+    for name, (low, high) in RANGES.items():
+        _refuse_outside(name, getattr(options, name), low, high)
+    if options.mtu not in MTUS:
+        raise UsageError(
+            Text("--mtu: {m} is none of {all}", "--mtu：{m} 不在可选范围内：{all}").fill(
+                m=options.mtu, all=", ".join(map(str, MTUS[1:]))
+            ),
+            Text("leave it out for the largest that both ends have", "不指定则使用两端都支持的最大值"),
         )
-    return LeftOut(
-        "verbs",
-        "absent",
-        Text(
-            "no RDMA device on this node, and verbs is not built into this version; TCP is measured instead",
-            "本节点没有 RDMA 设备，且本版本未内置 verbs；改测 TCP",
-        ),
-    )
+    if len(options.from_ends) != len(options.to_ends) and min(len(options.from_ends), len(options.to_ends)) > 1:
+        raise UsageError(
+            Text(
+                "--from names {a} ends and --to {b}: the first is to meet the first, and so on",
+                "--from 给出 {a} 个端点，--to 给出 {b} 个：两者须按顺序一一对应",
+            ).fill(a=len(options.from_ends), b=len(options.to_ends)),
+            Text("name as many, or one on one side", "请给出相同数量，或其中一侧只给一个"),
+        )
+
+
+def _refuse_outside(name: str, value: int, low: int, high: int) -> None:
+    if not low <= value <= high:
+        raise UsageError(
+            Text("--{o}: {n} is not between {low} and {high}", "--{o}：{n} 不在 {low} 到 {high} 之间").fill(
+                o=name.replace("_", "-"), n=value, low=low, high=high
+            )
+        )
+
+
+def over_verbs(world: World, options: Options) -> bool:
+    """Whether RDMA is what is measured between the nodes: asked for, or there on each of them.
+
+    Raises UsageError when it is asked for and no node has it.
+    """
+    if options.transport == "verbs":
+        if world.rails and not any(rails.names for rails in world.rails):
+            raise UsageError(
+                Text("--transport verbs: {why}", "--transport verbs：{why}").fill(why=_without_rails(world)),
+                Text("use --transport tcp, or auto", "请使用 --transport tcp 或 auto"),
+            )
+        return True
+    return options.transport == "auto" and bool(world.rails) and all(rails.names for rails in world.rails)
+
+
+def undecided(world: World, options: Options) -> bool:
+    """Whether it is still to be seen if RDMA is measured: then both are planned, to refuse what neither can do."""
+    return options.transport == "auto" and not world.rails
+
+
+def why_no_verbs(world: World) -> LeftOut:
+    """Why a run that might use RDMA does not."""
+    reason = _without_rails(world) if world.rails else Text("no node was looked at", "尚未查看任何节点")
+    return LeftOut("verbs", "absent", Text("{why}; TCP is measured instead", "{why}；改测 TCP").fill(why=reason))
+
+
+def _without_rails(world: World) -> Text:
+    """The first of the nodes without an RDMA NIC, why, and how many more there are."""
+    without = [(node, rails.why_none) for node, rails in zip(world.nodes, world.rails, strict=True) if not rails.names]
+    node, why = without[0]
+    said = Text("no RDMA on {n}: {w}", "{n} 无法使用 RDMA：{w}").fill(n=node, w=why or "?")
+    if len(without) == 1:
+        return said
+    return Text("{s} (and {n} more)", "{s}（另有 {n} 个节点）").fill(s=said, n=len(without) - 1)
 
 
 def bandwidth_choices(options: Options) -> Iterator[dict[str, Scalar]]:
@@ -148,20 +193,55 @@ def latency_choices(options: Options) -> Iterator[dict[str, Scalar]]:
         }
 
 
+def verbs_bandwidth_choices(options: Options) -> Iterator[dict[str, Scalar]]:
+    """As of any transport, for each verb. Unless sizes or verbs are given, of read and send only the smallest size on
+    one queue pair and the largest on most, one way."""
+    for verb in options.verb or VERBS:
+        choices = list(bandwidth_choices(options))
+        if verb != "write" and options.verb is None and options.sizes is None:
+            one_way = [c for c in choices if c["direction"] == "one-way"] or choices
+            choices = one_way if len(one_way) < 2 else [one_way[0], one_way[-1]]
+        for choice in choices:
+            yield {"verb": verb, **choice, **_of_queue_pairs(options)}
+
+
+def verbs_latency_choices(options: Options) -> Iterator[dict[str, Scalar]]:
+    """Each verb with 2 B unless sizes or verbs are given."""
+    for verb in options.verb or VERBS:
+        for choice in latency_choices(replace(options, sizes=options.sizes or (VERBS_LATENCY_SIZE,))):
+            yield {"verb": verb, **choice, **_of_queue_pairs(options)}
+
+
+def _of_queue_pairs(options: Options) -> dict[str, Scalar]:
+    """What queue pairs are made with. They are polled, never slept on."""
+    return {
+        "spin": True,
+        "mtu": options.mtu,
+        **{name: getattr(options, name) for name in RANGES},
+        **{name: getattr(options, name) for name in ("relaxed_ordering", "huge_pages", "cold")},
+        "device": ",".join(options.device),
+        "as_node": ",".join(options.as_node),
+    }
+
+
 def bandwidth_arguments(given: dict[str, Scalar], *, sends: bool, receives: bool, timeout: float) -> dict[str, Any]:
     """Arguments of :meth:`Connection.bandwidth` for one end. Of long runs the interval grows: at most 2000 samples."""
-    duration = float(given["duration"])
     return {
         "size": int(given["bytes"]),
         "sends": sends,
         "receives": receives,
-        "duration": duration,
+        "duration": float(given["duration"]),
         "warmup": WARMUP_SECONDS,
         "warmup_messages": int(given["warmup"]),
-        "interval": max(0.05, duration / MOST_SAMPLES),
+        "interval": interval_of(given),
         "verify": bool(given["verify"]),
         "timeout": timeout,
     }
+
+
+def interval_of(given: Mapping[str, Scalar]) -> float:
+    """Seconds between two samples of bandwidth."""
+    return max(0.05, float(given["duration"]) / MOST_SAMPLES)
 
 
 def latency_arguments(given: dict[str, Scalar], *, initiates: bool, timeout: float) -> dict[str, Any]:
@@ -187,4 +267,11 @@ def seconds_of(given: dict[str, Scalar], kind: Kind) -> float:
 def patience(given: dict[str, Scalar], kind: Kind) -> float:
     """Seconds after which one pair is given up: a multiple of what it should take, and time for a slow link."""
     longest = float(given["duration"]) if kind == "latency" else 0.0
-    return 5 + 3 * (seconds_of(given, kind) + longest)
+    return 5 + 3 * (seconds_of(given, kind) + longest) + _retrying(given)
+
+
+def _retrying(given: Mapping[str, Scalar]) -> float:
+    """Seconds that a queue pair tries again before it gives its peer up: sooner, nobody would learn why it failed."""
+    if "qp_timeout" not in given:
+        return 0.0
+    return min(LONGEST_RETRIES, ACK_UNIT * (1 << int(given["qp_timeout"])) * (int(given["retries"]) + 1))

@@ -4,26 +4,21 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from cwai_bench import native
 from cwai_bench.errors import DeviceError, UsageError
-from cwai_bench.group import Group, SoloGroup
-from cwai_bench.model import LeftOut, Measurement, ProbeSpec, Scalar
-from cwai_bench.probes import PROBES, Context, Options, World, tcp, transport
+from cwai_bench.group import SoloGroup
+from cwai_bench.model import LeftOut, Measurement
+from cwai_bench.probes import PROBES, Options, Rails, World, tcp, transport
 from cwai_bench.probes.nic import Place
 from cwai_bench.text import Text
+from tests.unit.ranks import ALONE, Meeting, Rank, context, measured, planned
 
-ALONE = World(1, ("a",), False)
 FOUR = World(4, ("a", "b", "c", "d"), True)
-
-
-def planned(probe: str, world: World = ALONE, **options: Any) -> tuple[list[ProbeSpec], list[LeftOut]]:
-    found = PROBES[probe].plan(world, Options(**options))
-    return [f for f in found if isinstance(f, ProbeSpec)], [f for f in found if isinstance(f, LeftOut)]
 
 
 # ---------------------------------------------------------------------------------------------- plan
@@ -75,9 +70,8 @@ def test_the_fallback_from_verbs_is_told_once(kind: str) -> None:
 
 
 @pytest.mark.parametrize("probe", ["tcp.bandwidth", "tcp.latency", "loopback.bandwidth", "loopback.latency"])
-def test_verbs_asked_for_is_refused(probe: str) -> None:
-    with pytest.raises(UsageError, match="verbs"):
-        planned(probe, transport="verbs")
+def test_with_verbs_asked_for_nothing_else_is_planned(probe: str) -> None:
+    assert planned(probe, transport="verbs") == ([], [])
 
 
 def test_each_transport_plans_its_own() -> None:
@@ -88,13 +82,15 @@ def test_each_transport_plans_its_own() -> None:
     assert planned("tcp.bandwidth", transport="tcp")[1] == []
 
 
-def test_why_no_verbs_names_the_devices(tmp_path: Any) -> None:
-    assert transport.why_no_verbs(tmp_path / "none").reason_code == "absent"
-    (tmp_path / "mlx5_0").mkdir()
-    found = transport.why_no_verbs(tmp_path)
-    assert found.reason_code == "unsupported"
-    assert "mlx5_0" in found.reason.en
-    assert "mlx5_0" in found.reason.zh
+def test_why_no_verbs_names_the_first_node_without() -> None:
+    none = Rails(why_none=Text("it has no active RDMA port", "没有处于活动状态的 RDMA 端口"))
+    rails = (Rails(("mlx5_0",)), none, none, Rails(("mlx5_0",)))
+    world = replace(FOUR, rails=rails)
+    for why in (transport.why_no_verbs(world), *planned("tcp.bandwidth", world)[1]):
+        assert (why.what, why.reason_code) == ("verbs", "absent")
+        assert why.reason.en == "no RDMA on b: it has no active RDMA port (and 1 more); TCP is measured instead"
+        assert "b 无法使用 RDMA：没有处于活动状态的 RDMA 端口（另有 1 个节点）" in why.reason.zh
+    assert planned("verbs.bandwidth", world) == ([], [])
 
 
 @pytest.mark.parametrize(
@@ -102,7 +98,7 @@ def test_why_no_verbs_names_the_devices(tmp_path: Any) -> None:
 )
 def test_impossible_choices_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
-        planned("tcp.bandwidth", **options)
+        planned("tcp.bandwidth", transport="tcp", **options)
 
 
 def test_more_rounds_take_longer() -> None:
@@ -113,69 +109,6 @@ def test_more_rounds_take_longer() -> None:
 
 
 # ------------------------------------------------------------------------------------------- measure
-
-
-@dataclass
-class Meeting:
-    """Where ranks that are threads of one process meet."""
-
-    nodes: tuple[str, ...]
-    values: list[Any] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.values = [None] * len(self.nodes)
-        self.gate = threading.Barrier(len(self.nodes))
-
-
-class Rank:
-    comm = None
-
-    def __init__(self, meeting: Meeting, rank: int) -> None:
-        self.meeting = meeting
-        self.rank = rank
-        self.size = len(meeting.nodes)
-        self.nodes = meeting.nodes
-        self.leaders = tuple(i for i, n in enumerate(self.nodes) if n not in self.nodes[:i])
-
-    def barrier(self) -> None:
-        self.meeting.gate.wait(30)
-
-    def allgather(self, value: Any) -> list[Any]:
-        self.meeting.values[self.rank] = value
-        self.meeting.gate.wait(30)
-        found = list(self.meeting.values)
-        self.meeting.gate.wait(30)
-        return found
-
-
-def context(group: Group, spec: ProbeSpec, emitted: list[Measurement], patience: float = 30.0) -> Context:
-    def beat(_progress: dict[str, Scalar]) -> None:
-        return None
-
-    return Context(group, spec, group.nodes[group.rank], emitted.append, beat, time.monotonic() + patience)
-
-
-def measured(probe: str, nodes: tuple[str, ...], spec: ProbeSpec, patience: float = 30.0) -> list[Measurement]:
-    """What all ranks emit; an exception on any of them is the test's."""
-    meeting = Meeting(nodes)
-    emitted: list[Measurement] = []
-    failed: list[BaseException] = []
-
-    def run(rank: int) -> None:
-        try:
-            PROBES[probe].measure(context(Rank(meeting, rank), spec, emitted, patience))
-        except BaseException as error:
-            failed.append(error)
-            meeting.gate.abort()
-
-    threads = [threading.Thread(target=run, args=(rank,)) for rank in range(len(nodes))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if failed:
-        raise failed[0]
-    return sorted(emitted, key=lambda m: (m.subject.id, m.rank))
 
 
 @pytest.fixture
@@ -350,3 +283,23 @@ def test_loopback_latency_is_a_full_round_trip() -> None:
     spec = planned("loopback.latency", transport="loopback", iterations=30)[0][0]
     emitted = measured("loopback.latency", ("a",), spec)
     assert [(m.metric, m.unit, len(m.samples), m.correct) for m in emitted] == [("loopback.latency", "s", 30, True)]
+
+
+@pytest.mark.usefixtures("addresses")
+def test_named_nics_meet_over_tcp() -> None:
+    world = World(3, ("a", "b", "c"), True)
+    ends: dict[str, Any] = {"from_ends": ("a/lo", "c"), "to_ends": ("b/lo", "b")}
+    spec = planned("tcp.bandwidth", world, direction="one-way", **SHORT, **ends)[0][0]
+    assert spec.parameters["rounds"] == 2  # b may meet c by the NIC that is named
+    emitted = measured("tcp.bandwidth", ("a", "b", "c"), spec)
+    assert [(m.subject.id, m.status) for m in emitted] == [("a/lo→b/lo", "ok"), ("c→b", "ok")]
+
+
+@pytest.mark.usefixtures("addresses")
+def test_a_named_nic_without_an_address_is_told() -> None:
+    ends: dict[str, Any] = {"from_ends": ("a/eth7",), "to_ends": ("b",)}
+    spec = planned("tcp.bandwidth", World(2, ("a", "b"), True), direction="one-way", **SHORT, **ends)[0][0]
+    (told,) = measured("tcp.bandwidth", ("a", "b"), spec)
+    assert (told.subject.id, told.status) == ("a/eth7→b", "error")
+    assert told.reason is not None
+    assert "no address of a/eth7 is up" in told.reason.en
