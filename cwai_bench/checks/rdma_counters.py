@@ -18,6 +18,7 @@ from cwai_bench.port_counters import (
     ORDER,
     RECEIVER,
     RETRIES,
+    STICKY_BITS,
     growth,
 )
 from cwai_bench.sources import Call, Host, Rdma, RdmaPort

@@ -112,7 +112,12 @@ class Ends:
 
     def round_trip(self, size: int, spin: bool) -> float:
         """Median round trip in seconds."""
-        parameters = {"size": size, "iterations": 10_000_000, "duration": ROUND_TRIP_SECONDS, "verify": True}
+        parameters: dict[str, Any] = {
+            "size": size,
+            "iterations": 10_000_000,
+            "duration": ROUND_TRIP_SECONDS,
+            "verify": True,
+        }
         _answered, initiated = self._measure(1, spin, "latency", **parameters)
         return initiated["p50"]
 
