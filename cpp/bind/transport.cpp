@@ -324,8 +324,8 @@ void register_transport(py::module_& m) {
                                   .inline_size = inline_size,
                                   .relaxed_ordering = relaxed_ordering,
                                   .huge_pages = huge_pages,
-                                  .gpu = gpu,
-                                  .cold = cold};
+                                  .cold = cold,
+                                  .gpu = gpu};
         const py::gil_scoped_release released;
         return std::make_unique<Pairs>(
             std::make_unique<QueuePairs>(control.release(), spec, Watch(nanos(timeout))));

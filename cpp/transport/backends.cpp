@@ -82,11 +82,18 @@ std::vector<Backend> backends(const std::vector<std::string>& mpi_directories) {
   mpi.built = true;
   mpi.present = mpi.loadable;  // it needs no device of its own
 
+  Backend verbs =
+      optional_backend("verbs", {"libibverbs.so.1"}, devices("/sys/class/infiniband", ""));
+  verbs.built = true;
+  Backend cuda = optional_backend("cuda", {"libcuda.so.1"}, devices("/dev", "nvidia"));
+  cuda.built = true;  // the memory of GPUs, for RDMA
+
   return {own_backend("tcp", devices("/sys/class/net", "")),
           own_backend("loopback", {}),
           mpi,
           optional_backend("verbs", {"libibverbs.so.1"}, devices("/sys/class/infiniband", "")),
-          optional_backend("cuda", {"libcuda.so.1"}, devices("/dev", "nvidia")),
+          verbs,
+          cuda,
           optional_backend("nccl", {"libnccl.so.2"}, devices("/dev", "nvidia")),
           optional_backend("hccl", {"libhccl.so"}, devices("/dev", "davinci"))};
 }
