@@ -542,10 +542,20 @@ class MatrixGap(msgspec.Struct, frozen=True, gc=False, array_like=True):
     reason_code: ReasonCode = "error"
 
 
+class MatrixPair(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """One pair of a matrix of few: row, column, its value, and what it should reach."""
+
+    row: int
+    column: int
+    value: float
+    expected: float | None = None
+
+
 class Matrix(msgspec.Struct, frozen=True, gc=False):
     """One metric over all pairs: ``values[row][column]`` from end to end in the direction of the bytes, in ``unit``,
     with six digits; None where there is none, ``failed`` says of those that were tried why.
 
+    Where less than a quarter of all pairs was tried (a ring), ``values`` is empty and ``pairs`` lists them.
     ``expected``: what the pairs should reach, one for all or one for each. ``spec`` is the id of the ProbeSpec.
     """
 
@@ -555,6 +565,7 @@ class Matrix(msgspec.Struct, frozen=True, gc=False):
     parameters: dict[str, Scalar]
     ends: list[str]
     values: list[list[float | None]]
+    pairs: list[MatrixPair]
     failed: list[MatrixGap]
     findings: list[Finding]
     expected: float | list[list[float | None]] | None = None

@@ -1,0 +1,468 @@
+"""What the pairs of a probe say together: a matrix, the parts that are bad by it, and a verdict on each of them.
+
+A part is named once, with the pairs that prove it, instead of each of its pairs. Where nothing is found the pairs keep
+their own verdicts. A probe that told its pairs in short (``PairResults``) has one verdict for all that are well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from cwai_bench.config import Criterion
+from cwai_bench.goodput import Thresholds, cause_of
+from cwai_bench.judge.found import ALL, OBSERVED_LIMIT, joined
+from cwai_bench.judge.paths import because, due, signs, standing
+from cwai_bench.model import (
+    Action,
+    Evidence,
+    Finding,
+    Matrix,
+    MatrixGap,
+    MatrixPair,
+    Measurement,
+    PairFigure,
+    PairResult,
+    ProbeSpec,
+    ReasonCode,
+    Run,
+    Scalar,
+    Status,
+    Subject,
+    Verdict,
+    stats_of,
+)
+from cwai_bench.render.nodeset import fold, natural
+from cwai_bench.render.units import gigabits, microseconds
+from cwai_bench.text import Text
+
+if TYPE_CHECKING:
+    from cwai_bench.matrix import Floats, Grid
+
+SHARED = ("transport", "verb", "operation", "direction", "bytes", "streams")
+"""Parameters that tell one matrix of a probe from another."""
+SPARSE = 4
+"""A matrix of which less than one in so many pairs was tried is kept as a list of them."""
+SAID = 8
+"""Pairs that a verdict on all of them names."""
+
+Ends = tuple[str, str]
+
+
+@dataclass
+class _Gathered:
+    """The pairs of one matrix, first and second look apart: what came of each."""
+
+    spec: str
+    metric: str
+    unit: str
+    parameters: dict[str, Scalar]
+    first: dict[Ends, tuple[float | None, ReasonCode]] = field(default_factory=dict)
+    again: dict[Ends, tuple[float | None, ReasonCode]] = field(default_factory=dict)
+    expected: dict[Ends, float] = field(default_factory=dict)
+    common: float | None = None
+    """What all of them should reach."""
+    short: bool = False
+    """Told as PairResults."""
+
+
+def matrices_of(run: Run, thresholds: Thresholds) -> list[Matrix]:
+    """A matrix for each metric that was measured between three ends or more, or of which something was expected."""
+    found = [g for g in _gather(run) if g.short or g.expected or len({e for pair in g.first for e in pair}) > 2]
+    return [_matrix(g, thresholds) for g in found if g.first]
+
+
+def _gather(run: Run) -> Iterable[_Gathered]:
+    gathered: dict[tuple[Scalar, ...], _Gathered] = {}
+
+    def of(spec: str, metric: str, unit: str, given: dict[str, Scalar]) -> _Gathered:
+        shared = {name: given[name] for name in SHARED if name in given}
+        return gathered.setdefault((spec, metric, *shared.values()), _Gathered(spec, metric, unit, shared))
+
+    for m in run.measurements:
+        source, arrow, target = m.subject.id.partition("→")
+        if m.subject.kind != "link" or not arrow or m.status in ("skip", "aborted"):
+            continue
+        g = of(m.spec, m.metric, m.unit, m.parameters)
+        stats = m.stats or stats_of(m.samples)
+        value = stats.p50 if stats is not None and m.status == "ok" else None
+        looked = g.again if m.parameters.get("again") else g.first
+        looked[source, target] = (value, m.reason_code or "error")
+        expected, rate = due(m.parameters, m.unit), m.parameters.get("link_speed")
+        # A rate that was surpassed is not the rate.
+        if expected is not None and not (isinstance(rate, int | float) and value is not None and value > rate):
+            g.expected[source, target] = expected.at_full_mtu
+    for record in run.pairs:
+        g = of(record.spec, record.metric, record.unit, record.parameters)
+        g.short = True
+        common = due(record.parameters, record.unit)
+        g.common = g.common if common is None else common.at_full_mtu
+        _take(g, record.pairs, g.again if record.again else g.first)
+    return gathered.values()
+
+
+def _take(g: _Gathered, pairs: Sequence[PairResult], looked: dict[Ends, tuple[float | None, ReasonCode]]) -> None:
+    for pair in pairs:
+        if pair.status in ("skip", "aborted"):
+            continue
+        ends = (pair.source, pair.target)
+        looked[ends] = (pair.value if pair.status == "ok" else None, pair.reason_code or "error")
+        if pair.expected is not None:
+            g.expected[ends] = pair.expected
+
+
+def _matrix(g: _Gathered, thresholds: Thresholds) -> Matrix:
+    from cwai_bench import matrix
+
+    ends = sorted({end for looked in (g.first, g.again) for pair in looked for end in pair}, key=natural)
+    at = {end: i for i, end in enumerate(ends)}
+    first, again = _grid(g, g.first, ends, at), _grid(g, g.again, ends, at) if g.again else None
+    findings = matrix.named(first, again, thresholds)
+    tried = len(g.first)
+    dense = tried * SPARSE >= len(ends) * (len(ends) - 1)
+    gaps = [MatrixGap(at[a], at[b], code) for (a, b), (value, code) in g.first.items() if value is None]
+    values, expected = _digits(first.value), first.expected
+    rows: list[list[float | None]] = []
+    pairs: list[MatrixPair] = []
+    limit: float | list[list[float | None]] | None = None
+    if dense:
+        rows = _rows(values)
+    else:
+        limits = None if expected is None else _digits(expected)
+        for a, b in sorted((at[a], at[b]) for (a, b), (value, _) in g.first.items() if value is not None):
+            pairs.append(MatrixPair(a, b, float(values[a, b]), None if limits is None else _known(limits[a, b])))
+    if expected is not None:
+        import numpy as np
+
+        known = np.unique(_digits(expected[first.tried & np.isfinite(expected)]))
+        if known.size == 1:
+            limit = float(known[0])
+        elif known.size and dense:
+            limit = _rows(_digits(expected))
+    return Matrix(g.spec, g.metric, g.unit, g.parameters, ends, rows, pairs, sorted(gaps, key=_place), findings, limit)
+
+
+def _place(gap: MatrixGap) -> tuple[int, int]:
+    return gap.row, gap.column
+
+
+def _grid(
+    g: _Gathered, looked: dict[Ends, tuple[float | None, ReasonCode]], ends: Sequence[str], at: dict[str, int]
+) -> Grid:
+    import numpy as np
+
+    from cwai_bench.matrix import Grid
+
+    n = len(ends)
+    value, failed = np.full((n, n), np.nan), np.zeros((n, n), dtype=bool)
+    if looked:
+        rows = np.array([at[source] for source, _ in looked])
+        columns = np.array([at[target] for _, target in looked])
+        told = np.array([np.nan if v is None else v for v, _ in looked.values()], dtype=float)
+        value[rows, columns], failed[rows, columns] = told, ~np.isfinite(told)
+    expected = None
+    if g.expected or g.common is not None:
+        expected = np.full((n, n), np.nan if g.common is None else g.common)
+        for (source, target), should in g.expected.items():
+            expected[at[source], at[target]] = should
+    return Grid(tuple(ends), g.metric, g.unit, value, failed, expected, higher_is_better=g.unit != "s")
+
+
+def _digits(values: Floats) -> Floats:
+    """Six significant digits: more is not known, and would make the file twice as long."""
+    import numpy as np
+
+    with np.errstate(divide="ignore", invalid="ignore"):
+        scale = 10.0 ** (5 - np.floor(np.log10(np.abs(values))))
+        return np.where(values == 0, 0.0, np.round(values * scale) / scale)
+
+
+def _rows(values: Floats) -> list[list[float | None]]:
+    return [[v if v == v else None for v in row] for row in values.tolist()]  # noqa: PLR0124 - nan
+
+
+def _known(value: float) -> float | None:
+    return float(value) if value == value else None  # noqa: PLR0124 - nan
+
+
+# ------------------------------------------------------------------------------------------- verdicts
+
+
+def part_verdicts(
+    run: Run, spec: ProbeSpec, matrices: Sequence[Matrix], thresholds: Thresholds
+) -> list[tuple[Finding, Verdict]]:
+    """Verdicts on the parts that the matrices of ``spec`` name."""
+    ms = [m for m in run.measurements if m.spec == spec.id]
+    return [
+        (finding, _on_part(spec, matrix, finding, ms, thresholds))
+        for matrix in matrices
+        if matrix.spec == spec.id
+        for finding in matrix.findings
+    ]
+
+
+def told_by(parts: Sequence[tuple[Finding, Verdict]], verdict: Verdict) -> bool:
+    """Whether the verdict on one pair says less than one on a part, of which this pair is a proof."""
+    if verdict.subject.kind != "link" or verdict.reason_code == "wrong_data":
+        return False
+    source, _, target = verdict.subject.id.partition("→")
+    return any(
+        (on_part.status is Status.FAIL or verdict.status is not Status.FAIL) and _speaks_of(f, source, target, verdict)
+        for f, on_part in parts
+    )
+
+
+def _speaks_of(finding: Finding, source: str, target: str, verdict: Verdict) -> bool:
+    sends, receives = source in finding.ends, target in finding.ends
+    if finding.kind in ("node", "nic"):
+        return (sends and finding.direction != "in") or (receives and finding.direction != "out")
+    if any((p.source, p.target) == (source, target) for p in finding.proof):
+        return True
+    if verdict.status is Status.PASS:
+        return False
+    return not finding.ends or (sends and receives if finding.kind == "path" else sends or receives)
+
+
+def group_verdicts(
+    run: Run, spec: ProbeSpec, matrices: Sequence[Matrix], criterion: Criterion | None, thresholds: Thresholds
+) -> list[Verdict]:
+    """A verdict on all pairs together, of a probe that told them in short."""
+    if not any(record.spec == spec.id for record in run.pairs):
+        return []
+    return [_on_all(spec, matrix, criterion, thresholds) for matrix in matrices if matrix.spec == spec.id]
+
+
+def _on_part(
+    spec: ProbeSpec, matrix: Matrix, finding: Finding, ms: Sequence[Measurement], thresholds: Thresholds
+) -> Verdict:
+    dead = any(p.value is None for p in finding.proof)
+    below = _short_of(finding, matrix.unit, thresholds.fail_below)
+    again = any(p.looked_again for p in finding.proof)
+    # That it is slower than its peers, seen once and held against nothing else, is no proof yet.
+    certain = finding.kind != "flake" and (dead or below or again)
+    status = Status.FAIL if certain else Status.WARN
+    pairs = {(p.source, p.target) for p in finding.proof}
+    own = [m for m in ms if m.metric == matrix.metric and tuple(m.subject.id.split("→")) in pairs and m.samples]
+    stand = standing(own, thresholds)
+    parts = [_why(finding, matrix, again), because(stand, signs(own), thresholds)]
+    if not own and finding.observed is not None:
+        expected = due(matrix.parameters, matrix.unit)
+        parts.append(None if expected is None else cause_of(expected, finding.observed, thresholds))
+    return Verdict(
+        spec.info.id,
+        spec.info.kind,
+        _subject(finding),
+        finding.nodes if finding.kind != "ambiguous" else [],
+        status,
+        "–" if finding.observed is None else _figure(finding.observed, matrix.unit),
+        stand.demand(thresholds) if stand is not None else _demand(finding, matrix.unit, thresholds),
+        joined([part for part in parts if part is not None]),
+        _code(finding, matrix),
+        spec.info.action if status is Status.FAIL else Action.NONE,
+        [Evidence("pairs", _evidence(finding, matrix.unit))],
+    )
+
+
+def _short_of(finding: Finding, unit: str, share: float) -> bool:
+    if finding.observed is None or finding.expected is None:
+        return False
+    ratio = finding.observed / finding.expected if unit != "s" else finding.expected / finding.observed
+    return ratio < share
+
+
+def _code(finding: Finding, matrix: Matrix) -> ReasonCode:
+    """Why most of its pairs have no figure; none when they have one."""
+    if 2 * sum(p.value is None for p in finding.proof) <= len(finding.proof):
+        return ""
+    why = {(matrix.ends[gap.row], matrix.ends[gap.column]): gap.reason_code for gap in matrix.failed}
+    codes: list[ReasonCode] = [why.get((p.source, p.target), "error") for p in finding.proof]
+    return max(codes, key=codes.count)
+
+
+def _subject(finding: Finding) -> Subject:
+    """What is accused; where nothing is, the worst pair, or all of them."""
+    if not finding.ends:
+        return ALL
+    if finding.kind == "node" or (finding.kind == "flake" and len(finding.nodes) == 1):
+        whole = finding.kind == "node" or len(finding.ends) > 1
+        return Subject("node", finding.nodes[0]) if whole or "/" not in finding.ends[0] else _nic(finding.ends[0])
+    if finding.kind == "nic":
+        return _nic(finding.ends[0])
+    if finding.kind == "path":
+        return Subject("link", "→".join(finding.ends))
+    return Subject("link", f"{finding.proof[0].source}→{finding.proof[0].target}")
+
+
+def _nic(end: str) -> Subject:
+    return Subject("nic", end)
+
+
+def _why(finding: Finding, matrix: Matrix, again: bool) -> Text:
+    """Why this part, and no other."""
+    parts = [_reason(finding, matrix, again)]
+    of_node = {end for end in matrix.ends if end.partition("/")[0] in finding.nodes}
+    if finding.kind in ("node", "nic") and len(of_node) == 1:
+        parts.append(
+            Text(
+                "it has one NIC here, so that the node and its NIC cannot be told apart",
+                "该节点仅有一个网卡参与测试，无法区分节点与网卡",
+            )
+        )
+    if finding.kind in ("node", "nic", "path") and again:
+        parts.append(Text("tried again: the same", "复测结果相同"))
+    if not again and finding.kind != "ambiguous":
+        parts.append(Text("seen once, not tried again", "仅测得一次，未复测"))
+    found = joined(parts)
+    assert found is not None
+    return found
+
+
+def _reason(finding: Finding, matrix: Matrix, again: bool) -> Text:
+    counts = {"b": finding.bad, "t": finding.tried, "p": finding.partners}
+    if finding.kind in ("node", "nic"):
+        only = {
+            "": Text("", ""),
+            "out": Text(" (only what it sends)", "（仅发送方向）"),
+            "in": Text(" (only what it receives)", "（仅接收方向）"),
+        }[finding.direction]
+        nics = len(finding.ends)
+        whole = Text(" of all its {n} NICs", "（全部 {n} 个网卡）").fill(n=nics) if nics > 1 else Text("", "")
+        return Text(
+            "bad in {b} of {t} pairs{w}{o}, with {p} partners; those are fine with others",
+            "{t} 个配对{w}{o}中有 {b} 个异常，涉及 {p} 个对端；这些对端与其他端之间正常",
+        ).fill(**counts, w=whole, o=only)
+    if finding.kind == "path":
+        way = Text("; the way back is fine", "；反方向正常") if finding.direction else Text("", "")
+        return Text(
+            "only between these two: both are fine with others{w}", "仅此二者之间异常：两端与其他端均正常{w}"
+        ).fill(w=way)
+    if finding.kind == "flake":
+        return Text("bad in {b} pair(s) once, and fine when tried again", "曾有 {b} 个配对异常，复测正常").fill(
+            **counts
+        )
+    if not finding.ends:
+        return Text(
+            "{b} of {t} pairs are below what was expected, and like the others: no part of its own",
+            "{t} 个配对中有 {b} 个低于预期，但彼此相近：没有单独的故障部件",
+        ).fill(**counts)
+    return Text(
+        "{b} of {t} pairs are bad, and the facts do not decide which part is: {e}, or what lies between. "
+        "Try each with others that are fine",
+        "{t} 个配对中有 {b} 个异常，但无法判定故障部件：{e}，或其间的链路。请让它们分别与正常的端再测",
+    ).fill(**counts, e=_ends(finding.ends))
+
+
+def _ends(ends: Sequence[str]) -> str:
+    """``node[1-2]/mlx5_0, node3/mlx5_1``."""
+    of_nic: dict[str, list[str]] = {}
+    for end in ends:
+        node, slash, nic = end.partition("/")
+        of_nic.setdefault(slash + nic, []).append(node)
+    return ", ".join(fold(nodes) + nic for nic, nodes in of_nic.items())
+
+
+def _demand(finding: Finding, unit: str, thresholds: Thresholds) -> Text | None:
+    if finding.expected is not None:
+        return Text("at least {s:g} % of {e}", "不低于 {e} 的 {s:g} %").fill(
+            s=thresholds.fail_below * 100, e=_figure(finding.expected, unit)
+        )
+    if finding.usual is not None:
+        return Text("about {u}, the median of the others", "约 {u}（其他配对的中位数）").fill(
+            u=_figure(finding.usual, unit)
+        )
+    return None
+
+
+def _figure(value: float, unit: str) -> str:
+    if unit == "B/s":
+        return f"{gigabits(value)} Gb/s"
+    return f"{microseconds(value)} us" if unit == "s" else f"{value:g}"
+
+
+def _evidence(finding: Finding, unit: str) -> str:
+    """A line for each pair that proves it, then those that say that it is not the others."""
+
+    def line(mark: str, p: PairFigure) -> str:
+        value = "–" if p.value is None else _figure(p.value, unit)
+        more = f", 2: {'–' if p.again is None else _figure(p.again, unit)}" if p.looked_again else ""
+        of = f" / {_figure(p.expected, unit)}" if p.expected is not None else ""
+        return f"{mark} {p.source} → {p.target}: {value}{more}{of}"
+
+    return "\n".join([line("✕", p) for p in finding.proof] + [line("✓", p) for p in finding.fine])
+
+
+def _on_all(spec: ProbeSpec, matrix: Matrix, criterion: Criterion | None, thresholds: Thresholds) -> Verdict:
+    """One verdict on all pairs: their median and worst, held against the criterion, or against what was expected."""
+    figures = _figures(matrix)
+    worst = sorted(figures, key=lambda f: f[2], reverse=matrix.unit == "s")
+    observed, status, detail, demand = "", Status.UNKNOWN, None, None
+    if worst:
+        middle, last = worst[len(worst) // 2][2], worst[0]
+        observed = (
+            f"{len(worst)} × {_figure(middle, matrix.unit)}, "
+            f"{_figure(last[2], matrix.unit)} ({matrix.ends[last[0]]}→{matrix.ends[last[1]]})"
+        )
+        status = Status.PASS
+    if not worst:
+        detail = Text("no pair gave a figure", "没有任何配对测得结果")
+    elif criterion is not None:
+        status, detail = _held(criterion, matrix, worst)
+        demand = criterion.words()
+    elif slack := [f for f in worst if _share(f, matrix.unit) < thresholds.warn_below and not _accused(matrix, f)]:
+        status = Status.WARN
+        detail = Text(
+            "{n} pairs are below {s:g} % of what was expected: {w}", "{n} 个配对低于预期的 {s:g} %：{w}"
+        ).fill(n=len(slack), s=thresholds.warn_below * 100, w=_listed(matrix, slack))
+    code: ReasonCode = "error" if not worst else "not_comparable" if status is Status.UNKNOWN else ""
+    subject = Subject("group", spec.id)
+    action = spec.info.action if status is Status.FAIL else Action.NONE
+    return Verdict(
+        spec.info.id, spec.info.kind, subject, [], status, observed[:OBSERVED_LIMIT], demand, detail, code, action
+    )
+
+
+_Figure = tuple[int, int, float, float | None]
+"""Row, column, value, expected."""
+
+
+def _figures(matrix: Matrix) -> list[_Figure]:
+    if not matrix.values:
+        return [(p.row, p.column, p.value, p.expected) for p in matrix.pairs]
+    limit = matrix.expected
+    return [
+        (i, j, value, limit[i][j] if isinstance(limit, list) else limit)
+        for i, row in enumerate(matrix.values)
+        for j, value in enumerate(row)
+        if value is not None
+    ]
+
+
+def _accused(matrix: Matrix, figure: _Figure) -> bool:
+    """Whether a finding speaks of the pair."""
+    pair = {matrix.ends[figure[0]], matrix.ends[figure[1]]}
+    return any(not f.ends or not pair.isdisjoint(f.ends) for f in matrix.findings)
+
+
+def _share(figure: _Figure, unit: str) -> float:
+    _, _, value, expected = figure
+    if expected is None or not value:
+        return 1.0 if expected is None else 0.0
+    return expected / value if unit == "s" else value / expected
+
+
+def _held(criterion: Criterion, matrix: Matrix, worst: Sequence[_Figure]) -> tuple[Status, Text | None]:
+    unit = "bit/s" if matrix.unit == "B/s" else matrix.unit
+    if not criterion.selects(matrix.parameters) or not criterion.fits(unit):
+        return Status.UNKNOWN, Text("no measurement is what the criterion is about", "没有与判据相符的测量")
+    bad = [f for f in worst if not criterion.holds(f[2] * 8 if unit == "bit/s" else f[2])]
+    if not bad:
+        return Status.PASS, None
+    return Status.FAIL, Text("{n} pairs do not meet it: {w}", "{n} 个配对不满足：{w}").fill(
+        n=len(bad), w=_listed(matrix, bad)
+    )
+
+
+def _listed(matrix: Matrix, figures: Sequence[_Figure]) -> str:
+    shown = [f"{matrix.ends[i]}→{matrix.ends[j]} {_figure(v, matrix.unit)}" for i, j, v, _ in figures[:SAID]]
+    return ", ".join(shown) + (" …" if len(figures) > SAID else "")
