@@ -555,7 +555,7 @@ class Matrix(msgspec.Struct, frozen=True, gc=False):
     """One metric over all pairs: ``values[row][column]`` from end to end in the direction of the bytes, in ``unit``,
     with six digits; None where there is none, ``failed`` says of those that were tried why.
 
-    Where less than a quarter of all pairs was tried (a ring), ``values`` is empty and ``pairs`` lists them.
+    Where less than one in sixteen of all pairs was tried (a ring), ``values`` is empty and ``pairs`` lists them.
     ``expected``: what the pairs should reach, one for all or one for each. ``spec`` is the id of the ProbeSpec.
     """
 

@@ -6,9 +6,10 @@ their own verdicts. A probe that told its pairs in short (``PairResults``) has o
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cwai_bench.config import Criterion
 from cwai_bench.goodput import Thresholds, cause_of
@@ -33,44 +34,65 @@ from cwai_bench.model import (
     Verdict,
     stats_of,
 )
-from cwai_bench.render.nodeset import fold, natural
+from cwai_bench.render.matrices import fold_ends
+from cwai_bench.render.nodeset import natural
 from cwai_bench.render.units import gigabits, microseconds
 from cwai_bench.text import Text
 
 if TYPE_CHECKING:
-    from cwai_bench.matrix import Floats, Grid
+    from cwai_bench.matrix import Bools, Floats, Grid, Ints
 
 SHARED = ("transport", "verb", "operation", "direction", "bytes", "streams")
 """Parameters that tell one matrix of a probe from another."""
-SPARSE = 4
+SPARSE = 16
 """A matrix of which less than one in so many pairs was tried is kept as a list of them."""
 SAID = 8
 """Pairs that a verdict on all of them names."""
 
-Ends = tuple[str, str]
+
+@dataclass
+class _Look:
+    """What came of pairs, one after another: numbers of their ends, and their value, nan when there is none."""
+
+    rows: list[int] = field(default_factory=list)
+    columns: list[int] = field(default_factory=list)
+    values: list[float] = field(default_factory=list)
+    reasons: dict[tuple[int, int], ReasonCode] = field(default_factory=dict)
+    """Why those that failed did."""
+
+    def take(self, row: int, column: int, value: float | None, reason: ReasonCode) -> None:
+        if value is None:
+            self.reasons[row, column] = reason or "error"
+        self.rows.append(row)
+        self.columns.append(column)
+        self.values.append(math.nan if value is None else value)
 
 
 @dataclass
 class _Gathered:
-    """The pairs of one matrix, first and second look apart: what came of each."""
+    """The pairs of one matrix, first and second look apart. Their ends are numbered as they come."""
 
     spec: str
     metric: str
     unit: str
     parameters: dict[str, Scalar]
-    first: dict[Ends, tuple[float | None, ReasonCode]] = field(default_factory=dict)
-    again: dict[Ends, tuple[float | None, ReasonCode]] = field(default_factory=dict)
-    expected: dict[Ends, float] = field(default_factory=dict)
+    ends: dict[str, int] = field(default_factory=dict)
+    first: _Look = field(default_factory=_Look)
+    again: _Look = field(default_factory=_Look)
+    expected: dict[tuple[int, int], float] = field(default_factory=dict)
     common: float | None = None
     """What all of them should reach."""
     short: bool = False
     """Told as PairResults."""
 
+    def end(self, name: str) -> int:
+        return self.ends.setdefault(name, len(self.ends))
+
 
 def matrices_of(run: Run, thresholds: Thresholds) -> list[Matrix]:
     """A matrix for each metric that was measured between three ends or more, or of which something was expected."""
-    found = [g for g in _gather(run) if g.short or g.expected or len({e for pair in g.first for e in pair}) > 2]
-    return [_matrix(g, thresholds) for g in found if g.first]
+    found = [g for g in _gather(run) if g.short or g.expected or len(g.ends) > 2]
+    return [_matrix(g, thresholds) for g in found if g.first.rows]
 
 
 def _gather(run: Run) -> Iterable[_Gathered]:
@@ -87,12 +109,12 @@ def _gather(run: Run) -> Iterable[_Gathered]:
         g = of(m.spec, m.metric, m.unit, m.parameters)
         stats = m.stats or stats_of(m.samples)
         value = stats.p50 if stats is not None and m.status == "ok" else None
-        looked = g.again if m.parameters.get("again") else g.first
-        looked[source, target] = (value, m.reason_code or "error")
+        row, column = g.end(source), g.end(target)
+        (g.again if m.parameters.get("again") else g.first).take(row, column, value, m.reason_code)
         expected, rate = due(m.parameters, m.unit), m.parameters.get("link_speed")
         # A rate that was surpassed is not the rate.
         if expected is not None and not (isinstance(rate, int | float) and value is not None and value > rate):
-            g.expected[source, target] = expected.at_full_mtu
+            g.expected[row, column] = expected.at_full_mtu
     for record in run.pairs:
         g = of(record.spec, record.metric, record.unit, record.parameters)
         g.short = True
@@ -102,70 +124,80 @@ def _gather(run: Run) -> Iterable[_Gathered]:
     return gathered.values()
 
 
-def _take(g: _Gathered, pairs: Sequence[PairResult], looked: dict[Ends, tuple[float | None, ReasonCode]]) -> None:
-    for pair in pairs:
-        if pair.status in ("skip", "aborted"):
+def _take(g: _Gathered, pairs: Sequence[PairResult], look: _Look) -> None:
+    known = g.ends
+    for pair in pairs:  # a million of them: what is well takes the short way
+        row, column = known.get(pair.source), known.get(pair.target)
+        if row is None or column is None:
+            row, column = g.end(pair.source), g.end(pair.target)
+        if pair.status != "ok" or pair.value is None:
+            if pair.status not in ("skip", "aborted"):
+                look.take(row, column, None, pair.reason_code)
             continue
-        ends = (pair.source, pair.target)
-        looked[ends] = (pair.value if pair.status == "ok" else None, pair.reason_code or "error")
+        look.rows.append(row)
+        look.columns.append(column)
+        look.values.append(pair.value)
         if pair.expected is not None:
-            g.expected[ends] = pair.expected
+            g.expected[row, column] = pair.expected
 
 
 def _matrix(g: _Gathered, thresholds: Thresholds) -> Matrix:
+    import numpy as np
+
     from cwai_bench import matrix
 
-    ends = sorted({end for looked in (g.first, g.again) for pair in looked for end in pair}, key=natural)
-    at = {end: i for i, end in enumerate(ends)}
-    first, again = _grid(g, g.first, ends, at), _grid(g, g.again, ends, at) if g.again else None
+    ends = sorted(g.ends, key=natural)
+    place = np.empty(len(ends), dtype=np.int64)
+    place[[g.ends[end] for end in ends]] = np.arange(len(ends))
+    first = _grid(g, g.first, ends, place)
+    again = _grid(g, g.again, ends, place) if g.again.rows else None
     findings = matrix.named(first, again, thresholds)
-    tried = len(g.first)
-    dense = tried * SPARSE >= len(ends) * (len(ends) - 1)
-    gaps = [MatrixGap(at[a], at[b], code) for (a, b), (value, code) in g.first.items() if value is None]
-    values, expected = _digits(first.value), first.expected
-    rows: list[list[float | None]] = []
+    dense = len(g.first.rows) * SPARSE >= len(ends) * (len(ends) - 1)
+    gaps = [MatrixGap(int(place[i]), int(place[j]), g.first.reasons[i, j]) for i, j in g.first.reasons]
+    values = _digits(first.value)
+    limits = None if first.expected is None else _digits(first.expected)
     pairs: list[MatrixPair] = []
+    if not dense:
+        for i, j in np.argwhere(np.isfinite(values)):
+            pairs.append(
+                MatrixPair(int(i), int(j), float(values[i, j]), None if limits is None else _known(limits[i, j]))
+            )
     limit: float | list[list[float | None]] | None = None
-    if dense:
-        rows = _rows(values)
-    else:
-        limits = None if expected is None else _digits(expected)
-        for a, b in sorted((at[a], at[b]) for (a, b), (value, _) in g.first.items() if value is not None):
-            pairs.append(MatrixPair(a, b, float(values[a, b]), None if limits is None else _known(limits[a, b])))
-    if expected is not None:
-        import numpy as np
-
-        known = np.unique(_digits(expected[first.tried & np.isfinite(expected)]))
+    if limits is not None:
+        known = np.unique(limits[first.tried & np.isfinite(limits)])
         if known.size == 1:
             limit = float(known[0])
         elif known.size and dense:
-            limit = _rows(_digits(expected))
-    return Matrix(g.spec, g.metric, g.unit, g.parameters, ends, rows, pairs, sorted(gaps, key=_place), findings, limit)
+            limit = _rows(limits)
+    return Matrix(
+        g.spec,
+        g.metric,
+        g.unit,
+        g.parameters,
+        ends,
+        _rows(values) if dense else [],
+        pairs,
+        sorted(gaps, key=lambda gap: (gap.row, gap.column)),
+        findings,
+        limit,
+    )
 
 
-def _place(gap: MatrixGap) -> tuple[int, int]:
-    return gap.row, gap.column
-
-
-def _grid(
-    g: _Gathered, looked: dict[Ends, tuple[float | None, ReasonCode]], ends: Sequence[str], at: dict[str, int]
-) -> Grid:
+def _grid(g: _Gathered, look: _Look, ends: Sequence[str], place: Ints) -> Grid:
     import numpy as np
 
     from cwai_bench.matrix import Grid
 
     n = len(ends)
     value, failed = np.full((n, n), np.nan), np.zeros((n, n), dtype=bool)
-    if looked:
-        rows = np.array([at[source] for source, _ in looked])
-        columns = np.array([at[target] for _, target in looked])
-        told = np.array([np.nan if v is None else v for v, _ in looked.values()], dtype=float)
-        value[rows, columns], failed[rows, columns] = told, ~np.isfinite(told)
+    rows, columns = place[look.rows], place[look.columns]
+    value[rows, columns] = look.values
+    failed[rows, columns] = ~np.isfinite(value[rows, columns])
     expected = None
     if g.expected or g.common is not None:
         expected = np.full((n, n), np.nan if g.common is None else g.common)
-        for (source, target), should in g.expected.items():
-            expected[at[source], at[target]] = should
+        for (row, column), should in g.expected.items():
+            expected[place[row], place[column]] = should
     return Grid(tuple(ends), g.metric, g.unit, value, failed, expected, higher_is_better=g.unit != "s")
 
 
@@ -174,8 +206,9 @@ def _digits(values: Floats) -> Floats:
     import numpy as np
 
     with np.errstate(divide="ignore", invalid="ignore"):
-        scale = 10.0 ** (5 - np.floor(np.log10(np.abs(values))))
-        return np.where(values == 0, 0.0, np.round(values * scale) / scale)
+        power = np.floor(np.log10(np.abs(values))) - 5
+        more, less = 10.0 ** np.maximum(power, 0), 10.0 ** np.maximum(-power, 0)  # both exact up to 10^22
+        return np.where(values == 0, 0.0, np.round(values / more * less) / less * more)
 
 
 def _rows(values: Floats) -> list[list[float | None]]:
@@ -350,16 +383,7 @@ def _reason(finding: Finding, matrix: Matrix, again: bool) -> Text:
         "{b} of {t} pairs are bad, and the facts do not decide which part is: {e}, or what lies between. "
         "Try each with others that are fine",
         "{t} 个配对中有 {b} 个异常，但无法判定故障部件：{e}，或其间的链路。请让它们分别与正常的端再测",
-    ).fill(**counts, e=_ends(finding.ends))
-
-
-def _ends(ends: Sequence[str]) -> str:
-    """``node[1-2]/mlx5_0, node3/mlx5_1``."""
-    of_nic: dict[str, list[str]] = {}
-    for end in ends:
-        node, slash, nic = end.partition("/")
-        of_nic.setdefault(slash + nic, []).append(node)
-    return ", ".join(fold(nodes) + nic for nic, nodes in of_nic.items())
+    ).fill(**counts, e=fold_ends(finding.ends))
 
 
 def _demand(finding: Finding, unit: str, thresholds: Thresholds) -> Text | None:
@@ -394,27 +418,37 @@ def _evidence(finding: Finding, unit: str) -> str:
 
 def _on_all(spec: ProbeSpec, matrix: Matrix, criterion: Criterion | None, thresholds: Thresholds) -> Verdict:
     """One verdict on all pairs: their median and worst, held against the criterion, or against what was expected."""
-    figures = _figures(matrix)
-    worst = sorted(figures, key=lambda f: f[2], reverse=matrix.unit == "s")
-    observed, status, detail, demand = "", Status.UNKNOWN, None, None
-    if worst:
-        middle, last = worst[len(worst) // 2][2], worst[0]
-        observed = (
-            f"{len(worst)} × {_figure(middle, matrix.unit)}, "
-            f"{_figure(last[2], matrix.unit)} ({matrix.ends[last[0]]}→{matrix.ends[last[1]]})"
-        )
-        status = Status.PASS
-    if not worst:
-        detail = Text("no pair gave a figure", "没有任何配对测得结果")
-    elif criterion is not None:
-        status, detail = _held(criterion, matrix, worst)
-        demand = criterion.words()
-    elif slack := [f for f in worst if _share(f, matrix.unit) < thresholds.warn_below and not _accused(matrix, f)]:
-        status = Status.WARN
-        detail = Text(
-            "{n} pairs are below {s:g} % of what was expected: {w}", "{n} 个配对低于预期的 {s:g} %：{w}"
-        ).fill(n=len(slack), s=thresholds.warn_below * 100, w=_listed(matrix, slack))
-    code: ReasonCode = "error" if not worst else "not_comparable" if status is Status.UNKNOWN else ""
+    import numpy as np
+
+    values, limits = _arrays(matrix)
+    known = np.isfinite(values)
+    count = int(np.count_nonzero(known))
+    worse = values if matrix.unit != "s" else -values
+    observed, status, demand = "", Status.UNKNOWN, None
+    detail: Text | None = Text("no pair gave a figure", "没有任何配对测得结果")
+    code: ReasonCode = "error"
+    if count:
+        last = np.unravel_index(np.nanargmin(worse), values.shape)
+        middle = _figure(float(np.median(values[known])), matrix.unit)
+        observed = f"{count} × {middle}, {_listed(matrix, values, [last])}"
+        status, detail, code = Status.PASS, None, ""
+        if criterion is not None:
+            demand = criterion.words()
+            status, detail, code = _held(criterion, matrix, values, worse)
+        else:
+            with np.errstate(invalid="ignore"):
+                share = values / limits if matrix.unit != "s" else limits / values
+                slack = known & (share < thresholds.warn_below) & ~_accused(matrix)
+            if slack.any():
+                status = Status.WARN
+                form = Text(
+                    "{n} pairs are below {s:g} % of what was expected: {w}", "{n} 个配对低于预期的 {s:g} %：{w}"
+                )
+                detail = form.fill(
+                    n=np.count_nonzero(slack),
+                    s=thresholds.warn_below * 100,
+                    w=_listed(matrix, values, _worst(slack, worse)),
+                )
     subject = Subject("group", spec.id)
     action = spec.info.action if status is Status.FAIL else Action.NONE
     return Verdict(
@@ -422,47 +456,63 @@ def _on_all(spec: ProbeSpec, matrix: Matrix, criterion: Criterion | None, thresh
     )
 
 
-_Figure = tuple[int, int, float, float | None]
-"""Row, column, value, expected."""
+def _arrays(matrix: Matrix) -> tuple[Floats, Floats]:
+    """Its values and what they should be, nan where there is none."""
+    import numpy as np
+
+    n = len(matrix.ends)
+    values, limits = np.full((n, n), np.nan), np.full((n, n), np.nan)
+    if matrix.values:
+        values = np.array(matrix.values, dtype=np.float64)
+    for pair in matrix.pairs:
+        values[pair.row, pair.column] = pair.value
+        limits[pair.row, pair.column] = np.nan if pair.expected is None else pair.expected
+    if matrix.expected is not None and matrix.values:
+        limits[:] = np.array(matrix.expected, dtype=np.float64)
+    return values, limits
 
 
-def _figures(matrix: Matrix) -> list[_Figure]:
-    if not matrix.values:
-        return [(p.row, p.column, p.value, p.expected) for p in matrix.pairs]
-    limit = matrix.expected
-    return [
-        (i, j, value, limit[i][j] if isinstance(limit, list) else limit)
-        for i, row in enumerate(matrix.values)
-        for j, value in enumerate(row)
-        if value is not None
-    ]
+def _accused(matrix: Matrix) -> Bools:
+    """Pairs that a finding speaks of."""
+    import numpy as np
+
+    own = np.isin(matrix.ends, [end for f in matrix.findings for end in f.ends])
+    if any(not f.ends for f in matrix.findings):
+        own[:] = True
+    accused: Bools = own[:, None] | own[None, :]
+    return accused
 
 
-def _accused(matrix: Matrix, figure: _Figure) -> bool:
-    """Whether a finding speaks of the pair."""
-    pair = {matrix.ends[figure[0]], matrix.ends[figure[1]]}
-    return any(not f.ends or not pair.isdisjoint(f.ends) for f in matrix.findings)
+def _held(
+    criterion: Criterion, matrix: Matrix, values: Floats, worse: Floats
+) -> tuple[Status, Text | None, ReasonCode]:
+    import numpy as np
 
-
-def _share(figure: _Figure, unit: str) -> float:
-    _, _, value, expected = figure
-    if expected is None or not value:
-        return 1.0 if expected is None else 0.0
-    return expected / value if unit == "s" else value / expected
-
-
-def _held(criterion: Criterion, matrix: Matrix, worst: Sequence[_Figure]) -> tuple[Status, Text | None]:
-    unit = "bit/s" if matrix.unit == "B/s" else matrix.unit
+    unit, scale = ("bit/s", 8) if matrix.unit == "B/s" else (matrix.unit, 1)
     if not criterion.selects(matrix.parameters) or not criterion.fits(unit):
-        return Status.UNKNOWN, Text("no measurement is what the criterion is about", "没有与判据相符的测量")
-    bad = [f for f in worst if not criterion.holds(f[2] * 8 if unit == "bit/s" else f[2])]
-    if not bad:
-        return Status.PASS, None
-    return Status.FAIL, Text("{n} pairs do not meet it: {w}", "{n} 个配对不满足：{w}").fill(
-        n=len(bad), w=_listed(matrix, bad)
-    )
+        reason = Text("no measurement is what the criterion is about", "没有与判据相符的测量")
+        return Status.UNKNOWN, reason, "not_comparable"
+    bad = np.zeros(values.shape, dtype=bool)
+    known = np.isfinite(values)
+    bad[known] = [not criterion.holds(value) for value in (values[known] * scale).tolist()]
+    if not bad.any():
+        return Status.PASS, None, ""
+    form = Text("{n} pairs do not meet it: {w}", "{n} 个配对不满足：{w}")
+    words = _listed(matrix, values, _worst(bad, worse))
+    return Status.FAIL, form.fill(n=np.count_nonzero(bad), w=words), ""
 
 
-def _listed(matrix: Matrix, figures: Sequence[_Figure]) -> str:
-    shown = [f"{matrix.ends[i]}→{matrix.ends[j]} {_figure(v, matrix.unit)}" for i, j, v, _ in figures[:SAID]]
-    return ", ".join(shown) + (" …" if len(figures) > SAID else "")
+def _worst(cells: Bools, worse: Floats) -> list[tuple[int, int]]:
+    """The worst of ``cells``, at most one more than are named."""
+    import numpy as np
+
+    found = np.argwhere(cells)
+    order = np.argsort(worse[cells], kind="stable")[: SAID + 1]
+    return [(int(i), int(j)) for i, j in found[order]]
+
+
+def _listed(matrix: Matrix, values: Floats, cells: Sequence[tuple[Any, ...]]) -> str:
+    shown = [
+        f"{_figure(float(values[i, j]), matrix.unit)} ({matrix.ends[i]}→{matrix.ends[j]})" for i, j in cells[:SAID]
+    ]
+    return ", ".join(shown) + (" …" if len(cells) > SAID else "")

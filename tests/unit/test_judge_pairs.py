@@ -140,15 +140,15 @@ def test_of_two_nodes_a_pair_that_fails_keeps_its_own_verdict() -> None:
 
 
 def test_three_bad_pairs_in_a_row_accuse_nobody() -> None:
-    ring = [(i, (i + 1) % 6) for i in range(6)]
-    report = judged(all_pairs(6, lambda a, b: None if a in (0, 1, 2) else 100.0, ring))
+    ring = [(i, (i + 1) % 20) for i in range(20)]
+    report = judged(all_pairs(20, lambda a, b: None if a in (0, 1, 2) else 100.0, ring), 20)
     verdict = only(report)
     assert (verdict.subject, verdict.nodes, verdict.status) == (Subject("link", "node1→node2"), [], Status.FAIL)
     assert verdict.detail is not None
     assert "do not decide which part is: node[2-3], or what lies between" in verdict.detail.en
     assert report.gate.leave_out == []
     (matrix,) = report.matrices
-    assert (matrix.values, len(matrix.pairs), len(matrix.failed)) == ([], 3, 3)  # a ring is kept as a list
+    assert (matrix.values, len(matrix.pairs), len(matrix.failed)) == ([], 17, 3)  # a ring is kept as a list
 
 
 def test_data_that_was_wrong_is_told_besides() -> None:
@@ -230,7 +230,9 @@ def test_a_nic_below_what_its_port_should_reach_fails_at_once() -> None:
     assert "340.0 Gb/s / 392.1 Gb/s" in verdict.evidence[0].text
     assert report.gate.leave_out == ["node3"]
     (matrix,) = report.matrices
-    assert (matrix.ends[:2], matrix.expected) == (["node1/mlx5_0", "node1/mlx5_1"], pytest.approx(392.1 * GBIT, 1e-3))
+    assert matrix.ends[:2] == ["node1/mlx5_0", "node1/mlx5_1"]
+    assert isinstance(matrix.expected, float)
+    assert matrix.expected == pytest.approx(392.1 * GBIT, 1e-3)
 
 
 def test_a_small_mtu_is_named_as_the_cause() -> None:
@@ -277,7 +279,7 @@ def test_pairs_told_in_short_are_one_verdict_and_one_matrix() -> None:
     report = short(12, lambda a, b: 380.0 + a - b / 100)
     (verdict,) = [v for v in report.verdicts if v.check == VERBS.info.id]
     assert (verdict.subject, verdict.status) == (Subject("group", VERBS.id), Status.PASS)
-    assert verdict.observed == "132 × 385.9 Gb/s, 379.9 Gb/s (node1/mlx5_0→node12/mlx5_0)"
+    assert verdict.observed == "132 × 385.4 Gb/s, 379.9 Gb/s (node1/mlx5_0→node12/mlx5_0)"
     (matrix,) = report.matrices
     assert matrix.ends == [f"node{i + 1}/mlx5_0" for i in range(12)]
     assert matrix.values[0][0] is None
