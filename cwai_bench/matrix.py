@@ -457,7 +457,7 @@ def _finding(part: _Part, seen: _Seen, again: Grid | None, grid: Grid | None = N
     worst = sorted(part.cells, key=lambda cell: (-seen.depth[cell], cell))
     rows, columns = np.array(worst).T
     values = grid.value[rows, columns]
-    if again is not None:
+    if again is not None and part.kind != "flake":
         values = np.where(np.isfinite(values), values, again.value[rows, columns])
     centre = seen.centre[rows, columns]
     if not np.isfinite(centre).any():

@@ -263,7 +263,8 @@ def group_verdicts(
     """A verdict on all pairs together, of a probe that told them in short."""
     if not any(record.spec == spec.id for record in run.pairs):
         return []
-    return [_on_all(spec, matrix, criterion, thresholds) for matrix in matrices if matrix.spec == spec.id]
+    mine = [_on_all(spec, matrix, criterion, thresholds) for matrix in matrices if matrix.spec == spec.id]
+    return [verdict for verdict in mine if verdict is not None]
 
 
 def _on_part(
@@ -288,13 +289,25 @@ def _on_part(
         _subject(finding),
         finding.nodes if finding.kind != "ambiguous" else [],
         status,
-        "–" if finding.observed is None else _figure(finding.observed, matrix.unit),
+        _observed(finding, matrix.unit),
         stand.demand(thresholds) if stand is not None else _demand(finding, matrix.unit, thresholds),
         joined([part for part in parts if part is not None]),
         _code(finding, matrix),
         spec.info.action if status is Status.FAIL else Action.NONE,
         [Evidence("pairs", _evidence(finding, matrix.unit))],
     )
+
+
+def _observed(finding: Finding, unit: str) -> str:
+    """The median of its bad pairs and how many they are; of a flake, what came of the worst of them, and then."""
+
+    def shown(value: float | None) -> str:
+        return "–" if value is None else _figure(value, unit)
+
+    if finding.kind != "flake":
+        return f"{shown(finding.observed)} ({finding.bad}/{finding.tried})"
+    first = next((p for p in finding.proof if p.looked_again), finding.proof[0])
+    return f"{shown(first.value)}, {shown(first.again)}"
 
 
 def _short_of(finding: Finding, unit: str, share: float) -> bool:
@@ -416,12 +429,18 @@ def _evidence(finding: Finding, unit: str) -> str:
     return "\n".join([line("✕", p) for p in finding.proof] + [line("✓", p) for p in finding.fine])
 
 
-def _on_all(spec: ProbeSpec, matrix: Matrix, criterion: Criterion | None, thresholds: Thresholds) -> Verdict:
-    """One verdict on all pairs: their median and worst, held against the criterion, or against what was expected."""
+def _on_all(spec: ProbeSpec, matrix: Matrix, criterion: Criterion | None, thresholds: Thresholds) -> Verdict | None:
+    """One verdict on all pairs that no finding speaks of: their median and worst, held against what was expected; or on
+    all there are, held against the criterion. None where the findings speak of all."""
     import numpy as np
 
     values, limits = _arrays(matrix)
     known = np.isfinite(values)
+    if criterion is None and known.any():
+        known &= ~_accused(matrix)
+        if not known.any():
+            return None
+        values = np.where(known, values, np.nan)
     count = int(np.count_nonzero(known))
     worse = values if matrix.unit != "s" else -values
     observed, status, demand = "", Status.UNKNOWN, None
@@ -438,7 +457,7 @@ def _on_all(spec: ProbeSpec, matrix: Matrix, criterion: Criterion | None, thresh
         else:
             with np.errstate(invalid="ignore"):
                 share = values / limits if matrix.unit != "s" else limits / values
-                slack = known & (share < thresholds.warn_below) & ~_accused(matrix)
+                slack = known & (share < thresholds.warn_below)
             if slack.any():
                 status = Status.WARN
                 form = Text(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from cwai_bench.model import Finding, Matrix, Report
@@ -75,7 +75,10 @@ def _picture(matrix: Matrix) -> Figure:
         framed = {(int(i), int(j)) for i, j in np.argwhere(bad)}
         return Figure(caption, chart.heatmap(matrix.ends, matrix.ends, cells, show, gaps, framed), wide=True)
     words = (unit, labels.SCALE_BAD, labels.SCALE_DEAD, labels.SCALE_BLANK)
-    svg = raster.picture(matrix.ends, values, dead, bad, _marks(matrix), show, words)
+    order = _by_rail(matrix, np.isfinite(values) | dead)
+    ends, both = [matrix.ends[i] for i in order], np.ix_(order, order)
+    marks = _marks(matrix, {end: i for i, end in enumerate(ends)})
+    svg = raster.picture(ends, values[both], dead[both], bad[both], marks, show, words)
     counts = labels.PAIR_COUNTS.fill(caption=caption, n=n, m=_count(matrix), d=len(matrix.failed))
     return Figure(counts, svg, wide=True)
 
@@ -103,8 +106,19 @@ def _bad(matrix: Matrix, values: Floats) -> Bools:
     return found
 
 
-def _marks(matrix: Matrix) -> list[raster.Mark]:
-    at = {end: i for i, end in enumerate(matrix.ends)}
+def _by_rail(matrix: Matrix, tried: Bools) -> list[int]:
+    """The order in which ends are drawn: where only ends of one rail met, each rail is a block of its own."""
+    import numpy as np
+
+    rails = [end.partition("/")[2] for end in matrix.ends]
+    names = list(dict.fromkeys(rails))
+    rail = np.array([names.index(name) for name in rails])
+    if (tried & (rail[:, None] != rail[None, :])).any():
+        return list(range(len(rails)))
+    return [int(i) for i in np.argsort(rail, kind="stable")]
+
+
+def _marks(matrix: Matrix, at: Mapping[str, int]) -> list[raster.Mark]:
     show, unit = _show(matrix)
     marks = []
     for finding in matrix.findings:

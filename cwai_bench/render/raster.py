@@ -75,7 +75,7 @@ def picture(
     known = values[np.isfinite(values) & ~bad]
     low, high = (float(known.min()), float(known.max())) if known.size else (0.0, 1.0)
     image = _png(_indices(values, dead, bad, low, high), _palette())
-    left, top, right = 12 + 6.2 * min(24, max(map(len, ends))), 84, 250 if marks else 30
+    left, top, right = 12 + 6.2 * min(24, max(map(len, ends))), 84, 290 if marks else 30
     cell = SIDE / n
     out = [
         f'<rect class="frame" x="{left - 1}" y="{top - 1}" width="{SIDE + 2}" height="{SIDE + 2}"/>',
@@ -93,7 +93,7 @@ def picture(
 
 
 def _ticks(ends: Sequence[str]) -> list[int]:
-    """Which ends are named: all, or the first of each node, or of every so many nodes."""
+    """Which ends are named: all, or the first of each node, or so many of these that they do not overlap."""
     if len(ends) <= LABELS:
         return list(range(len(ends)))
     nodes = [i for i, end in enumerate(ends) if i == 0 or end.partition("/")[0] != ends[i - 1].partition("/")[0]]
@@ -112,7 +112,7 @@ def _marks(marks: Sequence[Mark], left: float, top: float, cell: float) -> list[
         at = top + (mark.first + 0.5) * cell
         lowest = max(lowest + 14, at)
         out.append(f'<path class="lead" d="M{xy(edge + 10)} {xy(at)}L{xy(edge + 22)} {xy(lowest)}"/>')
-        out.append(chart.text(edge + 26, lowest + 3.5, chart.cut(mark.words, 36), "start", ' class="named"'))
+        out.append(chart.text(edge + 26, lowest + 3.5, chart.cut(mark.words, 44), "start", ' class="named"'))
     return out
 
 

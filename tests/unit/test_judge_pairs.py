@@ -85,7 +85,7 @@ def test_a_node_that_is_slow_twice_is_named_and_left_out() -> None:
     verdict = only(report)
     assert (verdict.subject, verdict.nodes, verdict.status) == (Subject("node", "node3"), ["node3"], Status.FAIL)
     assert (verdict.observed, verdict.expected and verdict.expected.en) == (
-        "50.00 Gb/s",
+        "50.00 Gb/s (10/10)",
         "about 100.0 Gb/s, the median of the others",
     )
     assert verdict.detail is not None
@@ -113,7 +113,7 @@ def test_slower_than_its_peers_but_seen_once_is_a_warning() -> None:
 
 def test_a_node_that_nobody_reaches_fails_at_once() -> None:
     verdict = only(judged(all_pairs(6, lambda a, b: None if 2 in (a, b) else 100.0)))
-    assert (verdict.subject.id, verdict.status, verdict.observed) == ("node3", Status.FAIL, "–")
+    assert (verdict.subject.id, verdict.status, verdict.observed) == ("node3", Status.FAIL, "– (10/10)")
     assert verdict.reason_code == "timeout"
 
 
@@ -121,6 +121,7 @@ def test_what_was_bad_once_and_fine_again_is_a_warning_in_place_of_each_pair() -
     ms = all_pairs(6, lambda a, b: None if 2 in (a, b) else 100.0) + all_pairs(6, lambda *_: 100.0, SECOND, again=1)
     verdict = only(judged(ms))
     assert (verdict.subject, verdict.status) == (Subject("node", "node3"), Status.WARN)
+    assert verdict.observed == "–, 100.0 Gb/s"
     assert verdict.detail is not None
     assert "fine when tried again" in verdict.detail.en
 
@@ -188,7 +189,7 @@ def test_latency_is_judged_by_its_peers_too() -> None:
 
     ms = [trips(a, b) for a in range(6) for b in range(a + 1, 6)]
     verdict = only(judged(ms, plan=Plan([], [LATENCY], [], 1.0)))
-    assert (verdict.subject.id, verdict.observed) == ("node2", "9.000 us")
+    assert (verdict.subject.id, verdict.observed) == ("node2", "9.000 us (5/5)")
 
 
 # -------------------------------------------------------------------------------------------------- RDMA
