@@ -42,7 +42,7 @@ def judge(
     verdicts += node_verdicts(run)
     verdicts += rank_verdicts(run)
     paths = standings(run.measurements, DEFAULTS if criteria is None else criteria.paths)
-    matrices = matrices_of(run, DEFAULTS if criteria is None else criteria.paths)
+    matrices = matrices_of(run, criteria)
     for spec in run.plan.probes:
         verdicts += probe_verdicts(run, spec, criteria, paths, matrices)
     today = day_of(run)

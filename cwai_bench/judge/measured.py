@@ -64,7 +64,7 @@ def probe_verdicts(
     verdicts = [
         _measured(spec, subject, ms, about[subject], own.get(subject), thresholds) for subject, ms in by_subject.items()
     ]
-    parts = part_verdicts(run, spec, matrices, thresholds)
+    parts = part_verdicts(run, spec, matrices, criterion, thresholds)
     verdicts = [v for v in verdicts if not told_by(parts, v)] + [v for _, v in parts]
     verdicts += group_verdicts(run, spec, matrices, criterion, thresholds)
     if verdicts and not _unfinished(run, spec):

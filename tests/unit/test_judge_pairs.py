@@ -171,6 +171,12 @@ def test_a_criterion_that_a_pair_fails_is_not_softened_by_a_warning_on_a_part() 
     assert [v.status for v in found].count(Status.FAIL) == 10
 
 
+def test_a_criterion_of_the_person_stands_in_place_of_ours() -> None:
+    own = config.parse_criteria('[criteria]\ntcp.bandwidth.min = "40 Gb/s"\n', "my.toml")
+    twice = all_pairs(6, slow_with(2)) + all_pairs(6, slow_with(2), SECOND, again=1)
+    assert only(judged(twice, criteria=own)).status is Status.WARN
+
+
 def test_latency_is_judged_by_its_peers_too() -> None:
     def trips(a: int, b: int) -> Measurement:
         took = 9e-6 if 1 in (a, b) else 4e-6
@@ -246,6 +252,14 @@ def test_a_small_mtu_is_named_as_the_cause() -> None:
     assert verdict.subject == Subject("nic", "node3/mlx5_1")
     assert verdict.detail is not None
     assert "the MTU of 512 is the cause" in verdict.detail.en
+
+
+def test_one_stream_need_not_fill_what_four_do() -> None:
+    pairs = [(f"node{a}/mlx5_0", f"node{b}/mlx5_0") for a, b in permutations((1, 2, 3, 4), 2)]
+    ms = [verbs(a, b, gbit, roce(streams=n)) for a, b in pairs for n, gbit in ((1, 300.0), (4, 390.0))]
+    report = judged(ms, 4, plan=Plan([], [VERBS], [], 1.0))
+    assert bad(report) == []
+    assert [(m.parameters["streams"], m.expected is not None) for m in report.matrices] == [(1, False), (4, True)]
 
 
 def test_where_all_are_below_what_was_expected_one_verdict_says_so() -> None:
