@@ -366,13 +366,15 @@ def retests(grid: Grid, suspects: Suspects, partners: int = 2, limits: Threshold
     with ``partners`` ends of other nodes that are known to be good, both ways where the grid has both.
 
     Good: no suspect, and fine with somebody. Those of the same rail come first, then the nearest after it in the
-    order of the ends, so that not all suspects meet the same.
+    order of the ends, so that not all suspects meet the same. Where nobody is good there is nobody to tell by.
     """
     seen = _look(grid, limits)
     n = len(grid.ends)
     doubted = {*suspects.ends, *(end for pair in suspects.pairs for end in pair)}
     good = seen.tried & ~seen.low
     trusted = [int(p) for p in np.flatnonzero(good.any(0) | good.any(1)) if not seen.suspect[p] and p not in doubted]
+    if not trusted:
+        return []
     both_ways = bool((seen.tried & seen.tried.T).any())
     cells = dict.fromkeys(suspects.pairs)
     for end in sorted(doubted):
