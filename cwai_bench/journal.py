@@ -36,6 +36,7 @@ from cwai_bench.model import (
     Measurement,
     NodeEnd,
     NodeRecord,
+    PairResults,
     RankEvent,
     Record,
     Run,
@@ -193,6 +194,7 @@ def merge(files: Iterable[JournalFile], *, finished: float | None = None, stoppe
     head = parts[0].header
     facts = _whole(r.facts for f in parts for r in f.records if isinstance(r, FactsRecord))
     measurements = [r for f in parts for r in f.records if isinstance(r, Measurement)]
+    pairs = [r for f in parts for r in f.records if isinstance(r, PairResults)]
     events = sorted((r for f in parts for r in f.records if isinstance(r, RankEvent)), key=lambda e: e.time)
     ends = [r for f in parts for r in f.records if isinstance(r, NodeEnd)]
     own = {f.header.node for f in parts}
@@ -245,6 +247,7 @@ def merge(files: Iterable[JournalFile], *, finished: float | None = None, stoppe
         facts=facts,
         measurements=measurements,
         events=events,
+        pairs=pairs,
     )
 
 

@@ -2,14 +2,15 @@
 
 ::
 
-    Facts ──► Plan ──► Measurements, RankEvents ──► Run ──► Verdicts ──► Report
+    Facts ──► Plan ──► Measurements, PairResults, RankEvents ──► Run ──► Verdicts, Matrices ──► Report
 
 SI units inside (seconds, bytes, bytes per second); pretty units are made where a person reads them. Times are
 seconds since the epoch, UTC. Texts carry both languages, so a saved report can be shown in either.
 
 Format history (SCHEMA_VERSION; a reader refuses a version that it does not know, see SCHEMA_READ):
   1  first
-  2  a measurement may carry the counters of both ends; without them it reads as before
+  2  a measurement may carry the counters of both ends, a journal ``pairs``, a report ``matrices``; without them it
+     reads as before
 """
 
 from __future__ import annotations
@@ -263,6 +264,37 @@ class Measurement(msgspec.Struct, frozen=True, tag="measurement", tag_field="typ
     counters: dict[str, dict[str, int | None]] = {}
 
 
+class PairResult(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """One figure of one pair: the median of what was counted, in the unit of its record. None when there is none.
+
+    ``source`` and ``target`` read in the direction of the bytes, each ``node`` or ``node/NIC``. ``expected``: what the
+    pair should reach, in the same unit, where it is known and does not follow from the record's parameters.
+    """
+
+    source: str
+    target: str
+    value: float | None
+    status: MeasureStatus = "ok"
+    reason_code: ReasonCode = ""
+    expected: float | None = None
+
+
+class PairResults(msgspec.Struct, frozen=True, tag="pairs", tag_field="type", omit_defaults=True):
+    """Pairs of one round, where a Measurement for each would be too much: a thousand NICs make a million pairs.
+
+    ``parameters``: what all of them share (``bytes``, ``verb``, ``direction``, ``streams``). ``again``: they were
+    suspect, and this is a second look.
+    """
+
+    spec: str
+    metric: str
+    unit: str
+    parameters: dict[str, Scalar]
+    pairs: list[PairResult]
+    round: int = 0
+    again: bool = False
+
+
 def stats_of(samples: list[float]) -> Stats | None:
     """Summary of ``samples``, or None when there is none: nothing measured has no mean."""
     n = len(samples)
@@ -354,7 +386,7 @@ class NodeEnd(msgspec.Struct, frozen=True, tag="end", tag_field="type"):
     reason_code: ReasonCode = ""
 
 
-Record = RunHeader | FactsRecord | Measurement | RankEvent | NodeEnd
+Record = RunHeader | FactsRecord | Measurement | PairResults | RankEvent | NodeEnd
 
 
 class NodeRecord(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -393,6 +425,7 @@ class Run(msgspec.Struct, frozen=True):
     facts: list[Facts]
     measurements: list[Measurement]
     events: list[RankEvent]
+    pairs: list[PairResults] = []
     schema: int = SCHEMA_VERSION
 
 
@@ -459,6 +492,85 @@ class Verdict(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
         return [Subject("node", n) for n in self.nodes] if self.subject.kind == "node" else [self.subject]
 
 
+FindingKind = Literal["node", "nic", "path", "flake", "ambiguous"]
+
+
+class PairFigure(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """A pair as proof: its value (None: tried, and nothing came of it), that of the second look, what was expected."""
+
+    source: str
+    target: str
+    value: float | None
+    again: float | None = None
+    looked_again: bool = False
+    expected: float | None = None
+
+
+class Finding(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """What a matrix says of a part: which one is bad, and the pairs that say so.
+
+    ``node``, ``nic``: it is bad with whomever it meets. ``path``: one pair is bad, both ends are fine with others.
+    ``flake``: it was bad once, and fine when tried again. ``ambiguous``: the facts do not decide; ``ends`` are the
+    candidates, none of which is accused; no ends: all pairs alike are below what was expected.
+
+    ``ends``: the parts, as in the matrix. ``direction``: ``out`` or ``in`` when only what it sends or receives is bad,
+    of a path ``out`` when only the way from the first end to the second is. ``bad`` of ``tried`` pairs (each direction
+    counts) are bad; ``partners`` is how many others vouch for it. ``observed``: median of the bad pairs that have a
+    value; ``usual``: median of the pairs that are fine. ``proof``: the worst of the bad pairs; ``fine``: pairs that say
+    that it is not the others.
+    """
+
+    kind: FindingKind
+    ends: list[str]
+    nodes: list[str]
+    bad: int
+    tried: int
+    proof: list[PairFigure]
+    partners: int = 0
+    direction: Literal["", "out", "in"] = ""
+    observed: float | None = None
+    expected: float | None = None
+    usual: float | None = None
+    fine: list[PairFigure] = []
+
+
+class MatrixGap(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """A pair that was tried and has no value: row, column, why."""
+
+    row: int
+    column: int
+    reason_code: ReasonCode = "error"
+
+
+class MatrixPair(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """One pair of a matrix of few: row, column, its value, and what it should reach."""
+
+    row: int
+    column: int
+    value: float
+    expected: float | None = None
+
+
+class Matrix(msgspec.Struct, frozen=True, gc=False):
+    """One metric over all pairs: ``values[row][column]`` from end to end in the direction of the bytes, in ``unit``,
+    with six digits; None where there is none, ``failed`` says of those that were tried why.
+
+    Where less than one in sixteen of all pairs was tried (a ring), ``values`` is empty and ``pairs`` lists them.
+    ``expected``: what the pairs should reach, one for all or one for each. ``spec`` is the id of the ProbeSpec.
+    """
+
+    spec: str
+    metric: str
+    unit: str
+    parameters: dict[str, Scalar]
+    ends: list[str]
+    values: list[list[float | None]]
+    pairs: list[MatrixPair]
+    failed: list[MatrixGap]
+    findings: list[Finding]
+    expected: float | list[list[float | None]] | None = None
+
+
 class Gate(msgspec.Struct, frozen=True):
     """The verdict of the whole run. ``because`` lists the reasons, worst first. ``leave_out``: nodes not to use."""
 
@@ -492,4 +604,5 @@ class Report(msgspec.Struct, frozen=True):
     counts: dict[str, int]
     gate: Gate
     notes: list[Text]
+    matrices: list[Matrix] = []
     schema: int = SCHEMA_VERSION

@@ -16,6 +16,7 @@ from cwai_bench.judge.found import info_of
 from cwai_bench.judge.gate import day_of, expired, gate_of, suppress
 from cwai_bench.judge.measured import probe_verdicts
 from cwai_bench.judge.notes import environment_of, idle_criteria, privilege_note
+from cwai_bench.judge.pairs import matrices_of
 from cwai_bench.judge.paths import standings
 from cwai_bench.judge.presence import NODES, RANKS, node_verdicts, rank_verdicts
 from cwai_bench.model import Report, Run, Status, stats_of
@@ -41,8 +42,9 @@ def judge(
     verdicts += node_verdicts(run)
     verdicts += rank_verdicts(run)
     paths = standings(run.measurements, DEFAULTS if criteria is None else criteria.paths)
+    matrices = matrices_of(run, criteria)
     for spec in run.plan.probes:
-        verdicts += probe_verdicts(run, spec, criteria, paths)
+        verdicts += probe_verdicts(run, spec, criteria, paths, matrices)
     today = day_of(run)
     suppressions = criteria.suppressions if criteria is not None else ()
     verdicts = suppress(verdicts, [s for s in suppressions if s.until >= today])
@@ -81,6 +83,7 @@ def judge(
             interrupted=int(interrupted) if isinstance(interrupted, int | float) else 0,
             allow_unknown=allow_unknown,
         ),
+        matrices=matrices,
         notes=notes + differing + privilege_note(verdicts) + expired(s for s in suppressions if s.until < today),
     )
 

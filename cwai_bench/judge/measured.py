@@ -9,9 +9,11 @@ import msgspec
 from cwai_bench.config import Criteria, Criterion
 from cwai_bench.goodput import DEFAULTS, Thresholds
 from cwai_bench.judge.found import ALL, OBSERVED_LIMIT, joined
+from cwai_bench.judge.pairs import group_verdicts, part_verdicts, told_by
 from cwai_bench.judge.paths import Standing, Standings, because, signs
 from cwai_bench.model import (
     Action,
+    Matrix,
     Measurement,
     ProbeSpec,
     ReasonCode,
@@ -29,11 +31,18 @@ from cwai_bench.text import Text
 _NO_PATHS: Standings = {}
 
 
-def probe_verdicts(run: Run, spec: ProbeSpec, criteria: Criteria | None, paths: Standings = _NO_PATHS) -> list[Verdict]:
+def probe_verdicts(
+    run: Run,
+    spec: ProbeSpec,
+    criteria: Criteria | None,
+    paths: Standings = _NO_PATHS,
+    matrices: Sequence[Matrix] = (),
+) -> list[Verdict]:
     """One verdict for each subject that the probe measured; what all ranks did together is one subject.
 
     An UNKNOWN besides when it measured nothing, or did not come to its end. ``paths``: how those of the whole run do;
-    only the best figure of each counts, for that shows what it can do.
+    only the best figure of each counts, for that shows what it can do. ``matrices``: what the pairs say together; those
+    that prove a part to be bad are told by the verdict on that.
     """
     by_subject: dict[Subject, list[Measurement]] = {}
     for m in run.measurements:
@@ -55,6 +64,9 @@ def probe_verdicts(run: Run, spec: ProbeSpec, criteria: Criteria | None, paths: 
     verdicts = [
         _measured(spec, subject, ms, about[subject], own.get(subject), thresholds) for subject, ms in by_subject.items()
     ]
+    parts = part_verdicts(run, spec, matrices, criterion, thresholds)
+    verdicts = [v for v in verdicts if not told_by(parts, v)] + [v for _, v in parts]
+    verdicts += group_verdicts(run, spec, matrices, criterion, thresholds)
     if verdicts and not _unfinished(run, spec):
         return verdicts
     end = _unmeasured(run, spec)

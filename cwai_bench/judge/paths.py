@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from cwai_bench.goodput import SMALLEST_JUDGED, Expected, Thresholds, cause_of, expected_of
 from cwai_bench.judge.found import joined
 from cwai_bench.judge.ports import Sign, added, bytes_of, explained
-from cwai_bench.model import Measurement, Status, Subject, stats_of
+from cwai_bench.model import Measurement, Scalar, Status, Subject, stats_of
 from cwai_bench.render.units import gigabits
 from cwai_bench.text import Text
 
@@ -53,6 +53,14 @@ Standings = dict[tuple[Subject, str], Standing]
 """By path and verb."""
 
 
+def due(parameters: Mapping[str, Scalar], unit: str) -> Expected | None:
+    """What a figure with these parameters is held against; None where nothing is expected of it."""
+    size = parameters.get("bytes")
+    if parameters.get("transport") not in RDMA or unit != "B/s":
+        return None
+    return expected_of(parameters) if isinstance(size, int) and size >= SMALLEST_JUDGED else None
+
+
 def standings(ms: Iterable[Measurement], thresholds: Thresholds) -> Standings:
     """How each path does, by verb: its best figure over all sizes, streams and directions, since one queue pair or
     small messages need not fill it. Absent where nothing is expected: of a NIC with itself, which no wire is between,
@@ -63,12 +71,10 @@ def standings(ms: Iterable[Measurement], thresholds: Thresholds) -> Standings:
     best: Standings = {}
     untrue: set[Subject] = set()
     for m in ms:
-        size, rate = m.parameters.get("bytes"), m.parameters.get("link_speed")
-        if m.parameters.get("transport") not in RDMA or m.unit != "B/s" or m.subject.kind != "link" or m.status != "ok":
+        rate = m.parameters.get("link_speed")
+        if m.subject.kind != "link" or m.status != "ok" or not isinstance(rate, int | float):
             continue
-        if not isinstance(size, int) or size < SMALLEST_JUDGED or not isinstance(rate, int | float):
-            continue
-        stats, expected = m.stats or stats_of(m.samples), expected_of(m.parameters)
+        stats, expected = m.stats or stats_of(m.samples), due(m.parameters, m.unit)
         if expected is None or stats is None:
             continue
         if stats.p50 > rate:

@@ -327,8 +327,18 @@ Medians = dict[tuple[int, int], float | None]
 
 def second_tries(ends: tuple[str, ...], found: Medians, kind: Kind) -> Round:
     """Pairs (source, target) to be tried again: suspects, and these with others that are known to be good. ``ends`` are
-    names (``node/nic``). All ranks come to the same, for all know what all pairs found. Nobody is suspect yet."""
-    return []
+    names (``node/nic``). All ranks come to the same, for all know what all pairs found."""
+    import numpy as np
+
+    from cwai_bench.matrix import Grid, retests, suspects
+
+    value = np.full((len(ends), len(ends)), np.nan)
+    failed = np.zeros(value.shape, dtype=bool)
+    for pair, median in found.items():
+        failed[pair] = median is None
+        value[pair] = np.nan if median is None else median
+    grid = Grid(ends, kind, _UNITS[kind], value, failed, higher_is_better=kind == "bandwidth")
+    return retests(grid, suspects(grid))
 
 
 def _again(further: Round, figures: list[Figure]) -> Round:

@@ -7,7 +7,7 @@ escaped; every mark carries its value as a tooltip. What a picture shows stands 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -61,12 +61,12 @@ def log_log(lines: Sequence[Line], x: Text, y: Text, show_x: Show, show_y: Show)
     out = []
     for value in _decades(min(ys), max(ys)):
         at = down(value)
-        out.append(f'<line class="grid" x1="{left}" x2="{WIDTH - right}" y1="{_n(at)}" y2="{_n(at)}"/>')
-        out.append(_text(left - 6, at + 3.5, show_y(value), "end"))
+        out.append(f'<line class="grid" x1="{left}" x2="{WIDTH - right}" y1="{xy(at)}" y2="{xy(at)}"/>')
+        out.append(text(left - 6, at + 3.5, show_y(value), "end"))
     for value in _few(sorted(set(xs)), 6):
-        out.append(_text(across(value), height - bottom + 16, show_x(value), "middle"))
-    out.append(_text((left + WIDTH - right) / 2, height - 6, x, "middle"))
-    out.append(_text(left - 6, 11, y, "end"))
+        out.append(text(across(value), height - bottom + 16, show_x(value), "middle"))
+    out.append(text((left + WIDTH - right) / 2, height - 6, x, "middle"))
+    out.append(text(left - 6, 11, y, "end"))
     for i, line in enumerate(lines):
         path = [(across(px), down(py)) for px, py in line.points]
         if line.low:
@@ -77,7 +77,7 @@ def log_log(lines: Sequence[Line], x: Text, y: Text, show_x: Show, show_y: Show)
         for (px, py), (cx, cy) in zip(line.points, path, strict=True):
             name = f"{line.name}, " if len(lines) > 1 else ""
             out.append(_mark(i, cx, cy, f"{name}{show_x(px)}: {show_y(py)}"))
-    return _svg(WIDTH, height, out)
+    return svg(WIDTH, height, out)
 
 
 def legend(names: Sequence[str]) -> str:
@@ -85,12 +85,20 @@ def legend(names: Sequence[str]) -> str:
     out = []
     for i, name in enumerate(names):
         out.append(_mark(i, 8, 9 + 18 * i, name))
-        out.append(_text(20, 13 + 18 * i, name, "start"))
-    return _svg(WIDTH, 18 * len(names) + 4, out)
+        out.append(text(20, 13 + 18 * i, name, "start"))
+    return svg(WIDTH, 18 * len(names) + 4, out)
 
 
-def heatmap(rows: Sequence[str], columns: Sequence[str], values: Mapping[tuple[int, int], float], show: Show) -> str:
-    """A cell for each (row, column) that has a value: the darker the larger, with the number in it."""
+def heatmap(
+    rows: Sequence[str],
+    columns: Sequence[str],
+    values: Mapping[tuple[int, int], float],
+    show: Show,
+    dead: Collection[tuple[int, int]] = (),
+    bad: Collection[tuple[int, int]] = (),
+) -> str:
+    """A cell for each (row, column) that has a value: the darker the larger, with the number in it; a cross where
+    nothing came of it, and a frame around what is ``bad``."""
     cell_w, cell_h, label = 54, 26, 8 + 7 * min(24, max(map(len, rows), default=0))
     top = 26 if max(map(len, columns), default=0) <= 8 else 76
     largest = max(values.values(), default=0.0) or 1.0
@@ -99,25 +107,33 @@ def heatmap(rows: Sequence[str], columns: Sequence[str], values: Mapping[tuple[i
     for j, name in enumerate(columns):
         at = label + cell_w * j + cell_w / 2
         if top == 26:
-            out.append(_text(at, top - 8, _short(name), "middle"))
+            out.append(text(at, top - 8, cut(name), "middle"))
         else:
-            turn = f' transform="rotate(-40 {_n(at)} {top - 8})"'
-            out.append(_text(at, top - 8, _short(name, 14), "start", turn))
+            turn = f' transform="rotate(-40 {xy(at)} {top - 8})"'
+            out.append(text(at, top - 8, cut(name, 14), "start", turn))
     for i, name in enumerate(rows):
-        out.append(_text(label - 8, top + cell_h * i + 17, _short(name), "end"))
+        out.append(text(label - 8, top + cell_h * i + 17, cut(name), "end"))
     for (i, j), value in values.items():
         x, y = label + cell_w * j, top + cell_h * i
         # From 0.12 to 0.85, so that the smallest still shows and the number stays readable.
         depth = 0.12 + 0.73 * ((value - smallest) / (largest - smallest) if largest > smallest else 1.0)
         deep = " deep" if depth > 0.5 else ""
+        framed = " bad" if (i, j) in bad else ""
         out.append(
             f"<g><title>{escape(f'{rows[i]} → {columns[j]}: {show(value)}')}</title>"
-            f'<rect class="heat" x="{x + 1}" y="{y + 1}" width="{cell_w - 2}" height="{cell_h - 2}" rx="2" '
+            f'<rect class="heat{framed}" x="{x + 1}" y="{y + 1}" width="{cell_w - 2}" height="{cell_h - 2}" rx="2" '
             f'fill-opacity="{depth:.2f}"/>'
-            f'<text class="cell{deep}" x="{_n(x + cell_w / 2)}" y="{y + 17}" text-anchor="middle">'
+            f'<text class="cell{deep}" x="{xy(x + cell_w / 2)}" y="{y + 17}" text-anchor="middle">'
             f"{escape(show(value))}</text></g>"
         )
-    return _svg(label + cell_w * len(columns) + (2 if top == 26 else 60), top + cell_h * len(rows) + 2, out)
+    for i, j in dead:
+        x, y = label + cell_w * j, top + cell_h * i
+        out.append(
+            f"<g><title>{escape(f'{rows[i]} → {columns[j]}: –')}</title>"
+            f'<rect class="dead" x="{x + 1}" y="{y + 1}" width="{cell_w - 2}" height="{cell_h - 2}" rx="2"/>'
+            f'<path class="cross" d="M{x + cell_w // 2 - 5} {y + cell_h // 2 - 5}l10 10m0 -10l-10 10"/></g>'
+        )
+    return svg(label + cell_w * len(columns) + (2 if top == 26 else 60), top + cell_h * len(rows) + 2, out)
 
 
 def ranges(rows: Sequence[Range], x: Text, show: Show) -> str:
@@ -135,20 +151,20 @@ def ranges(rows: Sequence[Range], x: Text, show: Show) -> str:
     out = []
     for tick in (0.0, 0.5, 1.0):
         at = across(tick * largest)
-        out.append(f'<line class="grid" x1="{_n(at)}" x2="{_n(at)}" y1="{top - 4}" y2="{bottom}"/>')
-        out.append(_text(at, bottom + 14, show(tick * largest), "middle"))
-    out.append(_text((label + width - right) / 2, bottom + 30, x, "middle"))
+        out.append(f'<line class="grid" x1="{xy(at)}" x2="{xy(at)}" y1="{top - 4}" y2="{bottom}"/>')
+        out.append(text(at, bottom + 14, show(tick * largest), "middle"))
+    out.append(text((label + width - right) / 2, bottom + 30, x, "middle"))
     for i, row in enumerate(rows):
         y = top + step * i + step / 2
         words = f"{row.label}: {show(row.low)} / {show(row.mid)} / {show(row.high)}"
         out.append(
             f"<g><title>{escape(words)}</title>"
-            f'<line class="spread" x1="{_n(across(row.low))}" x2="{_n(across(row.high))}" y1="{_n(y)}" y2="{_n(y)}"/>'
-            f'<circle class="mark c0" cx="{_n(across(row.mid))}" cy="{_n(y)}" r="3.5"/></g>'
+            f'<line class="spread" x1="{xy(across(row.low))}" x2="{xy(across(row.high))}" y1="{xy(y)}" y2="{xy(y)}"/>'
+            f'<circle class="mark c0" cx="{xy(across(row.mid))}" cy="{xy(y)}" r="3.5"/></g>'
         )
-        out.append(_text(label - 8, y + 3.5, _short(row.label, 30), "end"))
-        out.append(_text(min(across(row.high) + 6, width - right + 6), y + 3.5, show(row.mid), "start"))
-    return _svg(width, bottom + 36, out)
+        out.append(text(label - 8, y + 3.5, cut(row.label, 30), "end"))
+        out.append(text(min(across(row.high) + 6, width - right + 6), y + 3.5, show(row.mid), "start"))
+    return svg(width, bottom + 36, out)
 
 
 def timeline(lanes: Sequence[tuple[str, Sequence[Event]]], end: float, x: Text, show: Show) -> str:
@@ -163,37 +179,37 @@ def timeline(lanes: Sequence[tuple[str, Sequence[Event]]], end: float, x: Text, 
     out = []
     for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
         at = across(tick * last)
-        out.append(f'<line class="grid" x1="{_n(at)}" x2="{_n(at)}" y1="{top}" y2="{bottom}"/>')
-        out.append(_text(at, bottom + 14, show(tick * last), "middle"))
-    out.append(_text((label + width - right) / 2, bottom + 30, x, "middle"))
+        out.append(f'<line class="grid" x1="{xy(at)}" x2="{xy(at)}" y1="{top}" y2="{bottom}"/>')
+        out.append(text(at, bottom + 14, show(tick * last), "middle"))
+    out.append(text((label + width - right) / 2, bottom + 30, x, "middle"))
     for i, (name, events) in enumerate(lanes):
         y = top + step * i + step / 2
         stop = max((event.at for event in events if event.bad), default=end)
-        out.append(f'<line class="spread" x1="{_n(across(0))}" x2="{_n(across(stop))}" y1="{_n(y)}" y2="{_n(y)}"/>')
-        out.append(_text(label - 8, y + 3.5, _short(name, 30), "end"))
+        out.append(f'<line class="spread" x1="{xy(across(0))}" x2="{xy(across(stop))}" y1="{xy(y)}" y2="{xy(y)}"/>')
+        out.append(text(label - 8, y + 3.5, cut(name, 30), "end"))
         for event in events:
             at = across(event.at)
             mark = (
-                f'<path class="cross" d="M{_n(at - 5)} {_n(y - 5)}l10 10m0 -10l-10 10"/>'
+                f'<path class="cross" d="M{xy(at - 5)} {xy(y - 5)}l10 10m0 -10l-10 10"/>'
                 if event.bad
-                else f'<circle class="mark c0" cx="{_n(at)}" cy="{_n(y)}" r="4"/>'
+                else f'<circle class="mark c0" cx="{xy(at)}" cy="{xy(y)}" r="4"/>'
             )
             out.append(f"<g><title>{escape(show(event.at))}</title>{mark}</g>")
             before = at > width * 0.7
-            out.append(_text(at - 9 if before else at + 9, y - 5, event.label, "end" if before else "start"))
-    return _svg(width, bottom + 36, out)
+            out.append(text(at - 9 if before else at + 9, y - 5, event.label, "end" if before else "start"))
+    return svg(width, bottom + 36, out)
 
 
 # -------------------------------------------------------------------------------------------- drawing
 
 
-def _svg(width: float, height: float, parts: Sequence[str]) -> str:
-    w, h = _n(width), _n(height)
+def svg(width: float, height: float, parts: Sequence[str]) -> str:
+    w, h = xy(width), xy(height)
     return f'<svg viewBox="0 0 {w} {h}" width="{w}" height="{h}" aria-hidden="true">{"".join(parts)}</svg>'
 
 
-def _text(x: float, y: float, words: str | Text, anchor: str, more: str = "") -> str:
-    place = f'x="{_n(x)}" y="{_n(y)}" text-anchor="{anchor}"{more}'
+def text(x: float, y: float, words: str | Text, anchor: str, more: str = "") -> str:
+    place = f'x="{xy(x)}" y="{xy(y)}" text-anchor="{anchor}"{more}'
     if isinstance(words, str) or words.en == words.zh:
         return f"<text {place}>{escape(words if isinstance(words, str) else words.en)}</text>"
     return "".join(f'<text {place} lang="{lang}">{escape(words.to(lang))}</text>' for lang in LANGS)
@@ -202,10 +218,10 @@ def _text(x: float, y: float, words: str | Text, anchor: str, more: str = "") ->
 def _mark(i: int, x: float, y: float, words: str) -> str:
     """Lines differ by the shape of their marks, not by colour alone."""
     shape = (
-        f'<circle class="mark c0" cx="{_n(x)}" cy="{_n(y)}" r="3"/>',
-        f'<rect class="mark c1" x="{_n(x - 3)}" y="{_n(y - 3)}" width="6" height="6"/>',
-        f'<path class="mark c2" d="M{_n(x)} {_n(y - 4)}l4 7h-8z"/>',
-        f'<path class="mark c3" d="M{_n(x)} {_n(y - 4)}l4 4l-4 4l-4 -4z"/>',
+        f'<circle class="mark c0" cx="{xy(x)}" cy="{xy(y)}" r="3"/>',
+        f'<rect class="mark c1" x="{xy(x - 3)}" y="{xy(y - 3)}" width="6" height="6"/>',
+        f'<path class="mark c2" d="M{xy(x)} {xy(y - 4)}l4 7h-8z"/>',
+        f'<path class="mark c3" d="M{xy(x)} {xy(y - 4)}l4 4l-4 4l-4 -4z"/>',
     )[i % 4]
     return f"<g><title>{escape(words)}</title>{shape}</g>"
 
@@ -237,12 +253,12 @@ def _few(values: Sequence[float], count: int) -> Sequence[float]:
 
 
 def _points(path: Sequence[tuple[float, float]]) -> str:
-    return " ".join(f"{_n(x)},{_n(y)}" for x, y in path)
+    return " ".join(f"{xy(x)},{xy(y)}" for x, y in path)
 
 
-def _short(name: str, limit: int = 24) -> str:
+def cut(name: str, limit: int = 24) -> str:
     return name if len(name) <= limit else name[: limit - 1] + "…"
 
 
-def _n(value: float) -> str:
+def xy(value: float) -> str:
     return f"{value:.1f}".removesuffix(".0")

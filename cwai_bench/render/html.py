@@ -1,7 +1,8 @@
 """A report as one HTML file: opens offline, asks nothing of anybody, holds both languages, works without JavaScript.
 
 The page forbids itself everything but its own style and script (a Content-Security-Policy that names them by their
-hashes), so that nothing that a node smuggled into a report could run even if it got past the escaping.
+hashes) and images within itself, so that nothing that a node smuggled into a report could run even if it got past the
+escaping.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def write(report: Report, lang: Lang) -> str:
         mark=_MARK,
         style=Markup(style),
         script=Markup(script),
-        policy=f"default-src 'none'; style-src '{_digest(style)}'; script-src '{_digest(script)}'; "
+        policy=f"default-src 'none'; style-src '{_digest(style)}'; script-src '{_digest(script)}'; img-src data:; "
         "base-uri 'none'; form-action 'none'",
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cwai_bench.model import Action, ItemKind, ReasonCode, Severity, Status
+from cwai_bench.model import Action, FindingKind, ItemKind, ReasonCode, Severity, Status
 from cwai_bench.text import Text, plain
 
 STATUS: dict[Status, Text] = {
@@ -275,6 +275,31 @@ LATENCY_SPREAD = Text(
 ALL_PAIRS = Text(
     "{metric} at {size} in {unit}, from each row to each column", "{metric}（{size}，{unit}）：行为发送端，列为接收端"
 )
+PAIR_COUNTS = Text(
+    "{caption}: {n} ends, {m} pairs, {d} without a result", "{caption}：{n} 个端，{m} 个配对，其中 {d} 个无结果"
+)
+NAMED = Text("Parts that the pairs name", "由配对结果定位的部件")
+PART = Text("Part", "部件")
+PART_KIND = Text("What it is", "类型")
+FINDING_KIND: dict[FindingKind, Text] = {
+    "node": Text("node", "节点"),
+    "nic": Text("NIC", "网卡"),
+    "path": Text("path", "路径"),
+    "flake": Text("once, not again", "偶发，复测正常"),
+    "ambiguous": Text("undecided", "无法判定"),
+}
+ONLY_WAY = {
+    "": Text("{kind}", "{kind}"),
+    "out": Text("{kind}, sending", "{kind}（发送方向）"),
+    "in": Text("{kind}, receiving", "{kind}（接收方向）"),
+}
+ALL_ALIKE = Text("all pairs alike", "所有配对")
+BAD_PAIRS = Text("Bad pairs", "异常配对")
+MEDIAN_OF_BAD = Text("Their median", "异常配对中位数")
+SHOULD_BE = Text("Expected, or usual", "预期值或常见值")
+SCALE_BAD = Text("of a part that is named", "属于已定位的部件")
+SCALE_DEAD = Text("no result", "无结果")
+SCALE_BLANK = Text("not measured", "未测量")
 
 # ------------------------------------------------------- collectives, and what else was measured
 

@@ -7,16 +7,16 @@ known form is shown all the same, in a table of statistics.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from cwai_bench.model import Measurement, Report, Scalar, Stats, stats_of
-from cwai_bench.render import chart, labels, units
+from cwai_bench.render import chart, labels, matrices, units
 from cwai_bench.render.nodeset import natural
 from cwai_bench.render.table import Cell, Column, Figure, Row, Section, Table
 from cwai_bench.text import Text, plain
 
-HEATMAP_LIMIT = 32
+HEATMAP_LIMIT = matrices.CELLS_LIMIT
 """Nodes (or NICs) up to which the picture of all pairs is drawn; beyond, the table says it."""
 ROWS_OPEN = 12
 """Rows up to which a table is shown open, where a format can fold."""
@@ -31,7 +31,7 @@ def sections(report: Report) -> list[Section]:
     bandwidth = [m for m in rest if m.unit == "B/s"]
     latency = [m for m in rest if m.unit == "s" and "bytes" in m.parameters]
     other = [m for m in rest if m not in bandwidth and m not in latency]
-    found = [_network(bandwidth, latency), _collectives(collective), _other(other)]
+    found = [_network(bandwidth, latency, report), _collectives(collective), _other(other)]
     return [section for section in found if section is not None]
 
 
@@ -105,17 +105,19 @@ def _ends(m: Measurement) -> tuple[str, str]:
     return end(client, _word(m, "client_nic")), end(server or client, _word(m, "server_nic"))
 
 
-def _network(bandwidth: list[Measurement], latency: list[Measurement]) -> Section | None:
-    if not bandwidth and not latency:
+def _network(bandwidth: list[Measurement], latency: list[Measurement], report: Report) -> Section | None:
+    if not bandwidth and not latency and not report.matrices:
         return None
-    tables, figures, headlines = [], [], []
+    tables, figures = matrices.named(report), matrices.drawn(report.matrices)
+    headlines = matrices.headlines(report)
+    told = {matrix.metric for matrix in report.matrices}
     if bandwidth:
         tables.append(_bandwidth_table(bandwidth))
-        figures += _bandwidth_figures(bandwidth)
+        figures += _bandwidth_figures(bandwidth, told)
         headlines += _headlines(bandwidth, labels.HIGHEST_BANDWIDTH, units.gigabits, "Gb/s", highest=True)
     if latency:
         tables.append(_latency_table(latency))
-        figures += _latency_figures(latency)
+        figures += _latency_figures(latency, told)
         headlines += _headlines(latency, labels.LOWEST_LATENCY, units.microseconds, "us", highest=False)
     return Section("network", labels.NETWORK, tables, figures, labels.NETWORK_NOTE, headlines)
 
@@ -255,25 +257,30 @@ def _headlines(
     return lines
 
 
-def _bandwidth_figures(ms: list[Measurement]) -> list[Figure]:
-    return _pair_figures(ms, units.gigabits, lambda s: s.mean, labels.GBPS, labels.BANDWIDTH_BY_SIZE, labels.SPREAD)
-
-
-def _latency_figures(ms: list[Measurement]) -> list[Figure]:
+def _bandwidth_figures(ms: list[Measurement], told: Collection[str]) -> list[Figure]:
     return _pair_figures(
-        ms, units.microseconds, lambda s: s.p50, labels.US, labels.LATENCY_BY_SIZE, labels.LATENCY_SPREAD
+        ms, told, units.gigabits, lambda s: s.mean, labels.GBPS, labels.BANDWIDTH_BY_SIZE, labels.SPREAD
+    )
+
+
+def _latency_figures(ms: list[Measurement], told: Collection[str]) -> list[Figure]:
+    return _pair_figures(
+        ms, told, units.microseconds, lambda s: s.p50, labels.US, labels.LATENCY_BY_SIZE, labels.LATENCY_SPREAD
     )
 
 
 def _pair_figures(
     ms: list[Measurement],
+    told: Collection[str],
     show: Callable[[float], str],
     pick: Callable[[Stats], float],
     unit: Text,
     by_size: Text,
     spread: Text,
 ) -> list[Figure]:
-    """For each metric: its value over the size, its spread for each pair, and, of more than two nodes, all pairs."""
+    """For each metric: its value over the size, its spread for each pair, and, of more than two nodes, all pairs.
+
+    Those ``told`` by a matrix are drawn by that; a report of format 1 has none."""
     figures = []
     by_metric: dict[str, list[tuple[Measurement, Stats]]] = defaultdict(list)
     for m in _in_order(ms):
@@ -290,7 +297,8 @@ def _pair_figures(
             rows = [chart.Range(_row_label(m), s.min, pick(s), s.p99 if m.unit == "s" else s.max) for m, s in largest]
             svg = chart.ranges(rows, unit, show)
             figures.append(Figure(spread.fill(metric=metric, size=at), svg))
-        figures += _heatmap(metric, largest, show, pick, unit, at)
+        if metric not in told:
+            figures += _heatmap(metric, largest, show, pick, unit, at)
     return figures
 
 

@@ -58,6 +58,9 @@ def neutral_struct(value: T) -> T:
     return msgspec.convert(_walk(msgspec.to_builtins(value), ""), type(value))
 
 
+_HOLDS_TEXT = (str, dict, list)
+
+
 def _walk(value: object, key: str) -> object:
     if isinstance(value, str):
         lines = key in _KEEP_LINES
@@ -65,5 +68,6 @@ def _walk(value: object, key: str) -> object:
     if isinstance(value, dict):
         return {neutral(str(k)): _walk(v, str(k)) for k, v in value.items()}
     if isinstance(value, list):
-        return [_walk(v, key) for v in value]
+        # A matrix holds a million numbers, which are harmless.
+        return [_walk(v, key) if isinstance(v, _HOLDS_TEXT) else v for v in value]
     return value

@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 
 from cwai_bench import render
+from cwai_bench.model import Report
 from cwai_bench.text import LANGS, Lang
+from tests.unit.test_render_matrices import ends_of, matrix, with_matrices
 
 pytestmark = pytest.mark.browser
 
@@ -60,13 +62,15 @@ Open = Callable[..., contextlib.AbstractContextManager[Visit]]
 
 @pytest.fixture
 def visit(browser: Any, tmp_path: Path) -> Open:
-    """Opens a sample report; afterwards asserts that the page asked for nothing and complained of nothing."""
+    """Opens a report, or a sample by its name; afterwards asserts that the page asked for nothing and complained of
+    nothing."""
 
     @contextlib.contextmanager
-    def opened(sample: str, lang: Lang = "en", **context: Any) -> Iterator[Visit]:
-        report = render.report_from_json((SAMPLES / f"{sample}.json").read_bytes())
-        path = tmp_path / f"{sample}.html"
-        path.write_text(render.render(report, "html", lang), encoding="utf-8")
+    def opened(sample: str | Report, lang: Lang = "en", **context: Any) -> Iterator[Visit]:
+        if isinstance(sample, str):
+            sample = render.report_from_json((SAMPLES / f"{sample}.json").read_bytes())
+        path = tmp_path / f"{sample.run_id}.html"
+        path.write_text(render.render(sample, "html", lang), encoding="utf-8")
         own = browser.new_context(**{"viewport": {"width": 1280, "height": 900}} | context)
         try:
             page = own.new_page()
@@ -113,6 +117,15 @@ def test_the_language_can_be_switched_and_back(visit: Open) -> None:
         assert seen.page.get_attribute("[data-language=zh]", "aria-pressed") == "true"
         seen.page.click("text=English")
         assert seen.shown("#verdict") == ["Failed"]
+
+
+def test_the_image_of_many_pairs_is_shown_and_asks_for_nothing(visit: Open) -> None:
+    """The page's policy lets it in: the browser would complain of it otherwise."""
+    with visit(with_matrices(matrix(ends_of(40), slow=2))) as seen:
+        assert seen.page.locator("image.pixels").count() == 1
+        assert "node3/mlx5_0: 196.0 Gb/s" in seen.page.locator("#network svg").last.text_content()
+        box = seen.page.locator("image.pixels").bounding_box()
+        assert min(box["width"], box["height"]) > 500
 
 
 def test_items_are_filtered_by_verdict_and_by_words(visit: Open) -> None:

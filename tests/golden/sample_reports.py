@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 
+from cwai_bench.judge import judge
 from cwai_bench.model import (
     Action,
     CheckInfo,
@@ -18,11 +19,14 @@ from cwai_bench.model import (
     LeftOut,
     Measurement,
     NodeRecord,
+    PairResult,
+    PairResults,
     Plan,
     ProbeSpec,
     RankEvent,
     ReasonCode,
     Report,
+    Run,
     Scalar,
     Severity,
     Status,
@@ -737,4 +741,84 @@ def killed() -> Report:
     )
 
 
-SAMPLES: dict[str, Callable[[], Report]] = {"healthy": healthy, "failing": failing, "killed": killed}
+RDMA_WRITE = item(
+    "verbs.bandwidth",
+    ItemKind.PROBE,
+    Text("RDMA bandwidth", "RDMA 带宽"),
+    Text("write from NIC to NIC, all pairs of a rail", "在同一轨道的所有网卡配对间执行 RDMA 写"),
+    Text("90 % of what rate, MTU and PCIe let through", "不低于速率、MTU 与 PCIe 所允许带宽的 90 %"),
+    Text("look at cable, port and PCIe link of the part that is named", "检查所定位部件的线缆、端口与 PCIe 链路"),
+    Severity.MAJOR,
+    Action.ISOLATE,
+)
+
+
+def paths() -> Report:
+    """Six nodes of two NICs, judged by their pairs: one NIC is slow with all it meets, one way between two is dead, and
+    a third was dead once."""
+    nodes = [f"node{i:02d}" for i in range(1, 7)]
+    spec = spec_of(RDMA_WRITE, 0, 12.0, direction="one-way")
+    given: dict[str, Scalar] = {
+        "transport": "verbs",
+        "verb": "write",
+        "direction": "one-way",
+        "bytes": 1 * MIB,
+        "streams": 4,
+        "mtu": 4096,
+        "link_layer": "Ethernet",
+        "roce": "v2",
+        "gid": "::ffff:192.0.2.1",
+        "link_speed": 400e9 / 8,
+    }
+
+    def figure(a: str, b: str, again: bool) -> PairResult:
+        if (a, b) == ("node02/mlx5_0", "node05/mlx5_0") or ((a, b) == ("node01/mlx5_1", "node06/mlx5_1") and not again):
+            return PairResult(a, b, None, "timeout", "timeout")
+        slow = 0.62 if "node04/mlx5_1" in (a, b) else 1.0
+        (value,) = jitter(slow * 386e9 / 8, 1, sum(f"{a} {b}".encode()) * len(a) + int(again))
+        return PairResult(a, b, value)
+
+    rails = [[f"{node}/mlx5_{k}" for node in nodes] for k in range(2)]
+    first = [figure(a, b, False) for rail in rails for a in rail for b in rail if a != b]
+    second = [
+        figure(*pair, True)
+        for pair in (
+            ("node02/mlx5_0", "node05/mlx5_0"),
+            ("node01/mlx5_1", "node06/mlx5_1"),
+            ("node04/mlx5_1", "node05/mlx5_1"),
+            ("node05/mlx5_1", "node04/mlx5_1"),
+            ("node04/mlx5_1", "node02/mlx5_1"),
+            ("node02/mlx5_1", "node04/mlx5_1"),
+        )
+    ]
+    run = Run(
+        run_id="20251231T235959Z-rdma-0f1e2d",
+        run_type="rdma",
+        command=["cwai-bench", "rdma", "--pairs", "all"],
+        version="0.1.0",
+        started=START,
+        finished=START + 14.5,
+        utc_offset=EAST,
+        status="complete",
+        world_size=len(nodes),
+        plan=Plan([], [spec], [], 12.0),
+        environment={},
+        settings={},
+        nodes=[NodeRecord(node, [rank], True, True) for rank, node in enumerate(nodes)],
+        facts=[],
+        measurements=[],
+        events=[RankEvent(rank, node, START + 14, "finished") for rank, node in enumerate(nodes)],
+        pairs=[
+            PairResults(spec.id, "verbs.write.bandwidth", "B/s", given, first),
+            PairResults(spec.id, "verbs.write.bandwidth", "B/s", given, second, 5, again=True),
+        ],
+    )
+    return judge(run)
+
+
+SAMPLES: dict[str, Callable[[], Report]] = {
+    "healthy": healthy,
+    "failing": failing,
+    "killed": killed,
+    "paths": paths,
+}

@@ -7,6 +7,7 @@ import threading
 import time
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
+from itertools import permutations
 from typing import Any
 
 import numpy as np
@@ -445,6 +446,19 @@ def test_a_peer_that_never_comes_is_given_up_in_time(engine: Engine, monkeypatch
     assert time.monotonic() - start < 5
     assert [(m.status, m.node) for m in emitted] == [("error", "a")] * 2
     assert all(m.reason is not None and "a: no route to host; b: time ran out" in m.reason.en for m in emitted)
+
+
+def test_a_suspect_meets_two_that_are_good_both_ways() -> None:
+    ends = tuple(f"node{i}/mlx5_0" for i in range(5))
+    fine: dict[tuple[int, int], float | None] = dict.fromkeys(permutations(range(5), 2), 10e9)
+    assert pairwise.second_tries(ends, fine, "bandwidth") == []
+    found = {pair: None if 2 in pair else rate for pair, rate in fine.items()}
+    assert sorted(pairwise.second_tries(ends, found, "bandwidth")) == [(2, 3), (2, 4), (3, 2), (4, 2)]
+    slow: dict[tuple[int, int], float | None] = {
+        pair: 20e-6 if 2 in pair else 5e-6 for pair in fine if pair[0] < pair[1]
+    }
+    assert sorted(pairwise.second_tries(ends, slow, "latency")) == [(2, 3), (2, 4)]
+    assert pairwise.second_tries(ends[:2], {(0, 1): None, (1, 0): None}, "bandwidth") == []
 
 
 def test_suspects_are_tried_again(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
