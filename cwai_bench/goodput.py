@@ -27,6 +27,8 @@ from cwai_bench.text import Text
 FAIL_BELOW, WARN_BELOW = 0.90, 0.95
 """Shares of what is expected. Public limits for healthy pairs lie at 0.95 to 0.975 of the line rate, the laxer ones at
 0.90 (azurehpc-health-checks conf/: 380 and 390 of 400 Gb/s, 180 of 200; ngc_multinode_perf: 0.9)."""
+RDMA = ("verbs", "npu")
+"""Transports that the ports limit, not a CPU."""
 SMALLEST_JUDGED = 64 << 10
 """Bytes: below it, messages a second are the limit, not bytes. The size of Azure's and perftest's own figures."""
 
@@ -125,6 +127,14 @@ def _expected(*values: Scalar) -> Expected | None:
     parts += [said for value, said in slots if value == slot][:1]
     terms = Text("; ".join(p.en for p in parts), "；".join(p.zh for p in parts))
     return Expected(min(on_wire, slot), "pcie" if slot < on_wire else "wire", terms, min(full, slot), mtu)
+
+
+def due(parameters: Mapping[str, Scalar], unit: str) -> Expected | None:
+    """What a figure with these parameters is held against; None where nothing is expected of it."""
+    size = parameters.get("bytes")
+    if parameters.get("transport") not in RDMA or unit != "B/s":
+        return None
+    return expected_of(parameters) if isinstance(size, int) and size >= SMALLEST_JUDGED else None
 
 
 def cause_of(expected: Expected, measured: float, thresholds: Thresholds = DEFAULTS) -> Text | None:

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from cwai_bench.config import Criteria, Criterion
-from cwai_bench.goodput import DEFAULTS, Thresholds, cause_of
+from cwai_bench.goodput import DEFAULTS, Thresholds, cause_of, due
 from cwai_bench.judge.found import ALL, OBSERVED_LIMIT, joined
-from cwai_bench.judge.paths import because, due, signs, standings
+from cwai_bench.judge.paths import because, signs, standings
 from cwai_bench.model import (
     Action,
     Evidence,

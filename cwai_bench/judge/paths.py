@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from cwai_bench.goodput import SMALLEST_JUDGED, Expected, Thresholds, cause_of, expected_of
+from cwai_bench.goodput import Expected, Thresholds, cause_of, due
 from cwai_bench.judge.found import joined
 from cwai_bench.judge.ports import Sign, added, bytes_of, explained
-from cwai_bench.model import Measurement, Scalar, Status, Subject, stats_of
+from cwai_bench.model import Measurement, Status, Subject, stats_of
 from cwai_bench.render.units import gigabits
 from cwai_bench.text import Text
 
-RDMA = ("verbs", "npu")
-"""Transports that the ports limit, not a CPU."""
 SIGNS = 6
 """As many as a verdict says."""
 
@@ -51,14 +49,6 @@ class Standing(NamedTuple):
 
 Standings = dict[tuple[Subject, str], Standing]
 """By path and verb."""
-
-
-def due(parameters: Mapping[str, Scalar], unit: str) -> Expected | None:
-    """What a figure with these parameters is held against; None where nothing is expected of it."""
-    size = parameters.get("bytes")
-    if parameters.get("transport") not in RDMA or unit != "B/s":
-        return None
-    return expected_of(parameters) if isinstance(size, int) and size >= SMALLEST_JUDGED else None
 
 
 def standings(ms: Iterable[Measurement], thresholds: Thresholds) -> Standings:

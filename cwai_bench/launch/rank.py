@@ -29,6 +29,7 @@ from cwai_bench.model import (
     Facts,
     FactsRecord,
     Measurement,
+    PairResults,
     Plan,
     ProbeSpec,
     RankEvent,
@@ -422,10 +423,12 @@ def _measure(spec: ProbeSpec, group: Group, node: str, link: Link) -> None:
 
     watch = Watch()
 
-    def emit(measurement: Measurement) -> None:
-        if measurement.status == "ok" and measurement.reason is None and (noise := watch.seen()) is not None:
-            measurement = msgspec.structs.replace(measurement, reason_code="busy", reason=noise)
-        link.record(measurement)
+    def emit(found: Measurement | PairResults) -> None:
+        if isinstance(found, Measurement) and found.status == "ok" and found.reason is None:
+            noise = watch.seen()
+            if noise is not None:
+                found = msgspec.structs.replace(found, reason_code="busy", reason=noise)
+        link.record(found)
 
     context = Context(group, spec, node, emit, link.note, time.monotonic() + spec.deadline)
     try:

@@ -13,7 +13,7 @@ from typing import Literal
 import msgspec
 
 from cwai_bench.group import Group
-from cwai_bench.model import CheckInfo, LeftOut, Measurement, ProbeSpec, Scalar
+from cwai_bench.model import CheckInfo, LeftOut, Measurement, PairResults, ProbeSpec, Scalar
 from cwai_bench.registry import Registry
 from cwai_bench.text import Text
 
@@ -95,7 +95,7 @@ class Context:
     group: Group
     spec: ProbeSpec
     node: str
-    emit: Callable[[Measurement], None]
+    emit: Callable[[Measurement | PairResults], None]
     beat: Callable[[dict[str, Scalar]], None]
     deadline: float
     """Monotonic time (``time.monotonic()``) at which the probe gives up."""

@@ -22,17 +22,20 @@ from typing import Any, Literal, Protocol
 from cwai_bench import native
 from cwai_bench.document import nearest
 from cwai_bench.errors import CwaiError, DeadlineError, DeviceError, UsageError
+from cwai_bench.goodput import due
 from cwai_bench.model import (
     CheckInfo,
     Measurement,
     MeasureStatus,
+    PairResult,
+    PairResults,
     ProbeSpec,
     ReasonCode,
     Scalar,
     Subject,
     stats_of,
 )
-from cwai_bench.probes import Context, Options
+from cwai_bench.probes import Context, Options, counters
 from cwai_bench.probes.nic import Place, without_shared
 from cwai_bench.probes.pairs import ANY, Round, chosen_ends, end_of, packed, schedule
 from cwai_bench.probes.transport import Kind, patience, seconds_of
@@ -42,6 +45,8 @@ from cwai_bench.text import Text
 LOOPBACK = Place("lo", "127.0.0.1", 8, 0.0)
 Role = Literal["client", "server"]
 ROLES: tuple[Role, Role] = ("client", "server")
+MOST_MEASUREMENTS = 4096
+"""Pairs up to which each is told with all its samples; of more, those that are well are told in short."""
 _UNITS: dict[Kind, str] = {"bandwidth": "B/s", "latency": "s"}
 
 
@@ -145,6 +150,8 @@ class Outcome:
     first_bad: int = -1
     strangers: int = 0
     facts: dict[str, Scalar] = field(default_factory=dict)
+    moves: dict[str, int | None] = field(default_factory=dict)
+    """Counters of this end's port that tell of trouble and moved meanwhile."""
     failure: Failure | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -154,6 +161,7 @@ class Outcome:
             "first_bad": self.first_bad,
             "strangers": self.strangers,
             "median": stats.p50 if stats else None,
+            "moves": self.moves,
             "failure": self.failure.to_json() if self.failure else None,
         }
 
@@ -209,6 +217,10 @@ class Carrier(Protocol):
 
     def figures(self, given: Mapping[str, Scalar]) -> list[Figure]: ...
 
+    def counters_of(self, end: End) -> counters.Port | None:
+        """Whose counters are read before and after at this end."""
+        ...
+
     def tell(self, source: End, target: End) -> dict[str, Scalar]:
         """Parameters that say what the two NICs are."""
         ...
@@ -256,7 +268,7 @@ def specs(
             "to": ",".join(options.to_ends),
             "interface": options.interface or "",
         }
-        rounds = len(rounds_of(nodes, nics, parameters))
+        rounds = rounds_of(nodes, nics, parameters)
         if met and not rounds:
             raise UsageError(
                 Text("no two of the NICs that are chosen could meet", "所选网卡中没有可以配对的"),
@@ -265,9 +277,10 @@ def specs(
                     "请给出不同节点的网卡：--from node1/nic --to node2/nic",
                 ),
             )
-        parameters["rounds"] = rounds
-        expected = 0.2 + rounds * seconds_of(parameters, kind)
-        deadline = options.item_timeout or max(10.0, 5 + rounds * patience(parameters, kind))
+        parameters["rounds"] = len(rounds)
+        parameters["pairs_in_all"] = sum(map(len, rounds))
+        expected = 0.2 + len(rounds) * seconds_of(parameters, kind)
+        deadline = options.item_timeout or max(10.0, 5 + len(rounds) * patience(parameters, kind))
         found.append(ProbeSpec(f"{info.id}#{number}", info.id, info, parameters, expected, deadline))
     return found
 
@@ -587,8 +600,9 @@ def _round(
         for key, roles in ones.items():
             said.setdefault(int(key), {}).update(roles)
     for number, offered in ports.items():
-        for figure, outcome in _results(ctx, carrier, pairs[number], outcomes.get(number, {}), said.get(number, {})):
-            tell(pairs[number], figure, outcome, started, offered.get("port", 0))
+        results = _results(ctx, carrier, pairs[number], outcomes.get(number, {}), said.get(number, {}))
+        for figure, outcome, moves in results:
+            tell(pairs[number], figure, outcome, started, offered.get("port", 0), moves)
     return said
 
 
@@ -628,17 +642,23 @@ class _OnePair:
 
     def _drive(self, join: Callable[[], native.Connection], role: Role) -> Outcome:
         """What went wrong is an outcome too: this rank must come to the next exchange."""
-        try:
-            with join() as connection:
-                return self.carrier.drive(connection, self.pair.end(role), role, self.given, self.left)
-        except CwaiError as error:
-            return Outcome(failure=_failure(error))
+        end = self.pair.end(role)
+        port = self.carrier.counters_of(end)
+        with counters.watched({} if port is None else {end.name: port}) as moves:
+            try:
+                with join() as connection:
+                    outcome = self.carrier.drive(connection, end, role, self.given, self.left)
+            except CwaiError as error:
+                outcome = Outcome(failure=_failure(error))
+        outcome.moves = moves.get(end.name, {})
+        return outcome
 
 
 def _results(
     ctx: Context, carrier: Carrier, pair: Pair, outcomes: dict[str, Outcome], both: dict[str, dict[str, Any]]
-) -> Iterator[tuple[Figure, Outcome]]:
-    """The figures that this rank owns. ``both`` is what the two ends said of how it went."""
+) -> Iterator[tuple[Figure, Outcome, counters.Moves]]:
+    """The figures that this rank owns, and what the counters of both ends counted. ``both`` is what the two ends said
+    of how it went."""
     failures = [
         (pair.end(role).node, Failure.from_json(both[role]["failure"]))
         for role in ROLES
@@ -659,7 +679,7 @@ def _results(
             outcome.wrong = sum(raw["wrong"] for raw in bad)
             outcome.first_bad = bad[0]["first_bad"] if bad else -1
         outcome.strangers = both.get("server", {}).get("strangers", 0)
-        yield figure, outcome
+        yield figure, outcome, {pair.end(role).name: both[role]["moves"] for role in ROLES if role in both}
 
 
 def _emit(
@@ -670,6 +690,7 @@ def _emit(
     outcome: Outcome,
     started: float,
     port: int = 0,
+    moves: counters.Moves | None = None,
     *,
     again: bool,
 ) -> None:
@@ -704,6 +725,27 @@ def _emit(
     failure = outcome.failure
     if failure is None and not outcome.samples:
         failure = Failure("error", "error", Text("no message arrived in the time measured", "测量时间内没有消息到达"))
+    stats = stats_of(outcome.samples)
+    if (
+        int(given["pairs_in_all"]) > MOST_MEASUREMENTS
+        and stats
+        and failure is None
+        and correct is not False
+        and not moves
+    ):
+        due_value = due(parameters, _UNITS[carrier.kind])
+        expected = None if due_value is None else due_value.at_full_mtu
+        ctx.emit(
+            PairResults(
+                spec=ctx.spec.id,
+                metric=carrier.metric(given),
+                unit=_UNITS[carrier.kind],
+                parameters={key: given[key] for key in carrier.repeats},
+                pairs=[PairResult(source.name, target.name, stats.p50, expected=expected)],
+                again=again,
+            )
+        )
+        return
     ctx.emit(
         Measurement(
             metric=carrier.metric(given),
@@ -723,6 +765,7 @@ def _emit(
             status=failure.status if failure else "ok",
             reason_code=failure.code if failure else "wrong_data" if correct is False else "",
             reason=failure.reason if failure else None,
-            stats=stats_of(outcome.samples),
+            counters=moves or {},
+            stats=stats,
         )
     )

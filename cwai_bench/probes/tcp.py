@@ -13,7 +13,7 @@ from typing import Any
 
 from cwai_bench import native
 from cwai_bench.model import LeftOut, ProbeSpec, Scalar
-from cwai_bench.probes import Options, World, probe
+from cwai_bench.probes import Options, World, counters, probe
 from cwai_bench.probes.nic import Place, busy, meeting, places
 from cwai_bench.probes.pairs import ANY, end_of
 from cwai_bench.probes.pairwise import LOOPBACK, End, Figure, Nic, Outcome, Role, measure, specs
@@ -152,6 +152,9 @@ class Tcp:
             return [Figure("client", "client", ("client", "server"))]
         there, back = Figure("server", "client", ("server",)), Figure("client", "server", ("client",))
         return [there, back] if given["direction"] == "two-way" else [there]
+
+    def counters_of(self, end: End) -> counters.Port | None:
+        return None if end.place.nic in ("", "lo") else counters.Port("", netdev=end.place.nic)
 
     def tell(self, _source: End, _target: End) -> dict[str, Scalar]:
         return {}

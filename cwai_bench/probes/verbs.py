@@ -17,7 +17,7 @@ from cwai_bench import native
 from cwai_bench.document import nearest
 from cwai_bench.errors import DeviceError, UsageError
 from cwai_bench.model import LeftOut, ProbeSpec, Scalar
-from cwai_bench.probes import Options, World, hca, probe
+from cwai_bench.probes import Options, World, counters, hca, probe
 from cwai_bench.probes.nic import Place, meeting, neighbours, places
 from cwai_bench.probes.pairwise import LOOPBACK, End, Figure, Nic, Outcome, Role, measure, specs
 from cwai_bench.probes.transport import (
@@ -267,6 +267,10 @@ class Verbs:
         there = Figure("client", "server" if reads else "client", ("client",))
         back = Figure("server", "client" if reads else "server", ("server",))
         return [there, back] if given["direction"] == "two-way" else [there]
+
+    def counters_of(self, end: End) -> counters.Port | None:
+        netdev = end.nic.netdevs[0] if end.nic.netdevs else ""
+        return counters.Port(str(end.nic.about["device"]), int(end.nic.about["port"]), netdev)
 
     def tell(self, source: End, target: End) -> dict[str, Scalar]:
         return {

@@ -18,7 +18,7 @@ mpi4py.rc.initialize = False
 from mpi4py import MPI  # noqa: E402
 
 from cwai_bench.launch.world import MpiGroup  # noqa: E402
-from cwai_bench.model import Measurement, ProbeSpec, Scalar  # noqa: E402
+from cwai_bench.model import Measurement, PairResults, ProbeSpec, Scalar  # noqa: E402
 from cwai_bench.probes import Context, Options, World, npu  # noqa: E402
 from cwai_bench.probes.transport import Kind  # noqa: E402
 
@@ -38,6 +38,10 @@ def main(folder: Path) -> None:
     def beat(_progress: dict[str, Scalar]) -> None:
         return None
 
+    def told(found: Measurement | PairResults) -> None:
+        assert isinstance(found, Measurement)
+        emitted.append(found)
+
     options = Options(transport="npu")
     world = World(comm.size, nodes, True)
     kinds: tuple[Kind, ...] = ("bandwidth", "latency")
@@ -45,7 +49,7 @@ def main(folder: Path) -> None:
         for spec in npu._plan(kind)(world, options):
             if isinstance(spec, ProbeSpec) and spec.id in SPECS:
                 group = MpiGroup(comm, nodes)
-                npu._measure(kind)(Context(group, spec, node, emitted.append, beat, time.monotonic() + 120))
+                npu._measure(kind)(Context(group, spec, node, told, beat, time.monotonic() + 120))
                 npu.DEVICES = folder / node / "first"  # the rest is quicker shown with one
     print(json.dumps(msgspec.to_builtins(emitted)))
     MPI.Finalize()

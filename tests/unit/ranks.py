@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cwai_bench.group import Group
-from cwai_bench.model import LeftOut, Measurement, ProbeSpec, Scalar
+from cwai_bench.model import LeftOut, Measurement, PairResults, ProbeSpec, Scalar
 from cwai_bench.probes import PROBES, Context, Options, World
 
 ALONE = World(1, ("a",), False)
@@ -56,7 +56,11 @@ def context(group: Group, spec: ProbeSpec, emitted: list[Measurement], patience:
     def beat(_progress: dict[str, Scalar]) -> None:
         return None
 
-    return Context(group, spec, group.nodes[group.rank], emitted.append, beat, time.monotonic() + patience)
+    def told(found: Measurement | PairResults) -> None:
+        assert isinstance(found, Measurement)
+        emitted.append(found)
+
+    return Context(group, spec, group.nodes[group.rank], told, beat, time.monotonic() + patience)
 
 
 def measured(probe: str, nodes: tuple[str, ...], spec: ProbeSpec, patience: float = 30.0) -> list[Measurement]:

@@ -162,7 +162,8 @@ def test_a_ring_of_nodes_is_measured_by_the_receivers() -> None:
 def test_all_pairs_of_nodes_are_measured_both_ways() -> None:
     spec = planned("tcp.bandwidth", direction="two-way", pairs="all", **SHORT)[0][0]
     emitted = measured("tcp.bandwidth", ("a", "b", "c"), spec)
-    assert [m.subject.id for m in emitted] == ["a→b", "a→c", "b→a", "b→c", "c→a", "c→b"]
+    first = [m.subject.id for m in emitted if "again" not in m.parameters]  # on a busy machine some are suspect
+    assert first == ["a→b", "a→c", "b→a", "b→c", "c→a", "c→b"]
     assert all(m.subject.id.endswith(m.node) and m.samples for m in emitted)
 
 
