@@ -7,7 +7,7 @@ ends, and would deliver such packets by itself; the rules send them over the wir
 
 from __future__ import annotations
 
-MODULES = ("rdma_rxe", "ib_uverbs", "rdma_ucm", "veth", "sch_netem", "sch_tbf")
+MODULES = ("rdma_rxe", "ib_uverbs", "rdma_ucm", "veth", "sch_netem", "sch_tbf", "bridge")
 DEFAULT_PORT = 18515
 
 
@@ -38,6 +38,36 @@ def paths(count: int) -> str:
     ]
     for i in range(count):
         lines += [f"rdma link add rxea{i} type rxe netdev a{i}", f"rdma link add rxeb{i} type rxe netdev b{i}"]
+    return "\n".join(lines) + "\n"
+
+
+def fabric(count: int) -> str:
+    """Shell commands that set up ``count`` NICs on one switch (a bridge): device ``rxe<i>`` is 10.1.0.<i+1> on e<i>, and
+    p<i> is the port of the switch that it is plugged into; to be run with ``MODULES`` loaded.
+
+    What leaves a device leaves by its own interface, whoever it is for, and only the interface that has an address
+    answers for it.
+    """
+    lines = [
+        "set -e",
+        "sysctl -qw net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.default.rp_filter=0",
+        "sysctl -qw net.ipv4.conf.all.accept_local=1 net.ipv4.conf.default.accept_local=1",
+        "sysctl -qw net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2",
+        "ip link add br0 type bridge && ip link set br0 mtu 4200 up",
+    ]
+    for i in range(count):
+        lines += [
+            f"ip link add e{i} type veth peer name p{i}",
+            f"ip link set p{i} mtu 4200 master br0 up",
+            f"ip address add 10.1.0.{i + 1}/24 dev e{i}",
+            f"ip link set e{i} mtu 4200 up",
+            f"sysctl -qw net.ipv4.conf.e{i}.rp_filter=0",
+            f"ip route add table {200 + i} 10.1.0.0/24 dev e{i} src 10.1.0.{i + 1}",
+            f"ip rule add pref 5 iif e{i} lookup local",
+            f"ip rule add pref 10 oif e{i} lookup {200 + i}",
+        ]
+    lines += ["ip rule add pref 20 lookup local", "ip rule del pref 0"]
+    lines += [f"rdma link add rxe{i} type rxe netdev e{i}" for i in range(count)]
     return "\n".join(lines) + "\n"
 
 
