@@ -365,8 +365,9 @@ def retests(grid: Grid, suspects: Suspects, partners: int = 2, limits: Threshold
     """What is measured again, each pair once: the suspect pairs, and every suspect end, and the ends of those pairs,
     with ``partners`` ends of other nodes that are known to be good, both ways where the grid has both.
 
-    Good: no suspect, and fine with somebody. Those of the same rail come first, then the nearest after it in the
-    order of the ends, so that not all suspects meet the same. Where nobody is good there is nobody to tell by.
+    Good: no suspect, and fine with somebody. Those of its rail come first, then of rails that it met, of these the
+    nearest after it in the order of the ends, so that not all suspects meet the same. Where nobody is good there is
+    nobody to tell by.
     """
     seen = _look(grid, limits)
     n = len(grid.ends)
@@ -376,14 +377,17 @@ def retests(grid: Grid, suspects: Suspects, partners: int = 2, limits: Threshold
     if not trusted:
         return []
     both_ways = bool((seen.tried & seen.tried.T).any())
+    rails = [end.partition("/")[2] for end in grid.ends]
     cells = dict.fromkeys(suspects.pairs)
     for end in sorted(doubted):
-        rail = grid.ends[end].partition("/")[2]
+        rail = rails[end]
+        met = {rails[p] for p in np.flatnonzero(seen.tried[end] | seen.tried[:, end])}
         others = [p for p in trusted if node_of(grid.ends[p]) != node_of(grid.ends[end])]
-        others.sort(key=lambda p: (grid.ends[p].partition("/")[2] != rail, (p - end) % n))
+        others.sort(key=lambda p: (rails[p] != rail, rails[p] not in met, (p - end) % n))
         for partner in others[:partners]:
-            ways = ((end, partner), (partner, end)) if both_ways else (tuple(sorted((end, partner))),)
-            cells.update(dict.fromkeys((a, b) for a, b in ways))
+            there, back = (min(end, partner), max(end, partner)), (max(end, partner), min(end, partner))
+            ways = [there, back] if both_ways else [back if seen.tried[back] else there]
+            cells.update(dict.fromkeys(ways))
     return list(cells)
 
 

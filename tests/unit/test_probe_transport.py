@@ -13,7 +13,7 @@ from cwai_bench import native
 from cwai_bench.errors import DeviceError, UsageError
 from cwai_bench.group import SoloGroup
 from cwai_bench.model import LeftOut, Measurement
-from cwai_bench.probes import PROBES, Options, Rails, World, tcp, transport
+from cwai_bench.probes import PROBES, Options, Rails, World, pairwise, tcp, transport
 from cwai_bench.probes.nic import Place
 from cwai_bench.text import Text
 from tests.unit.ranks import ALONE, Meeting, Rank, context, measured, planned
@@ -111,6 +111,15 @@ def test_more_rounds_take_longer() -> None:
 # ------------------------------------------------------------------------------------------- measure
 
 
+SECOND_TRIES = pairwise.second_tries
+
+
+@pytest.fixture(autouse=True)
+def no_second_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures of a few milliseconds differ by chance: what makes a pair suspect has tests of its own."""
+    monkeypatch.setattr(pairwise, "second_tries", lambda *_: [])
+
+
 @pytest.fixture
 def addresses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every rank is a thread of this process; the n-th that asks is node n with an address 127.0.1.n of its own."""
@@ -169,7 +178,7 @@ def test_all_pairs_of_nodes_are_measured_both_ways() -> None:
 
 @pytest.mark.usefixtures("addresses")
 def test_a_pair_that_fails_says_why_and_the_rest_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Node b cannot listen: of the ring a→b→c→a only a→b is lost."""
+    """Node b cannot listen once: of the ring a→b→c→a only a→b is lost, and tried again."""
     listen, calls = native.listen, []
 
     def refuse(*, address: str, port: int) -> native.Listener:
@@ -179,9 +188,12 @@ def test_a_pair_that_fails_says_why_and_the_rest_goes_on(monkeypatch: pytest.Mon
         return listen(address=address, port=port)
 
     monkeypatch.setattr(native, "listen", refuse)
+    monkeypatch.setattr(pairwise, "second_tries", SECOND_TRIES)
     spec = planned("tcp.bandwidth", direction="one-way", **SHORT)[0][0]
-    emitted = measured("tcp.bandwidth", ("a", "b", "c"), spec)
+    everything = measured("tcp.bandwidth", ("a", "b", "c"), spec)
+    emitted = [m for m in everything if not m.parameters.get("again")]
     assert [(m.subject.id, m.status) for m in emitted] == [("a→b", "error"), ("b→c", "ok"), ("c→a", "ok")]
+    assert [m.status for m in everything if m.parameters.get("again") and m.subject.id == "a→b"] == ["ok"]
     assert emitted[0].reason is not None
     assert "too many open files" in emitted[0].reason.en
     assert "打开的文件过多" in emitted[0].reason.zh
