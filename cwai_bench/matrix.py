@@ -154,7 +154,8 @@ def _look(grid: Grid, limits: Thresholds) -> _Seen:
         count = tried.sum(0) + tried.sum(1)
         bad = low.sum(0) + low.sum(1)
         suspect = (count > 0) & (bad >= count - _skipped(count))
-        calm = ~(suspect[:, None] | suspect[None, :]) & measured
+        sends, gets = (_mostly_low(low, tried, axis) for axis in (1, 0))
+        calm = ~(suspect[:, None] | suspect[None, :] | sends[:, None] | gets[None, :]) & measured
     noise = [depth[calm]]
     if noise[0].size < 30:  # a few tell little of the spread; the suspects have one of their own
         for end in np.flatnonzero(suspect):
@@ -166,6 +167,13 @@ def _look(grid: Grid, limits: Thresholds) -> _Seen:
     return _Seen(
         grid, tried, np.where(hard, np.inf, depth), low, centre, suspect, spread, int(np.count_nonzero(calm)), floor
     )
+
+
+def _mostly_low(low: Bools, tried: Bools, axis: int) -> Bools:
+    """Ends of which two figures or more of one direction are low, as many as make a suspect."""
+    count, bad = tried.sum(axis), low.sum(axis)
+    found: Bools = (bad >= 2) & (bad >= count - _skipped(count))
+    return found
 
 
 def _skipped(count: Ints) -> Ints:
