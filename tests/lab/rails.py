@@ -42,7 +42,7 @@ def paths(count: int) -> str:
 
 
 def fabric(count: int) -> str:
-    """Shell commands that set up ``count`` NICs on one switch (a bridge): device ``rxe<i>`` is 10.1.0.<i+1> on e<i>, and
+    """Shell commands that set up ``count`` NICs on one switch (a bridge): ``rxe<i>`` is 10.1.0.<i+1> on e<i>, and
     p<i> is the port of the switch that it is plugged into; to be run with ``MODULES`` loaded.
 
     What leaves a device leaves by its own interface, whoever it is for, and only the interface that has an address
