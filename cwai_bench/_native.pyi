@@ -111,7 +111,7 @@ def queue_pairs(
     relaxed_ordering: bool,
     huge_pages: bool,
     cold: bool,
-    gpu: int,
+    gpu: str,
     timeout: float,
 ) -> QueuePairs: ...
 def memory_pair(*, lanes: int, spin: bool) -> tuple[Connection, Connection]: ...

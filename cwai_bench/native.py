@@ -664,7 +664,7 @@ def queue_pairs(
     relaxed_ordering: bool = False,
     huge_pages: bool = False,
     cold: bool = False,
-    gpu: int = -1,
+    gpu: str = "",
     timeout: float = 10.0,
 ) -> QueuePairs:
     """Queue pairs between the nodes that a TCP connection joins: both ends call it on theirs, by the same values but
@@ -674,8 +674,8 @@ def queue_pairs(
     ``mtu`` in bytes (0: as both ports carry). ``post_list`` messages go to the NIC at a time (0: as suits their size);
     messages of up to ``inline`` bytes go along in their request (-1: in latency runs, as the device allows).
     ``huge_pages`` takes memory of 2 MiB pages; ``cold`` sends from memory larger than the last cache. ``gpu``: the
-    messages' memory is that GPU's (NVIDIA's, by its number; -1: the host's); bandwidth alone. The rest is as in
-    :func:`verbs_over`.
+    messages' memory is that of the NVIDIA GPU at this PCI address (empty: the host's); bandwidth alone. The rest is as
+    in :func:`verbs_over`.
     """
     with _translated() as module:
         return QueuePairs(

@@ -308,8 +308,8 @@ void register_transport(py::module_& m) {
       "queue_pairs",
       [](End& control, const std::string& device, int port, int gid_index, int count, int mtu,
          int service_level, int traffic_class, int timeout_exponent, int retries, int depth,
-         int post_list, int inline_size, bool relaxed_ordering, bool huge_pages, bool cold, int gpu,
-         double timeout) {
+         int post_list, int inline_size, bool relaxed_ordering, bool huge_pages, bool cold,
+         const std::string& gpu, double timeout) {
         const QueuePairsSpec spec{.path = {.device = device,
                                            .port = port,
                                            .gid_index = gid_index,

@@ -1,6 +1,5 @@
 #include "device/cuda.hpp"
 
-#include <string>
 #include <type_traits>
 
 #include "support/dynamic_library.hpp"
@@ -17,7 +16,7 @@ constexpr int kDmaBufFd = 1;           // CU_MEM_RANGE_HANDLE_TYPE_DMA_BUF_FD
 struct Driver {
   DynamicLibrary library = DynamicLibrary::open("libcuda.so.1");
   int (*init)(unsigned) = nullptr;
-  int (*get_device)(int*, int) = nullptr;
+  int (*get_device)(int*, const char*) = nullptr;
   int (*get_attribute)(int*, int, int) = nullptr;
   int (*retain)(void**, int) = nullptr;
   int (*release)(int) = nullptr;
@@ -39,7 +38,7 @@ struct Driver {
  private:
   Driver() {
     take(init, "cuInit");
-    take(get_device, "cuDeviceGet");
+    take(get_device, "cuDeviceGetByPCIBusId");
     take(get_attribute, "cuDeviceGetAttribute");
     take(retain, "cuDevicePrimaryCtxRetain");
     take(release, "cuDevicePrimaryCtxRelease_v2");
@@ -69,11 +68,11 @@ void check(int result, const std::string& what) {
 
 }  // namespace
 
-GpuMemory::GpuMemory(int gpu, std::size_t size) : size_(size) {
+GpuMemory::GpuMemory(const std::string& gpu, std::size_t size) : size_(size) {
   const Driver& driver = Driver::get();
-  const std::string name = "GPU " + std::to_string(gpu);
+  const std::string name = "GPU " + gpu;
   check(driver.init(0), name);
-  check(driver.get_device(&device_, gpu), name);
+  check(driver.get_device(&device_, gpu.c_str()), name);
   check(driver.retain(&context_, device_), name);
   try {
     enter();

@@ -4,15 +4,16 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string>
 
 namespace cwai {
 
 /// Memory on one GPU. What it needs of the driver stays in use as long as it lives.
 class GpuMemory {
  public:
-  /// ``size`` bytes on GPU number ``gpu`` of this process. Throws Error: kLibrary, kDevice (with
-  /// the driver's own name of the error).
-  GpuMemory(int gpu, std::size_t size);
+  /// ``size`` bytes on the GPU at a PCI address (``0000:1b:00.0``). Throws Error: kLibrary, kDevice
+  /// (with the driver's own name of the error).
+  GpuMemory(const std::string& gpu, std::size_t size);
   ~GpuMemory();
   GpuMemory(const GpuMemory&) = delete;
   GpuMemory& operator=(const GpuMemory&) = delete;

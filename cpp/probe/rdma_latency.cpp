@@ -296,7 +296,7 @@ LatencyResult measure_rdma_latency(QueuePairs& pairs, const RdmaLatencySpec& spe
   valid(spec.iterations >= 1 && spec.iterations <= kMostSamples, "iterations");
   valid(spec.duration >= 0, "duration");
   // Whoever waits looks at the memory; of a GPU's no CPU sees when it changes.
-  valid(pairs.spec().gpu < 0, "latency with memory of a GPU");
+  valid(pairs.spec().gpu.empty(), "latency with memory of a GPU");
   return Run(pairs, spec, watch).go();
 }
 

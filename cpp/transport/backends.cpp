@@ -91,7 +91,6 @@ std::vector<Backend> backends(const std::vector<std::string>& mpi_directories) {
   return {own_backend("tcp", devices("/sys/class/net", "")),
           own_backend("loopback", {}),
           mpi,
-          optional_backend("verbs", {"libibverbs.so.1"}, devices("/sys/class/infiniband", "")),
           verbs,
           cuda,
           optional_backend("nccl", {"libnccl.so.2"}, devices("/dev", "nvidia")),

@@ -55,7 +55,7 @@ Memory::Memory(const QueuePairs& pairs, std::size_t count, std::size_t size)
   require(2 * half_ <= kMostBytes, "bytes of all queue pairs");
   unsigned access = verbs::kAccessLocalWrite | verbs::kAccessRemoteWrite | verbs::kAccessRemoteRead;
   if (pairs.spec().relaxed_ordering) access |= verbs::kAccessRelaxedOrdering;
-  pairs.spec().gpu < 0 ? take_host(pairs, access) : take_gpu(pairs, access);
+  pairs.spec().gpu.empty() ? take_host(pairs, access) : take_gpu(pairs, access);
 }
 
 void Memory::take_host(const QueuePairs& pairs, unsigned access) {

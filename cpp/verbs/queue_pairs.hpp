@@ -24,7 +24,7 @@ struct QueuePairsSpec {
   bool relaxed_ordering = false;  ///< Of the writes of the NIC into this end's memory.
   bool huge_pages = false;        ///< Memory of 2 MiB pages; fails where none are free.
   bool cold = false;              ///< Messages from memory larger than the last cache.
-  int gpu = -1;                   ///< Memory of this GPU for the messages; -1: of the host.
+  std::string gpu;  ///< PCI address of the GPU whose memory is used; empty: the host's.
 };
 
 /// One end. Both ends make one from their end of a TCP connection, by the same values but for the

@@ -175,6 +175,14 @@ def _queue_pairs(parser: Parser) -> None:
             "largest message that travels in its request (default: chosen)", "随请求内联发送的最大消息（默认自动选择）"
         ),
     )
+    group.add(
+        "--memory",
+        choices=("host", "gpu"),
+        help=Text(
+            "gpu: bandwidth from and to the memory of the NVIDIA GPU nearest to each NIC (default host)",
+            "gpu：使用离各网卡最近的 NVIDIA GPU 的显存测带宽（默认 host，即主机内存）",
+        ),
+    )
     for option, en, zh in (
         ("--relaxed-ordering", "let PCIe reorder writes to memory", "允许 PCIe 乱序写内存"),
         ("--huge-pages", "buffers on huge pages", "缓冲区使用大页"),

@@ -85,6 +85,7 @@ class Options:
     relaxed_ordering: bool = False
     huge_pages: bool = False
     cold: bool = False
+    memory: Literal["host", "gpu"] = "host"
     like_nccl: bool = False
 
 

@@ -6,7 +6,7 @@ import contextlib
 import os
 import re
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from cwai_bench.text import Text
 
 SYS = Path("/sys/class")
 DEV = Path("/dev/infiniband")
+PCI = Path("/sys/bus/pci/devices")
 GIDS = 16
 """First entries of a port's GID table that are asked for its interfaces: it may have a thousand, mostly empty."""
 WORD = 4
@@ -34,7 +35,8 @@ class Port:
 
     ``speed`` is in bytes per second, 0 when unknown; ``netdevs`` are the interfaces on it; ``cpus`` are those of its
     NUMA node, empty when unknown; ``pcie_speed`` (``32.0 GT/s PCIe``) and ``pcie_width`` are of its link to the CPU,
-    empty and 0 when it has none. ``trouble``: why this process cannot use it.
+    empty and 0 when it has none. ``gpu`` is the PCI address of the nearest NVIDIA GPU, empty when there is none.
+    ``trouble``: why this process cannot use it.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Port:
     cpus: tuple[int, ...] = ()
     pcie_speed: str = ""
     pcie_width: int = 0
+    gpu: str = ""
     trouble: Text | None = field(default=None, compare=False)
 
 
@@ -91,9 +94,31 @@ def _trouble(device: str, root: Path, dev: Path) -> Text | None:
     return None
 
 
-def ports(root: Path = SYS, dev: Path = DEV) -> list[Port]:
+def nvidia_gpus(pci: Path = PCI) -> list[Path]:
+    """Where NVIDIA's GPUs hang on PCI, in the order of their addresses: by vendor and class of display controllers
+    (PCI Code and ID Assignment Specification, base class 03h)."""
+    return [
+        (pci / name).resolve()
+        for name in _names(pci)
+        if _text(pci / name / "vendor") == "0x10de" and _text(pci / name / "class").startswith("0x03")
+    ]
+
+
+def nearest_gpu(device: Path, gpus: Sequence[Path]) -> str:
+    """PCI address of the one with which a device shares most of its way to the CPU, the first of several; empty when
+    there is none."""
+    here = device.resolve().parts
+
+    def shared(gpu: Path) -> int:
+        return len(os.path.commonprefix([list(here), list(gpu.parts)]))
+
+    return max(gpus, key=shared).name if gpus else ""
+
+
+def ports(root: Path = SYS, dev: Path = DEV, pci: Path = PCI) -> list[Port]:
     """The active ports of this node. Virtual functions of a card that is here are left to whom they were given."""
     found = []
+    gpus = nvidia_gpus(pci)
     for device in _names(root / "infiniband"):
         here = root / "infiniband" / device
         behind = here / "device"
@@ -117,6 +142,7 @@ def ports(root: Path = SYS, dev: Path = DEV) -> list[Port]:
                     cpus=cpus_of(_text(behind / "local_cpulist")),
                     pcie_speed=_text(behind / "current_link_speed"),
                     pcie_width=int(width) if width.isdecimal() else 0,
+                    gpu=nearest_gpu(behind, gpus),
                     trouble=_trouble(device, root, dev),
                 )
             )

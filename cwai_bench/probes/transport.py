@@ -90,6 +90,11 @@ def refuse_impossible(options: Options, most_streams: int = MOST_STREAMS) -> Non
         raise UsageError(Text("--duration must be more than 0", "--duration 必须大于 0"))
     for name, (low, high) in RANGES.items():
         _refuse_outside(name, getattr(options, name), low, high)
+    if options.memory == "gpu" and options.transport not in ("auto", "verbs"):
+        raise UsageError(
+            Text("--memory gpu: {t} has no such thing", "--memory gpu：{t} 不支持").fill(t=options.transport),
+            Text("it belongs to RDMA: --transport verbs", "仅适用于 RDMA：--transport verbs"),
+        )
     if options.mtu not in MTUS:
         raise UsageError(
             Text("--mtu: {m} is none of {all}", "--mtu：{m} 不在可选范围内：{all}").fill(
@@ -121,10 +126,10 @@ def over_verbs(world: World, options: Options) -> bool:
 
     Raises UsageError when it is asked for and no node has it.
     """
-    if options.transport == "verbs":
+    if options.transport == "verbs" or options.memory == "gpu":
         if world.rails and not any(rails.names for rails in world.rails):
             raise UsageError(
-                Text("--transport verbs: {why}", "--transport verbs：{why}").fill(why=_without_rails(world)),
+                Text("RDMA was asked for: {why}", "要求测试 RDMA：{why}").fill(why=_without_rails(world)),
                 Text("use --transport tcp, or auto", "请使用 --transport tcp 或 auto"),
             )
         return True
@@ -219,6 +224,7 @@ def _of_queue_pairs(options: Options) -> dict[str, Scalar]:
         "mtu": options.mtu,
         **{name: getattr(options, name) for name in RANGES},
         **{name: getattr(options, name) for name in ("relaxed_ordering", "huge_pages", "cold")},
+        "memory": options.memory,
         "device": ",".join(options.device),
         "as_node": ",".join(options.as_node),
     }

@@ -130,6 +130,12 @@ def _refuse_unknown(option: str, words: Iterable[str], names: Sequence[str]) -> 
 # ---------------------------------------------------------------------------------------------- plan
 
 
+_NO_GPU_LATENCY = Text(
+    "whoever waits for a message watches its memory, and a GPU's no CPU can watch",
+    "等待消息的一端需监视内存，而 CPU 无法监视 GPU 显存",
+)
+
+
 def _plan(kind: Kind) -> Callable[[World, Options], list[ProbeSpec | LeftOut]]:
     info = BANDWIDTH if kind == "bandwidth" else LATENCY
     choices = verbs_bandwidth_choices if kind == "bandwidth" else verbs_latency_choices
@@ -138,6 +144,8 @@ def _plan(kind: Kind) -> Callable[[World, Options], list[ProbeSpec | LeftOut]]:
         refuse_impossible(options, MOST_QUEUE_PAIRS)
         if options.kind not in (kind, "both") or not (over_verbs(world, options) or undecided(world, options)):
             return []
+        if kind == "latency" and options.memory == "gpu":
+            return [LeftOut(info.id, "unsupported", _NO_GPU_LATENCY)]
         nodes, nics = nodes_of(world, options)
         given = ({"transport": "verbs", **choice} for choice in choices(options))
         return [*specs(info, kind, given, nodes, nics, options, met=bool(world.rails))]
@@ -213,6 +221,11 @@ class Verbs:
         self, connection: native.Connection, end: End, role: Role, given: dict[str, Scalar], left: Callable[[], float]
     ) -> Outcome:
         about = end.nic.about
+        on_gpu = given["memory"] == "gpu"
+        if on_gpu and not about["gpu"]:
+            raise DeviceError(
+                Text("there is no NVIDIA GPU here, whose memory was asked for", "此处没有 NVIDIA GPU，无法使用其显存")
+            )
         chosen: dict[str, Any] = {name: int(given[name]) for name in _QUEUE_PAIRS}
         chosen |= {name: bool(given[name]) for name in _QUEUE_PAIR_FLAGS}
         with native.queue_pairs(
@@ -223,6 +236,7 @@ class Verbs:
             mtu=int(given["mtu"]),
             timeout_exponent=int(given["qp_timeout"]),
             **chosen,
+            gpu=str(about["gpu"]) if on_gpu else "",
             timeout=left(),
         ) as pairs:
             facts: dict[str, Scalar] = {
@@ -250,6 +264,7 @@ class Verbs:
                     interval=interval_of(given),
                     timeout=left(),
                 )
+                facts["memory"] = f"GPU {about['gpu']} {moved.memory}" if on_gpu else moved.memory
                 return Outcome(moved.samples.tolist(), moved.wrong, moved.first_bad, facts=facts)
             trips = pairs.latency(
                 **common,
@@ -287,6 +302,7 @@ def _nic(port: hca.Port, cpu: int) -> Nic:
         "port": port.port,
         "pcie_speed": port.pcie_speed,
         "pcie_width": port.pcie_width,
+        "gpu": port.gpu,
     }
     return Nic(port.name, port.netdevs, port.speed, cpu, about)
 

@@ -227,8 +227,9 @@ NODES = Text("Nodes", "节点")
 
 NETWORK = Text("Network", "网络性能")
 NETWORK_NOTE = Text(
-    "Bandwidth is what the receiver took in, in Gb/s (1e9 bits per second); latency is a full round trip.",
-    "带宽按接收端收到的数据计算，单位 Gb/s（每秒 1e9 比特）；时延为完整往返时间。",
+    "Bandwidth is what the receiver took in, over RDMA what was acknowledged, in Gb/s (1e9 bits per second);"
+    " latency is a full round trip.",
+    "带宽按接收端收到的数据计算（RDMA 按已确认的数据），单位 Gb/s（每秒 1e9 比特）；时延为完整往返时间。",
 )
 BANDWIDTH = Text("Bandwidth", "带宽")
 LATENCY = Text("Latency", "时延")

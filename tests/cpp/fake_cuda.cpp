@@ -1,4 +1,4 @@
-// A libcuda without a GPU: two devices whose memory is this process's; a dma-buf of it is a file
+// A libcuda without a GPU: one device whose memory is this process's; a dma-buf of it is a file
 // descriptor of nothing.
 #include "fake_cuda.hpp"
 
@@ -21,9 +21,9 @@ FakeCuda counts;
 EXPORTED FakeCuda* fake_cuda() { return &counts; }
 
 EXPORTED int cuInit(unsigned) { return 0; }
-EXPORTED int cuDeviceGet(int* device, int ordinal) {
-  *device = ordinal;
-  return ordinal < 2 ? 0 : kInvalidDevice;
+EXPORTED int cuDeviceGetByPCIBusId(int* device, const char* address) {
+  *device = 1;
+  return std::strcmp(address, "0000:1b:00.0") == 0 ? 0 : kInvalidDevice;
 }
 EXPORTED int cuDeviceGetAttribute(int* value, int, int) {
   *value = counts.dma_buf ? 1 : 0;

@@ -231,7 +231,7 @@ FakeCuda& fake_gpu() {
 TEST(rdma_messages_go_from_gpu_to_gpu) {
   fake_gpu();
   QueuePairsSpec spec = pairs_spec(2);
-  spec.gpu = 1;
+  spec.gpu = "0000:1b:00.0";
   for (const Verb verb : kVerbs)
     for (const auto& [device_can, nic_can, way] :
          {std::tuple{true, true, "dma-buf"}, {true, false, "peermem"}, {false, true, "peermem"}}) {
@@ -252,9 +252,9 @@ TEST(rdma_messages_go_from_gpu_to_gpu) {
 TEST(rdma_a_gpu_that_is_not_there_or_full_is_named) {
   fake_gpu();
   QueuePairsSpec spec = pairs_spec(1);
-  spec.gpu = 2;
+  spec.gpu = "0000:1c:00.0";
   CHECK_FAULT(Memory(*sides(spec).first, 1, 64), Fault::kDevice);
-  spec.gpu = 0;
+  spec.gpu = "0000:1b:00.0";
   fake_gpu().full = true;
   CHECK_FAULT(Memory(*sides(spec).first, 1, 64), Fault::kDevice);
   fake_gpu().full = false;

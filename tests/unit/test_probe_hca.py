@@ -40,7 +40,7 @@ class Sysfs:
         (self.dev / f"uverbs{number}").touch()
 
     def ports(self) -> list[hca.Port]:
-        return hca.ports(self.root, self.dev)
+        return hca.ports(self.root, self.dev, self.root / "pci")
 
 
 @pytest.fixture
@@ -142,3 +142,27 @@ def test_traffic_over_rdma_makes_a_nic_busy(sysfs: Sysfs, words: int, busy: bool
     found = hca.busy(sysfs.ports(), window=0.1, root=sysfs.root)
     mover.join()
     assert list(found) == (["mlx5_0"] if busy else [])
+
+
+def test_the_nearest_gpu_shares_most_of_the_way_on_pci(sysfs: Sysfs, tmp_path: Path) -> None:
+    """Two switches with a NIC and a GPU each, an audio function, and a card of somebody else."""
+    tree = {
+        "pci0000:15/0000:15:01.0/0000:16:00.0/0000:1b:00.0": ("0x10de", "0x030200"),
+        "pci0000:15/0000:15:01.0/0000:16:00.0/0000:1b:00.1": ("0x10de", "0x040300"),
+        "pci0000:3d/0000:3d:01.0/0000:3e:00.0/0000:43:00.0": ("0x10de", "0x030200"),
+        "pci0000:3d/0000:3d:01.0/0000:3e:00.0/0000:44:00.0": ("0x1a03", "0x030000"),
+    }
+    (sysfs.root / "pci").mkdir(parents=True)
+    for path, (vendor, kind) in tree.items():
+        here = tmp_path / "devices" / path
+        here.mkdir(parents=True)
+        (here / "vendor").write_text(vendor + "\n")
+        (here / "class").write_text(kind + "\n")
+        (sysfs.root / "pci" / here.name).symlink_to(here)
+    gpus = hca.nvidia_gpus(sysfs.root / "pci")
+    assert [gpu.name for gpu in gpus] == ["0000:1b:00.0", "0000:43:00.0"]
+    for nic, gpu in (("pci0000:3d/0000:3d:01.0/0000:3f:00.0", "0000:43:00.0"), ("pci0000:80/x", "0000:1b:00.0")):
+        assert hca.nearest_gpu(tmp_path / "devices" / nic, gpus) == gpu
+    assert hca.nearest_gpu(tmp_path, []) == ""
+    sysfs.device("mlx5_0")
+    assert sysfs.ports()[0].gpu == "0000:1b:00.0"

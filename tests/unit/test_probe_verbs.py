@@ -229,7 +229,8 @@ class Ends:
         counts = told["initiates"]
         samples = np.array([self.engine.speed] * 4 if counts else [])
         wrong = self.engine.wrong.get(self.made["device"], 0)
-        return native.Bandwidth(samples, 0, 0, 1.0, 0, wrong, 5 if wrong else -1, 0, 0.0)
+        memory = "dma-buf" if self.made["gpu"] else "host"
+        return native.Bandwidth(samples, 0, 0, 1.0, 0, wrong, 5 if wrong else -1, 0, 0.0, memory)
 
     def latency(self, **told: Any) -> native.Latency:
         SIGNATURES["latency"].bind(self, **told)
@@ -338,6 +339,32 @@ def test_wrong_bytes_are_counted_once(engine: Engine, verb: str) -> None:
     emitted = measured("verbs.bandwidth", ("a", "b"), one_spec(verb=(verb,), pairs="all"))
     found = {m.parameters["client_nic"]: (m.correct, m.reason_code, m.parameters.get("bad_count")) for m in emitted}
     assert found == {"mlx5_0": (True, "", None), "mlx5_1": (False, "wrong_data", 3)}
+
+
+def test_messages_of_the_gpu_nearest_to_each_nic(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    near = [port("mlx5_0", gpu="0000:1b:00.0"), port("mlx5_1", gpu="0000:43:00.0")]
+    cluster(monkeypatch, {"a": near, "b": near})
+    emitted = measured("verbs.bandwidth", ("a", "b"), one_spec(memory="gpu"))
+    assert {(m.parameters["client_nic"], m.parameters["memory"]) for m in emitted} == {
+        ("mlx5_0", "GPU 0000:1b:00.0 dma-buf"),
+        ("mlx5_1", "GPU 0000:43:00.0 dma-buf"),
+    }
+    assert {(call["device"], call["gpu"]) for call in engine.calls} == {(p.device, p.gpu) for p in near}
+
+
+def test_memory_of_a_gpu_that_is_not_there_is_no_hosts(engine: Engine) -> None:
+    emitted = measured("verbs.bandwidth", ("a", "b"), one_spec(memory="gpu"))
+    assert {m.status for m in emitted} == {"error"}
+    assert all(m.reason is not None and "no NVIDIA GPU here" in m.reason.en for m in emitted)
+    assert not engine.calls
+
+
+def test_memory_of_gpus_is_for_bandwidth_over_rdma() -> None:
+    specs, left_out = planned("verbs.latency", PAIR, memory="gpu")
+    assert (specs, [item.what for item in left_out]) == ([], ["verbs.latency"])
+    assert planned("tcp.bandwidth", PAIR, memory="gpu")[0] == []
+    with pytest.raises(UsageError, match="--memory gpu: tcp has no such thing"):
+        planned("verbs.bandwidth", PAIR, memory="gpu", transport="tcp")
 
 
 def test_latency_is_told_by_the_end_that_asks(engine: Engine) -> None:
