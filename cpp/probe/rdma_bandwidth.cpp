@@ -333,6 +333,7 @@ class Run {
 
   void verify(BandwidthResult& result) {
     std::vector<std::size_t> landings;
+    landings.reserve(lanes_.size());
     for (const Lane& lane : lanes_) landings.push_back(lane.arrived % memory_->slots());
     const Mismatch found = verify_rdma(pairs_, *joined_, *memory_, remote_, spec_.verb, spec_.size,
                                        spec_.initiates, answers_, landings, spec_.seed, watch_);

@@ -66,6 +66,7 @@ class VerbsConnection final : public Connection {
     letters_mr_ = &region(letters_.data(), letters_.size(), letters_regions_);
     for (std::size_t i = 0; i < lanes_.size(); ++i) make_queue_pair(i);
     std::vector<verbs::QpPtr> queue_pairs;
+    queue_pairs.reserve(lanes_.size());
     for (Lane& lane : lanes_) queue_pairs.push_back(std::move(lane.queue_pair));
     endpoint_.join(queue_pairs, *control_, watch);
     for (Lane& lane : lanes_) lane.queue_pair = std::move(queue_pairs[lane.index]);
