@@ -13,7 +13,8 @@ A pair is bad, each of these by itself:
   of the pairs that no suspect end is in, the spread 1.4826 × MAD of their depths (the standard deviation of normal
   noise, Rousseeuw and Croux 1993), and never less than ``SPREAD`` (0.05). Bad is a depth beyond
   ``z × spread × sqrt(1/k + 1/m)``: k figures against m others, z the normal quantile at which one clean grid in a
-  thousand (``ALARM``) has any such (Bonferroni); and beyond the *floor*: 10 % less, of latency half as much again, for
+  thousand (``ALARM``) has any such (Bonferroni), of bandwidth at most three quarters missing (``QUARTER``: more no
+  scatter explains); and beyond the *floor*: 10 % less, of latency half as much again, for
   a switch more on the way is no fault. A pair is *low* beyond three quarters of the floor. So noise of 5 % accuses no
   part, however large the grid.
 
@@ -49,6 +50,9 @@ SHARE = 0.75
 SPREAD = 0.05
 ALARM = 1e-3
 PEERS = 6
+QUARTER = 0.75
+FEW = 30
+"""Calm pairs below which the scatter is taken of all pairs but those of the worst node."""
 LATENCY_FLOOR = 0.5
 PROOF, PROOF_FINE = 16, 6
 """Pairs kept as proof of a finding: bad ones, and fine ones of the same partners or ends."""
@@ -126,7 +130,8 @@ class _Seen:
     def limit(self, figures: int, chances: int) -> float:
         """Depth beyond which ``figures`` together are no noise, when there are ``chances`` for it."""
         z = NormalDist().inv_cdf(1 - ALARM / max(1, chances))
-        return max(self.floor, z * self.spread * math.sqrt(1 / figures + 1 / max(1, self.calm)))
+        noise = z * self.spread * math.sqrt(1 / figures + 1 / max(1, self.calm))
+        return max(self.floor, min(noise, QUARTER) if self.grid.higher_is_better else noise)
 
 
 def _look(grid: Grid, limits: Thresholds) -> _Seen:
@@ -154,14 +159,10 @@ def _look(grid: Grid, limits: Thresholds) -> _Seen:
         count = tried.sum(0) + tried.sum(1)
         bad = low.sum(0) + low.sum(1)
         suspect = (count > 0) & (bad >= count - _skipped(count))
-        sends, gets = (_mostly_low(low, tried, axis) for axis in (1, 0))
-        calm = ~(suspect[:, None] | suspect[None, :] | sends[:, None] | gets[None, :]) & measured
+        calm = ~(suspect[:, None] | suspect[None, :]) & measured
     noise = [depth[calm]]
-    if noise[0].size < 30:  # a few tell little of the spread; the suspects have one of their own
-        for end in np.flatnonzero(suspect):
-            own = np.concatenate([depth[end][low[end]], depth[:, end][low[:, end]]])
-            own = own[np.isfinite(own)]
-            noise.append(own - np.median(own) if own.size else own)
+    if noise[0].size < FEW:  # a few tell little of the spread, above all when those that scatter are the suspects
+        noise = [_without_the_worst(grid, np.where(measured, depth, np.nan))]
     around = np.abs(np.concatenate(noise))
     spread = max(SPREAD, 1.4826 * float(np.median(around))) if around.size else SPREAD
     return _Seen(
@@ -169,11 +170,18 @@ def _look(grid: Grid, limits: Thresholds) -> _Seen:
     )
 
 
-def _mostly_low(low: Bools, tried: Bools, axis: int) -> Bools:
-    """Ends of which two figures or more of one direction are low, as many as make a suspect."""
-    count, bad = tried.sum(axis), low.sum(axis)
-    found: Bools = (bad >= 2) & (bad >= count - _skipped(count))
-    return found
+def _without_the_worst(grid: Grid, depth: Floats) -> Floats:
+    """Depths of all pairs but those of the node whose end does worst, around their median: how much figures scatter
+    that are no fault of one node. Where a second one is bad they scatter more, and less is named. ``depth`` is nan
+    where nothing was measured."""
+    both = [np.concatenate([depth[i], depth[:, i]]) for i in range(len(depth))]
+    per_end = [float(np.nanmedian(own)) if np.isfinite(own).any() else -math.inf for own in both]
+    worst = node_of(grid.ends[int(np.argmax(per_end))])
+    others = [i for i, end in enumerate(grid.ends) if node_of(end) != worst]
+    rest = depth[np.ix_(others, others)]
+    rest = rest[np.isfinite(rest)]
+    centred: Floats = rest - np.median(rest) if rest.size else rest
+    return centred
 
 
 def _skipped(count: Ints) -> Ints:

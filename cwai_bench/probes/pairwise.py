@@ -47,6 +47,8 @@ Role = Literal["client", "server"]
 ROLES: tuple[Role, Role] = ("client", "server")
 MOST_MEASUREMENTS = 4096
 """Pairs up to which each is told with all its samples; of more, those that are well are told in short."""
+SECOND_LOOKS = 4
+"""Rounds of second tries for which there is time even where every pair of the first was given up."""
 _UNITS: dict[Kind, str] = {"bandwidth": "B/s", "latency": "s"}
 
 
@@ -280,7 +282,8 @@ def specs(
         parameters["rounds"] = len(rounds)
         parameters["pairs_in_all"] = sum(map(len, rounds))
         expected = 0.2 + len(rounds) * seconds_of(parameters, kind)
-        deadline = options.item_timeout or max(10.0, 5 + len(rounds) * patience(parameters, kind))
+        second_looks = SECOND_LOOKS if len(rounds) > 1 else 0
+        deadline = options.item_timeout or max(10.0, 5 + (len(rounds) + second_looks) * patience(parameters, kind))
         found.append(ProbeSpec(f"{info.id}#{number}", info.id, info, parameters, expected, deadline))
     return found
 
@@ -331,7 +334,17 @@ def measure(ctx: Context, carrier: Carrier) -> None:
         found = _play(ctx, carrier, seats, rounds, token, threads, again=False)
         names = tuple(_name(site.node, nic) for site, nic in seats)
         further = _again(second_tries(names, found, carrier.kind), carrier.figures(ctx.spec.parameters))
-        _play(ctx, carrier, seats, packed(further, range(len(seats))), token, threads, again=True)
+        fitting = _that_fit(ctx, carrier, packed(further, range(len(seats))))
+        _play(ctx, carrier, seats, fitting, token, threads, again=True)
+
+
+def _that_fit(ctx: Context, carrier: Carrier, rounds: list[Round]) -> list[Round]:
+    """As many of ``rounds`` as end before the probe is given up, whatever happens in them: a second look that is cut
+    off would accuse somebody. All ranks come to the same."""
+    if not rounds:
+        return []
+    left: float = min(ctx.group.allgather(ctx.deadline - time.monotonic()))
+    return rounds[: max(0, int(left / patience(ctx.spec.parameters, carrier.kind)))]
 
 
 Medians = dict[tuple[int, int], float | None]

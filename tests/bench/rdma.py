@@ -23,6 +23,7 @@ from tests.bench.tcp import Progress
 from tests.lab import guest, rails
 
 PAIRS = 15
+WHERE = "soft-RoCE of Linux 6.1 in an emulated guest"
 DEADLINE = 2400.0
 """Seconds of a guest with all rows of one kind in it."""
 
@@ -64,6 +65,7 @@ def bandwidth(progress: Progress) -> Iterator[Row]:
             f"ib_{verb}_bw {found['peer'] / 1e6:.1f} MB/s",
             ratio,
             Spread.of(found["controls"]),
+            note=WHERE,
         )
 
 
@@ -83,6 +85,7 @@ def rate(progress: Progress) -> Iterator[Row]:
             f"ib_write_bw {found['peer'] / 64 / 1e3:.1f} thousand/s",
             ratio,
             Spread.of(found["controls"]),
+            note=WHERE,
         )
 
 
@@ -102,6 +105,7 @@ def latency(progress: Progress) -> Iterator[Row]:
             f"ib_{verb}_lat {found['peer'] * 1e6:.1f} us (p99 {found['peer_p99'] * 1e6:.0f})",
             ratio,
             Spread.of(found["controls"]),
+            note=WHERE,
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
+import subprocess
 import sys
 import threading
 import time
@@ -56,15 +57,18 @@ def measure(path: int, lanes: int, *, spin: bool) -> dict[str, object]:
     }
 
 
+def over_queue_pairs(control: native.Connection, device: str, **options: Any) -> native.QueuePairs:
+    return native.queue_pairs(control, device=device, timeout_exponent=PATIENCE, timeout=20, **options)
+
+
 def queue_pairs(path: int, **options: Any) -> tuple[native.QueuePairs, ...]:
     listener = native.listen(address="127.0.0.1", port=0)
 
-    def over(control: native.Connection, device: str) -> native.QueuePairs:
-        return native.queue_pairs(control, device=device, timeout_exponent=PATIENCE, timeout=20, **options)
-
     return native.both(
-        lambda: over(native.connect(address="127.0.0.1", port=listener.port, token=TOKEN, timeout=20), f"rxea{path}"),
-        lambda: over(listener.accept(token=TOKEN, timeout=20), f"rxeb{path}"),
+        lambda: over_queue_pairs(
+            native.connect(address="127.0.0.1", port=listener.port, token=TOKEN, timeout=20), f"rxea{path}", **options
+        ),
+        lambda: over_queue_pairs(listener.accept(token=TOKEN, timeout=20), f"rxeb{path}", **options),
     )
 
 
@@ -116,6 +120,41 @@ def said(call: Callable[[], object]) -> str:
     return "nothing"
 
 
+def receiving_end(port: int) -> None:
+    """A process of its own that receives until it is killed."""
+    control = native.connect(address="127.0.0.1", port=port, token=TOKEN, timeout=20)
+    over_queue_pairs(control, "rxeb0").bandwidth(verb="send", size=4096, initiates=False, duration=60, timeout=90)
+
+
+def killed() -> tuple[str, float]:
+    """What a peer that is killed in the middle is called, and how long after that it was told."""
+    listener = native.listen(address="127.0.0.1", port=0)
+    peer = subprocess.Popen([sys.executable, "-m", "tests.lab.verbs_program", "receive", str(listener.port)])
+    pairs = over_queue_pairs(listener.accept(token=TOKEN, timeout=60), "rxea0")
+    killing = threading.Timer(2.0, peer.kill)
+    killing.start()
+    started = time.monotonic()
+    told = said(lambda: pairs.bandwidth(verb="send", size=4096, initiates=True, duration=60, timeout=90))
+    peer.wait()
+    return told, time.monotonic() - started - 2.0
+
+
+def disagreeing() -> tuple[str, list[int]]:
+    """What ends are told that do not ask for the same; and the MTU that they agree on where one wants a small one."""
+    listener = native.listen(address="127.0.0.1", port=0)
+    first, second = native.both(
+        lambda: over_queue_pairs(
+            native.connect(address="127.0.0.1", port=listener.port, token=TOKEN, timeout=20), "rxea0", mtu=1024
+        ),
+        lambda: over_queue_pairs(listener.accept(token=TOKEN, timeout=20), "rxeb0"),
+    )
+    told, _ = native.both(
+        lambda: said(lambda: first.bandwidth(verb="write", size=64, initiates=True, timeout=20)),
+        lambda: said(lambda: second.bandwidth(verb="read", size=64, initiates=False, timeout=20)),
+    )
+    return told, [first.mtu, second.mtu]
+
+
 def troubles() -> dict[str, object]:
     """What each of several troubles is called, and how long it took to be told."""
     found: dict[str, object] = {}
@@ -143,11 +182,15 @@ def troubles() -> dict[str, object]:
     leaver.join()
     found["peer left after"] = time.monotonic() - started
 
+    found["peer killed"], found["peer killed after"] = killed()
+    found["disagree"], found["mtu"] = disagreeing()
     return found
 
 
 def main() -> None:
-    if sys.argv[1] == "troubles":
+    if sys.argv[1] == "receive":
+        receiving_end(int(sys.argv[2]))
+    elif sys.argv[1] == "troubles":
         print(json.dumps(troubles()))
     elif sys.argv[1] == "rdma":
         print(json.dumps(rdma()))

@@ -509,6 +509,14 @@ def test_suspects_are_tried_again(engine: Engine, monkeypatch: pytest.MonkeyPatc
     assert len(emitted) == 7
 
 
+def test_a_second_look_that_does_not_fit_is_not_begun(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pairwise, "second_tries", lambda *_: [(0, 2)])
+    spec = one_spec()
+    emitted = measured("verbs.bandwidth", ("a", "b"), spec, patience=patience(spec.parameters, "bandwidth") - 0.5)
+    assert emitted
+    assert not any("again" in m.parameters for m in emitted)
+
+
 @pytest.mark.parametrize(
     ("verb", "direction", "expected"),
     [
