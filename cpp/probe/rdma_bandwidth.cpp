@@ -136,7 +136,8 @@ class Run {
     }
   }
 
-  // The slots in turn: the n-th message lands in the slot it was sent from.
+  // The slots in turn: the n-th message lands in slot n modulo their number, wherever it comes
+  // from.
   void post_receives(std::size_t index) {
     constexpr std::size_t kAtOnce = 64;
     std::array<verbs::RecvWr, kAtOnce> chain;
