@@ -23,6 +23,8 @@ TRIPS = 3000
 PORT = 18600
 LISTS = (8, 16, 32, 64)
 TRIES = 4
+FEWEST = 5
+"""Messages that perftest takes."""
 
 
 def perftest(tool: str, *options: object) -> list[float]:
@@ -84,7 +86,7 @@ def bandwidth(ends: Ends, pairs: int) -> Iterator[dict[str, object]]:
     for verb in ("write", "read", "send"):
         for size in SIZES:
             for count in (1, 4):
-                number = max(2, messages(bandwidth_of(ends, verb, size, count), size) // count)
+                number = max(FEWEST, messages(bandwidth_of(ends, verb, size, count), size) // count)
                 chain = alternate(
                     lambda: bandwidth_of(ends, verb, size, count),  # noqa: B023
                     lambda: peer_bandwidth(verb, size, count, number),  # noqa: B023
