@@ -2,11 +2,12 @@
 // binary interface.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <memory>
-#include <string>
 
-#include "collective/backend.hpp"
+#include "collective/host.hpp"
+#include "collective/meeting.hpp"
 
 namespace cwai {
 
@@ -14,14 +15,22 @@ namespace cwai {
 /// kin.
 struct MpiHandles {
   std::uint64_t comm;
-  std::uint64_t float32, float64, int32;
-  std::uint64_t sum, max;
+  std::array<std::uint64_t, kElements> elements;      ///< 0 for a type that MPI has not.
+  std::array<std::uint64_t, kReductions> reductions;  ///< Likewise.
+  std::uint64_t byte, min, max;
   std::uint64_t errors_return;
+};
+
+/// The ranks of a communicator: they meet over it, and can be measured.
+class MpiRanks : public Meeting, public HostBackend {
+ public:
+  int rank() const noexcept override = 0;
+  int size() const noexcept override = 0;
 };
 
 /// Works on a duplicate of ``comm``, so that our messages and the caller's never meet. Collective
 /// over ``comm``. Throws Error: kNoMpi, kUnknownMpi for a binary interface that is not known here,
 /// kMpi for what the library refuses.
-std::unique_ptr<CollectiveBackend> mpi_backend(const MpiHandles& handles);
+std::unique_ptr<MpiRanks> mpi_ranks(const MpiHandles& handles);
 
 }  // namespace cwai

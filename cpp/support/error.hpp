@@ -30,6 +30,8 @@ enum class Fault : std::uint8_t {
   kNoMpi,       ///< No MPI library is loaded in this process.
   kUnknownMpi,  ///< An MPI whose binary interface is not known.
   kMpi,         ///< An MPI call returned an error.
+  kUnsupported, ///< What a library cannot do; said before anything starts.
+  kCollective,  ///< A collective library returned an error, or found one on its way.
 };
 
 std::string_view fault_name(Fault fault) noexcept;
