@@ -62,10 +62,16 @@ class _Latency(TypedDict):
 class _Point(TypedDict):
     bytes: int
     count: int
-    samples: NDArray[np.float64]
     warmup: int
-    wrong: int
-    first_bad: int
+    wrong: list[int]
+    first_bad: list[int]
+    times: NDArray[np.float64]
+    posts: NDArray[np.float64]
+    device: list[NDArray[np.float64]]
+    lateness: list[NDArray[np.float64]]
+    pipelined: float
+    graphed: float
+    pipelined_iterations: int
 
 def fault_names() -> list[str]: ...
 def stop() -> None: ...
@@ -207,26 +213,32 @@ class Listener:
     def strangers(self) -> list[tuple[str, str]]: ...
     def accept(self, *, token: bytes, lanes: int, spin: bool, timeout: float) -> Connection: ...
 
-class MpiSweep:
-    def __init__(
-        self,
-        *,
-        comm: int,
-        float32: int,
-        float64: int,
-        int32: int,
-        sum: int,
-        max: int,
-        errors_return: int,
-        largest: int,
-    ) -> None: ...
+class Collective:
+    @staticmethod
+    def mpi(*, mpi: dict[str, object], largest: int) -> Collective: ...
+    @staticmethod
+    def loopback(*, members: int, largest: int) -> Collective: ...
     @property
-    def buffers(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]: ...
+    def size(self) -> int: ...
+    @property
+    def members(self) -> list[int]: ...
+    @property
+    def library(self) -> str: ...
+    @property
+    def broken(self) -> bool: ...
+    @property
+    def clock(self) -> tuple[float, float]: ...
+    @property
+    def buffers(self) -> tuple[list[int], list[int]]: ...
+    def can(self, *, operation: str, dtype: str, reduction: str, in_place: bool) -> bool: ...
     def measure(
         self,
         *,
         operation: str,
         dtype: str,
+        reduction: str,
+        root: int,
+        in_place: bool,
         bytes: int,
         iterations: int,
         least: int,
@@ -235,5 +247,9 @@ class MpiSweep:
         warmup: int,
         verify: bool,
         seed: int,
+        isolated: bool,
+        pipelined: bool,
+        graph: bool,
+        late: float,
         timeout: float,
     ) -> _Point: ...

@@ -185,6 +185,19 @@ _FAULTS: dict[str, tuple[type[CwaiError], Text, Text | None]] = {
         Text("{subject} failed: {why}", "{subject} 失败：{why}"),
         Text("look at the output of mpirun on that node", "请查看该节点上 mpirun 的输出"),
     ),
+    "unsupported": (
+        DeviceError,
+        Text("{subject} cannot do {why}", "{subject} 不支持 {why}"),
+        Text("choose another operation, type or reduction", "请选择其他操作、数据类型或归约方式"),
+    ),
+    "collective": (
+        DeviceError,
+        Text("{subject} failed: {why}", "{subject} 失败：{why}"),
+        Text(
+            "look at the log of the library (for NCCL: NCCL_DEBUG=INFO) on that node",
+            "请查看该节点上通信库的日志（NCCL：NCCL_DEBUG=INFO）",
+        ),
+    ),
 }
 
 
@@ -734,57 +747,129 @@ def both(first: Callable[[], T], second: Callable[[], T]) -> tuple[T, T]:
 # ------------------------------------------------------------------------------------ collectives
 
 
+OPERATIONS = (
+    "all_reduce",
+    "all_gather",
+    "reduce_scatter",
+    "broadcast",
+    "reduce",
+    "alltoall",
+    "alltoallv",
+    "gather",
+    "scatter",
+    "sendrecv",
+)
+ELEMENTS = {
+    "int8": 1,
+    "uint8": 1,
+    "int16": 2,
+    "uint16": 2,
+    "int32": 4,
+    "uint32": 4,
+    "int64": 8,
+    "uint64": 8,
+    "float16": 2,
+    "bfloat16": 2,
+    "float32": 4,
+    "float64": 8,
+    "float8_e4m3": 1,
+    "float8_e5m2": 1,
+}
+"""Every type of element with its size in bytes; which of them a library knows is told by :meth:`Collective.can`."""
+REDUCTIONS = ("sum", "prod", "max", "min", "avg", "premulsum")
+
+
+@dataclass(frozen=True)
+class CollectiveMember:
+    """What one member of the group, driven by this process, saw of a point.
+
+    ``wrong`` elements arrived wrong in a call of its own before the timed ones, the first at ``first_bad`` (-1: none);
+    None where nothing was verified. By isolated iteration, in seconds: ``device``, what its card says the operation
+    took (empty where there is no card), and ``lateness``, by how much it came later than the first of all members.
+    """
+
+    rank: int
+    wrong: int | None
+    first_bad: int
+    device: Samples
+    lateness: Samples
+
+
 @dataclass(frozen=True)
 class CollectivePoint:
-    """One operation at one size, on this rank. ``bytes`` is the size that was used, ``count`` the elements of a block.
+    """One operation at one size. ``bytes`` is the size that was used, ``count`` the elements of a block.
 
-    ``samples`` are seconds of each iteration: from leaving the barrier to the completion of this rank's part.
-    ``wrong`` elements arrived wrong in a call of its own before the timed ones, the first at ``first_bad`` (-1: none).
+    ``times`` are seconds of each isolated iteration: from leaving the barrier to the completion of this process's part;
+    of these, ``posts`` until the call came back. ``pipelined`` is the mean of ``pipelined_iterations`` posted one after
+    another, as nccl-tests has it, ``graphed`` the same of one CUDA graph; 0 where not measured.
     """
 
     bytes: int
     count: int
-    samples: Samples
     warmup: int
-    wrong: int
-    first_bad: int
+    times: Samples
+    posts: Samples
+    members: tuple[CollectiveMember, ...]
+    pipelined: float
+    graphed: float
+    pipelined_iterations: int
 
 
-class MpiSweep:
-    """Collectives of the MPI that mpi4py has loaded, over a duplicate of ``comm``. Creating one is collective.
+class Collective:
+    """A group of one collective library, over which operations are verified and timed. Made by :func:`over_mpi`,
+    :func:`over_loopback`; one thread of each process drives it, and all processes call the same methods."""
 
-    ``largest`` bytes is the most that a point may ask for: the buffers are made once. ``sum`` is an mpi4py Op, MPI.SUM
-    unless a test wants the answers to be wrong.
-    """
-
-    def __init__(self, comm: Any, *, largest: int, sum: Any = None) -> None:
-        from mpi4py import MPI
-
-        handle = MPI._handleof
-        with _translated() as module:
-            self._sweep = module.MpiSweep(
-                comm=handle(comm),
-                float32=handle(MPI.FLOAT),
-                float64=handle(MPI.DOUBLE),
-                int32=handle(MPI.INT),
-                sum=handle(MPI.SUM if sum is None else sum),
-                max=handle(MPI.MAX),
-                errors_return=handle(MPI.ERRORS_RETURN),
-                largest=largest,
-            )
+    def __init__(self, group: Any) -> None:
+        self._group = group
 
     @property
-    def buffers(self) -> tuple[np.ndarray[Any, np.dtype[np.uint8]], np.ndarray[Any, np.dtype[np.uint8]]]:
-        """What is sent and what is received, each of at least ``largest`` bytes: views, not copies."""
-        send, receive = self._sweep.buffers
+    def size(self) -> int:
+        """Members of the group, over all processes."""
+        return int(self._group.size)
+
+    @property
+    def members(self) -> tuple[int, ...]:
+        """Those that this process drives."""
+        return tuple(self._group.members)
+
+    @property
+    def library(self) -> str:
+        """As it names itself, with its version."""
+        return str(self._group.library)
+
+    @property
+    def broken(self) -> bool:
+        """True after an operation was aborted: the group can do nothing more."""
+        return bool(self._group.broken)
+
+    @property
+    def clock(self) -> tuple[float, float]:
+        """Seconds that this process's clock is behind that of process 0, and by how much that may be wrong."""
+        behind, uncertainty = self._group.clock
+        return float(behind), float(uncertainty)
+
+    @property
+    def buffers(self) -> tuple[list[int], list[int]]:
+        """Addresses of what each member of this process sends and receives."""
+        send, receive = self._group.buffers
         return send, receive
+
+    def can(
+        self, operation: str, *, dtype: str = "float32", reduction: str = "sum", in_place: bool = False
+    ) -> bool:
+        """Whether the library has this; the reduction counts only where there is one."""
+        with _translated():
+            return bool(self._group.can(operation=operation, dtype=dtype, reduction=reduction, in_place=in_place))
 
     def measure(
         self,
-        *,
         operation: str,
+        *,
         bytes: int,
         dtype: str = "float32",
+        reduction: str = "sum",
+        root: int = 0,
+        in_place: bool = False,
         iterations: int = 0,
         least: int = 5,
         most: int = 2000,
@@ -792,24 +877,106 @@ class MpiSweep:
         warmup: int = 5,
         verify: bool = True,
         seed: int = 1,
+        isolated: bool = True,
+        pipelined: bool = False,
+        graph: bool = False,
+        late: float = 0.0,
         timeout: float = 60.0,
     ) -> CollectivePoint:
-        """Every rank calls it with the same values. ``operation``: all_reduce, all_gather, reduce_scatter, broadcast,
-        alltoall, reduce, sendrecv. ``dtype``: float32, float64, int32. ``iterations`` 0: as many as fit into ``limit``
-        seconds, at least ``least`` and at most ``most``; the slowest rank decides for all."""
+        """Every process calls it with the same values, but for ``late``: by so many seconds this one comes later to
+        each isolated iteration (a rehearsal). ``iterations`` 0: as many as fit into ``limit`` seconds, at least
+        ``least`` and at most ``most``; the slowest process decides for all. Raises DeviceError for what the library
+        cannot do (:meth:`can`) or refused."""
         with _translated():
-            return CollectivePoint(
-                **self._sweep.measure(
-                    operation=operation,
-                    dtype=dtype,
-                    bytes=bytes,
-                    iterations=iterations,
-                    least=least,
-                    most=most,
-                    limit=limit,
-                    warmup=warmup,
-                    verify=verify,
-                    seed=seed,
-                    timeout=timeout,
-                )
+            found = self._group.measure(
+                operation=operation,
+                dtype=dtype,
+                reduction=reduction,
+                root=root,
+                in_place=in_place,
+                bytes=bytes,
+                iterations=iterations,
+                least=least,
+                most=most,
+                limit=limit,
+                warmup=warmup,
+                verify=verify,
+                seed=seed,
+                isolated=isolated,
+                pipelined=pipelined,
+                graph=graph,
+                late=late,
+                timeout=timeout,
             )
+        nothing = self._nothing()
+        return CollectivePoint(
+            bytes=found["bytes"],
+            count=found["count"],
+            warmup=found["warmup"],
+            times=found["times"],
+            posts=found["posts"],
+            members=tuple(
+                CollectiveMember(
+                    rank,
+                    found["wrong"][i] if verify else None,
+                    found["first_bad"][i] if verify else -1,
+                    found["device"][i] if found["device"] else nothing,
+                    found["lateness"][i] if found["lateness"] else nothing,
+                )
+                for i, rank in enumerate(self.members)
+            ),
+            pipelined=found["pipelined"],
+            graphed=found["graphed"],
+            pipelined_iterations=found["pipelined_iterations"],
+        )
+
+    @staticmethod
+    def _nothing() -> Samples:
+        import numpy as np
+
+        return np.empty(0)
+
+
+def over_mpi(comm: Any, *, largest: int, reductions: dict[str, Any] | None = None) -> Collective:
+    """The collectives of the MPI that mpi4py has loaded, over a duplicate of ``comm``. Collective.
+
+    ``largest`` bytes is the most that a point may ask for: the buffers are made once. ``reductions``: mpi4py Ops by our
+    names, in place of MPI's own, for a test that wants wrong answers.
+    """
+    with _translated() as module:
+        return Collective(module.Collective.mpi(mpi=_mpi_handles(comm, reductions or {}), largest=largest))
+
+
+def over_loopback(members: int, *, largest: int) -> Collective:
+    """``members`` in this process, done by the CPU: for a machine without MPI, and for tests."""
+    with _translated() as module:
+        return Collective(module.Collective.loopback(members=members, largest=largest))
+
+
+def _mpi_handles(comm: Any, reductions: dict[str, Any]) -> dict[str, Any]:
+    """What the compiled module needs of mpi4py. MPI has no standard types for the small floats."""
+    from mpi4py import MPI
+
+    handle = MPI._handleof
+    elements = {
+        "int8": MPI.INT8_T,
+        "uint8": MPI.UINT8_T,
+        "int16": MPI.INT16_T,
+        "uint16": MPI.UINT16_T,
+        "int32": MPI.INT32_T,
+        "uint32": MPI.UINT32_T,
+        "int64": MPI.INT64_T,
+        "uint64": MPI.UINT64_T,
+        "float32": MPI.FLOAT,
+        "float64": MPI.DOUBLE,
+    }
+    ops = {"sum": MPI.SUM, "prod": MPI.PROD, "max": MPI.MAX, "min": MPI.MIN, **reductions}
+    return {
+        "comm": handle(comm),
+        "elements": {name: handle(kind) for name, kind in elements.items()},
+        "reductions": {name: handle(op) for name, op in ops.items()},
+        "byte": handle(MPI.BYTE),
+        "min": handle(MPI.MIN),
+        "max": handle(MPI.MAX),
+        "errors_return": handle(MPI.ERRORS_RETURN),
+    }

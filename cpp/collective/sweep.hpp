@@ -35,22 +35,22 @@ struct PointSpec {
 /// alltoall, gather and scatter of all members' blocks; for alltoallv of the member with the most. It
 /// is a multiple of the blocks, so it can differ from what was wanted.
 struct PointResult {
-  std::size_t bytes;
-  std::size_t count;
-  std::uint64_t warmup;
+  std::size_t bytes = 0;
+  std::size_t count = 0;
+  std::uint64_t warmup = 0;
 
   /// What each member of this process found in its receive buffer; empty where it was not asked for.
-  std::vector<Mismatch> found;
+  std::vector<Mismatch> found{};
 
   /// Isolated: barrier, clock, post, complete, clock. By iteration, in seconds: of this process from
   /// leaving the barrier to the completion of its part; of that, until the post returned.
-  std::vector<double> times, posts;
+  std::vector<double> times{}, posts{};
   /// By member of this process and iteration: seconds on its card; empty where there is none.
-  std::vector<std::vector<double>> device;
+  std::vector<std::vector<double>> device{};
   /// By member and iteration: how much later than the first of all members it came, on the clock of
   /// process 0. To the barrier, and after it into the operation: where a card tells, by its shorter
   /// time in it, for who comes last waits least.
-  std::vector<std::vector<double>> lateness;
+  std::vector<std::vector<double>> lateness{};
 
   /// As nccl-tests measures (its ``-z 0``): barrier, clock, all posts, complete, clock; over the
   /// number of operations. 0 where it was not asked for. ``graphed``: the posts as one graph.

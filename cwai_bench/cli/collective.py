@@ -22,6 +22,33 @@ def own(parser: Parser) -> None:
         help=Text("all_reduce, all_gather, … (default: all)", "all_reduce、all_gather 等（默认全部）"),
     )
     group.add(
+        "--library",
+        choices=("auto", "mpi", "nccl", "hccl", "loopback"),
+        help=Text("the library (default: that of the cards, else MPI)", "通信库（默认：加速卡对应的库，否则 MPI）"),
+    )
+    group.add(
+        "--dtype",
+        metavar="TYPE[,TYPE]",
+        type=words.names,
+        dest="dtypes",
+        help=Text("types of elements (default float32)", "数据类型（默认 float32）"),
+    )
+    group.add(
+        "--reduction",
+        metavar="OP[,OP]",
+        type=words.names,
+        dest="reductions",
+        help=Text("sum, prod, max, min, avg, premulsum (default sum)", "归约方式 sum、prod、max、min、avg、premulsum（默认 sum）"),
+    )
+    group.add(
+        "--placement",
+        choices=("out", "in", "both"),
+        help=Text("into another buffer, in place, or both (default out)", "异地、原地或两者（默认异地 out）"),
+    )
+    group.add(
+        "--root", metavar="RANK", type=words.number, help=Text("root of broadcast and the like (default 0)", "广播等操作的根（默认 0）")
+    )
+    group.add(
         "-b",
         metavar="SIZE",
         type=words.size,
@@ -49,7 +76,39 @@ def own(parser: Parser) -> None:
         dest="iterations",
         help=Text("iterations (default: by size)", "迭代次数（默认随数据量）"),
     )
+    group.add(
+        "-i",
+        metavar="SIZE",
+        type=words.size,
+        dest="step_bytes",
+        help=Text("step between sizes, instead of a factor", "数据量递增步长（代替倍数）"),
+    )
     group.add("-w", metavar="N", type=words.positive, dest="warmup", help=Text("warm-up iterations", "预热次数"))
+    group.add(
+        "--sweep",
+        metavar="VAR=V,V",
+        action="append",
+        default=[],
+        help=Text(
+            "find the best value of an environment variable, each in fresh processes; may be repeated",
+            "寻找环境变量的最佳取值，每个取值使用新进程；可重复使用",
+        ),
+    )
+    group.add(
+        "--rounds",
+        metavar="N",
+        type=words.positive,
+        help=Text("of --sweep: how often each value is tried (default 3)", "--sweep 每个取值的轮数（默认 3）"),
+    )
+    group.add(
+        "--rehearse",
+        metavar="late:RANK:TIME",
+        type=words.rehearsal,
+        help=Text(
+            "make a rank come late on purpose, to see that it is found (late:3:1ms)",
+            "演练：让某个进程故意晚到，以确认能被发现（late:3:1ms）",
+        ),
+    )
 
 
 def main(parser: Parser, argv: Sequence[str], lang: Lang) -> int:
@@ -59,6 +118,10 @@ def main(parser: Parser, argv: Sequence[str], lang: Lang) -> int:
     options.judging(parser)
     options.common(parser, root=False)
     args = options.parse(parser, argv)
+    if args.sweep:
+        from cwai_bench.cli import sweep
+
+        return sweep.main(args, argv, options.lang_of(args, lang))
     from cwai_bench.cli.execute import execute, left_code
 
     return left_code(execute(args, "collective", argv, lang, "collective"))

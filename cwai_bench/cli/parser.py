@@ -192,6 +192,14 @@ def seconds(text: str) -> float:
     return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]]
 
 
+def rehearsal(text: str) -> tuple[int, float]:
+    """``late:3:1ms`` as the rank and by how many seconds it comes late. Raises ValueError."""
+    found = re.fullmatch(r"late:(\d+):(\d+(?:\.\d+)?)(us|ms|s)", text.strip())
+    if not found or float(found[2]) <= 0:
+        raise ValueError(text)
+    return int(found[1]), float(found[2]) * {"us": 1e-6, "ms": 1e-3, "s": 1.0}[found[3]]
+
+
 def positive(text: str) -> int:
     """A whole number of at least 1. Raises ValueError."""
     value = int(text)

@@ -29,6 +29,8 @@ from cwai_bench.render.units import gigabits, gigabytes, microseconds, size
 from cwai_bench.text import Text
 
 _NO_PATHS: Standings = {}
+_BESIDE = (".arrival", ".device")
+"""Of a collective: what stands beside its time."""
 
 
 def probe_verdicts(
@@ -46,7 +48,7 @@ def probe_verdicts(
     """
     by_subject: dict[Subject, list[Measurement]] = {}
     for m in run.measurements:
-        if m.spec == spec.id:
+        if m.spec == spec.id and not m.metric.endswith(_BESIDE):
             by_subject.setdefault(ALL if m.subject.kind == "rank" else m.subject, []).append(m)
     criterion = None if criteria is None else criteria.get(spec.info.id)
     kin = {s.id for s in run.plan.probes if s.info.id == spec.info.id}
@@ -226,13 +228,16 @@ def _held_against(
 
 
 def _medians(m: Measurement) -> dict[str, float]:
-    """The median in the units of criteria. A collective is judged by its time, or by its bus bandwidth."""
+    """The median in the units of criteria. A collective is judged by its time, or by its bus bandwidth (pipelined, as
+    nccl-tests has it, where it was measured so)."""
     median = _stats(m).p50
     if m.unit == "B/s":
         return {"bit/s": median * 8}
     count, factor = m.parameters.get("bytes"), m.parameters.get("bus_factor")
     if m.unit == "s" and median > 0 and isinstance(count, int) and isinstance(factor, int | float):
-        return {"s": median, "bit/s": count * factor / median * 8}
+        pipelined = m.parameters.get("pipelined")
+        each = pipelined if isinstance(pipelined, int | float) and pipelined > 0 else median
+        return {"s": median, "bit/s": count * factor / each * 8}
     return {m.unit: median}
 
 
@@ -296,7 +301,9 @@ def _speed(m: Measurement) -> float:
 def _wrong(m: Measurement) -> Text:
     """Who got wrong data, and where in it."""
     known = {
-        k: v for k, v in m.parameters.items() if k in ("first_bad_index", "bad_count", "operation", "bytes", "peer")
+        k: v
+        for k, v in m.parameters.items()
+        if k in ("first_bad_index", "bad_count", "operation", "dtype", "reduction", "in_place", "bytes", "peer", "card")
     }
     at = ", ".join(f"{k} {v}" for k, v in known.items())
     said = m.reason or Text("the data that arrived was wrong", "收到的数据有误")

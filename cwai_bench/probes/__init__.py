@@ -19,6 +19,7 @@ from cwai_bench.text import Text
 
 Transport = Literal["auto", "verbs", "tcp", "loopback", "npu"]
 Verb = Literal["write", "read", "send"]
+CollectiveLibrary = Literal["auto", "mpi", "nccl", "hccl", "loopback"]
 
 
 class Rails(msgspec.Struct, frozen=True):
@@ -46,7 +47,9 @@ class Options:
     """What the person chose; None means the probe's own default. Sizes in bytes, durations in seconds.
 
     ``streams`` are queue pairs where RDMA is measured. ``pairs``: ``ring``, ``all``, ``sample:K`` or ``full``;
-    ``from_ends`` and ``to_ends`` are ``node/nic`` each (:mod:`cwai_bench.probes.pairs`). From ``device`` on all is of
+    ``from_ends`` and ``to_ends`` are ``node/nic`` each (:mod:`cwai_bench.probes.pairs`). From ``library`` to ``rehearse``
+    all is of collectives (:mod:`cwai_bench.probes.collective`); ``max_bytes`` 0 is the library's own; ``rehearse``: a rank and by how many seconds it
+    comes late. From ``device`` on all is of
     RDMA; what the numbers mean is told by :func:`cwai_bench.native.queue_pairs`.
     """
 
@@ -63,10 +66,17 @@ class Options:
     from_ends: tuple[str, ...] = ()
     to_ends: tuple[str, ...] = ()
     spin: bool = False
+    library: CollectiveLibrary = "auto"
     operations: tuple[str, ...] | None = None
+    dtypes: tuple[str, ...] | None = None
+    reductions: tuple[str, ...] | None = None
+    placement: Literal["out", "in", "both"] = "out"
+    root: int = 0
     min_bytes: int = 8
-    max_bytes: int = 64 << 20
+    max_bytes: int = 0
     step_factor: int = 2
+    step_bytes: int = 0
+    rehearse: tuple[int, float] | None = None
     verify: bool = True
     item_timeout: float | None = None
     interface: str | None = None

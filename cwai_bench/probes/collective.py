@@ -1,11 +1,16 @@
-"""Sweep of the collectives of an MPI library: one probe for each operation, every size, every rank.
+"""Sweep of the collectives of a library: one probe for each library and operation, every size, every rank.
 
 Size and bandwidth are those of nccl-tests (doc/PERFORMANCE.md): algorithm bandwidth = bytes / time, bus bandwidth =
 algorithm bandwidth x factor, which makes operations and numbers of ranks comparable with the speed of the links.
 
-Each iteration is timed alone, from leaving a barrier to the completion of this rank's part (nccl-tests: ``-z 3``;
-its default is the pipelined mean, which is smaller for small sizes). The answer is verified on every rank in a call
-of its own, with exact data and a cleared receive buffer, before anything is timed.
+Every size is timed in two ways. *Isolated*: each iteration alone, from leaving a barrier to the completion of this
+rank's part (nccl-tests: ``-z 3``), all samples kept (metric ``LIBRARY.OPERATION.time``; of cards besides what their
+own clock says, ``.device``). *Pipelined*: all iterations posted one after another, their mean (nccl-tests' default,
+smaller for small sizes; the parameter ``pipelined`` of the same measurement; bandwidth is made of it). By how much a rank came later than the first to an isolated iteration is
+``.arrival``: who comes late makes the others wait, and it is their time that is long.
+
+The answer is verified on every rank in a call of its own, with exact data and a cleared receive buffer, before anything
+is timed.
 """
 
 from __future__ import annotations
@@ -13,6 +18,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
 
 from cwai_bench.errors import UsageError
 from cwai_bench.model import (
@@ -22,6 +29,7 @@ from cwai_bench.model import (
     LeftOut,
     Measurement,
     ProbeSpec,
+    Scalar,
     Severity,
     Subject,
     stats_of,
@@ -29,11 +37,16 @@ from cwai_bench.model import (
 from cwai_bench.probes import Context, Options, World, probe
 from cwai_bench.text import Text
 
+if TYPE_CHECKING:
+    from cwai_bench.native import Collective, CollectivePoint, Samples
+
 SMALL = 64 << 10
 """Up to this many bytes a call is so short that ten warm-ups cost nothing; above, two."""
-POINT_SECONDS = 0.04
-"""What the iterations of one size may take unless a number is given: 5 to 2000 of them fit."""
+POINT_SECONDS = 0.03
+"""What the iterations of one size may take, in each way of timing, unless a number is given: 5 to 2000 of them fit."""
 LEAST, MOST = 5, 2000
+ARRIVALS = 20
+"""Iterations below which nobody's coming late says anything."""
 AGREE_MARGIN = 2.0
 """Seconds before the deadline at which no further size is begun."""
 
@@ -55,22 +68,69 @@ OPERATIONS = {
         Operation("reduce_scatter", Text("reduce-scatter", "归约散播 reduce_scatter"), lambda n: (n - 1) / n),
         Operation("broadcast", Text("broadcast", "广播 broadcast"), lambda _: 1.0),
         Operation("alltoall", Text("all-to-all", "全交换 alltoall"), lambda n: (n - 1) / n),
+        Operation(
+            "alltoallv", Text("all-to-all of uneven blocks", "不等量全交换 alltoallv"), lambda n: (n - 1) / n
+        ),
         Operation("reduce", Text("reduce", "归约 reduce"), lambda _: 1.0),
+        Operation("gather", Text("gather", "收集 gather"), lambda n: (n - 1) / n),
+        Operation("scatter", Text("scatter", "散播 scatter"), lambda n: (n - 1) / n),
         Operation("sendrecv", Text("send and receive in a ring", "环形收发 sendrecv"), lambda _: 1.0),
     )
 }
 
 
-def info_of(operation: Operation) -> CheckInfo:
-    return CheckInfo(
-        id=f"mpi.{operation.name}",
-        kind=ItemKind.PROBE,
-        scope="mpi",
-        title=Text("MPI {o}", "MPI {o}").fill(o=operation.title),
-        method=Text(
-            "MPI calls from a C++ loop: barrier, clock, operation, clock; the result verified on every rank beforehand",
-            "C++ 循环调用 MPI：屏障、计时、操作、计时；每个进程事先校验结果",
+@dataclass(frozen=True)
+class Library:
+    """A library that is measured. ``join`` makes this rank's part of the group (every rank calls it); ``refusal`` says
+    why it cannot be measured in a world, if it cannot."""
+
+    name: str
+    title: str
+    needs: tuple[str, ...]
+    method: Text
+    largest: int
+    join: Callable[[Context, int], Collective]
+    refusal: Callable[[World, Options], LeftOut | None]
+
+
+def _needs_ranks(world: World, _options: Options) -> LeftOut | None:
+    if world.size >= 2:
+        return None
+    return LeftOut("", "one_rank", Text("a collective needs two ranks or more", "集合通信至少需要两个进程"))
+
+
+def _over_mpi(ctx: Context, largest: int) -> Collective:
+    from cwai_bench import native
+
+    return native.over_mpi(ctx.group.comm, largest=largest)
+
+
+LIBRARIES = {
+    library.name: library
+    for library in (
+        Library(
+            "mpi",
+            "MPI",
+            ("mpi", "two ranks"),
+            Text("MPI calls from a C++ loop", "C++ 循环调用 MPI"),
+            64 << 20,
+            _over_mpi,
+            _needs_ranks,
         ),
+    )
+}
+
+
+def info_of(library: Library, operation: Operation) -> CheckInfo:
+    return CheckInfo(
+        id=f"{library.name}.{operation.name}",
+        kind=ItemKind.PROBE,
+        scope=library.name,
+        title=Text("{l} {o}", "{l} {o}").fill(l=library.title, o=operation.title),
+        method=Text(
+            "{m}: barrier, clock, operation, clock; then all in one go; the result verified on every rank beforehand",
+            "{m}：屏障、计时、操作、计时；再连续执行；每个进程事先校验结果",
+        ).fill(m=library.method),
         criterion=Text(
             "every rank finished every size, and every element that arrived was right",
             "每个进程完成所有数据量，且收到的每个元素均正确",
@@ -81,172 +141,304 @@ def info_of(operation: Operation) -> CheckInfo:
         ),
         severity=Severity.CRITICAL,
         action=Action.ISOLATE,
-        needs=["mpi", "two ranks"],
+        needs=list(library.needs),
         required=True,
     )
 
 
-def sizes_of(options: Options) -> list[int]:
-    """From the smallest to the largest size by the factor, both included."""
-    if options.min_bytes > options.max_bytes:
+def sizes_of(options: Options, largest: int = 0) -> list[int]:
+    """From the smallest to the largest size by the factor, or by the step in bytes; both included. ``largest``: what
+    stands for a largest size that was not given."""
+    most = options.max_bytes or largest
+    if options.min_bytes > most:
         raise UsageError(
-            Text("-b {b} is larger than -e {e}", "-b {b} 大于 -e {e}").fill(b=options.min_bytes, e=options.max_bytes),
+            Text("-b {b} is larger than -e {e}", "-b {b} 大于 -e {e}").fill(b=options.min_bytes, e=most),
             Text("swap them", "请交换二者"),
         )
+    if options.step_bytes:
+        if (most - options.min_bytes) // options.step_bytes >= MOST:
+            raise UsageError(
+                Text("-i {i} gives more than {n} sizes", "-i {i} 得到的数据量超过 {n} 个").fill(
+                    i=options.step_bytes, n=MOST
+                ),
+                Text("take a larger step", "请加大步长"),
+            )
+        return list(range(options.min_bytes, most + 1, options.step_bytes))
     if options.step_factor < 2:
         raise UsageError(
             Text("-f {f}: the factor must be at least 2", "-f {f}：倍数至少为 2").fill(f=options.step_factor),
             Text("leave it out for 2", "省略则为 2"),
         )
     sizes = [options.min_bytes]
-    while sizes[-1] * options.step_factor <= options.max_bytes:
+    while sizes[-1] * options.step_factor <= most:
         sizes.append(sizes[-1] * options.step_factor)
     return sizes
 
 
 def expected_seconds(sizes: list[int], world: World, options: Options) -> float:
     """Data is written and compared at about 1 GB/s, and moved at about as much, a few times at least."""
-    per_byte = 1e-9 * (2 + LEAST + 2)
-    moved = sum(max(POINT_SECONDS, size * per_byte) for size in sizes)
+    per_byte = 1e-9 * (2 + 2 * LEAST + 2)
+    moved = sum(max(2 * POINT_SECONDS, size * per_byte) for size in sizes)
     if options.iterations:
-        moved = sum(options.iterations * (2e-5 + size * 1e-9) for size in sizes)
+        moved = sum(2 * options.iterations * (2e-5 + size * 1e-9) for size in sizes)
     return 0.1 + moved * (1 + 0.05 * max(0, world.size - 2))
 
 
-def _plan(operation: Operation) -> Callable[[World, Options], list[ProbeSpec | LeftOut]]:
-    info = info_of(operation)
-
-    def plan(world: World, options: Options) -> list[ProbeSpec | LeftOut]:
-        unknown = set(options.operations or ()) - set(OPERATIONS)
-        if unknown:
-            raise UsageError(
-                Text("--operations: {u} is not one", "--operations：{u} 不是有效的操作").fill(
-                    u=", ".join(sorted(unknown))
-                ),
-                Text("operations: {o}", "可用操作：{o}").fill(o=", ".join(OPERATIONS)),
-            )
-        if options.operations is not None and operation.name not in options.operations:
-            return []
-        if world.size < 2:
-            return [
-                LeftOut(info.id, "one_rank", Text("a collective needs two ranks or more", "集合通信至少需要两个进程"))
-            ]
-        sizes = sizes_of(options)
-        expected = expected_seconds(sizes, world, options)
-        return [
-            ProbeSpec(
-                id=f"{info.id}#0",
-                probe=info.id,
-                info=info,
-                parameters={
-                    "operation": operation.name,
-                    "min_bytes": sizes[0],
-                    "max_bytes": sizes[-1],
-                    "factor": options.step_factor,
-                    "iterations": options.iterations or 0,
-                    "warmup": options.warmup or 0,
-                    "verify": options.verify,
-                },
-                expected=expected,
-                deadline=options.item_timeout or max(30.0, 10 * expected),
-            )
-        ]
-
-    return plan
-
-
-def measure(ctx: Context) -> None:
-    """Every size of one operation. Ranks agree before each size whether there is time for it."""
-    from mpi4py import MPI
-
-    from cwai_bench import native
-
-    operation = OPERATIONS[str(ctx.spec.parameters["operation"])]
-    given = ctx.spec.parameters
-    sizes = sizes_of(
-        Options(min_bytes=int(given["min_bytes"]), max_bytes=int(given["max_bytes"]), step_factor=int(given["factor"]))
-    )
-    library = MPI.Get_library_version().split("\n")[0].split(",")[0].strip("\0 ")
-    sweep = native.MpiSweep(ctx.group.comm, largest=sizes[-1])
-    last = 0
-    for size in sizes:
-        left = ctx.deadline - time.monotonic()
-        if min(ctx.group.allgather(left)) < AGREE_MARGIN:
-            ctx.emit(_unfinished(ctx, operation, size, library))
-            return
-        started = time.time()
-        point = sweep.measure(
-            operation=operation.name,
-            bytes=size,
-            iterations=int(given["iterations"]),
-            least=LEAST,
-            most=MOST,
-            limit=POINT_SECONDS,
-            warmup=int(given["warmup"]) or (10 if size <= SMALL else 2),
-            verify=bool(given["verify"]),
-            seed=size,
-            timeout=max(left, AGREE_MARGIN),
+def _named(what: str, given: tuple[str, ...] | None, known: tuple[str, ...]) -> tuple[str, ...]:
+    """``given``, or the first known. Raises UsageError for a name that is none."""
+    unknown = set(given or ()) - set(known)
+    if unknown:
+        raise UsageError(
+            Text("{w}: {u} is not one", "{w}：{u} 无效").fill(w=what, u=", ".join(sorted(unknown))),
+            Text("there are: {o}", "可用：{o}").fill(o=", ".join(known)),
         )
-        if point.bytes == last:  # fewer bytes than ranks: the same point again
-            continue
-        last = point.bytes
-        samples = [float(s) for s in point.samples]
-        parameters = {
-            **_common(ctx, operation, library),
-            "bytes": point.bytes,
-            "count": point.count,
-            "iterations": len(samples),
-            "bad_count": point.wrong,
-        }
-        if point.wrong:
-            parameters["first_bad_index"] = point.first_bad
-        ctx.emit(
+    return given or known[:1]
+
+
+DTYPES = ("float32", "float64", "float16", "bfloat16", "float8_e4m3", "float8_e5m2") + (
+    "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"
+)  # fmt: skip
+REDUCTIONS = ("sum", "prod", "max", "min", "avg", "premulsum")
+
+
+def chosen(world: World, options: Options, command: str) -> tuple[str, ...]:
+    """The libraries that a command measures, where none is named: those of the cards that all nodes have, and MPI."""
+    del world, command
+    return ("mpi",) if options.library == "auto" else (options.library,)
+
+
+def _plan(library: Library, operation: Operation, world: World, options: Options) -> list[ProbeSpec | LeftOut]:
+    info = info_of(library, operation)
+    if library.name not in chosen(world, options, ""):
+        return []
+    wanted = _named("--operations", options.operations, tuple(OPERATIONS))
+    dtypes = _named("--dtype", options.dtypes, DTYPES)
+    reductions = _named("--reduction", options.reductions, REDUCTIONS)
+    if options.operations is not None and operation.name not in wanted:
+        return []
+    refused = library.refusal(world, options)
+    if refused is not None:
+        return [LeftOut(info.id, refused.reason_code, refused.reason)]
+    if options.rehearse is not None and options.rehearse[0] >= world.size:
+        raise UsageError(
+            Text("--rehearse: there is no rank {r}", "--rehearse：没有 rank {r}").fill(r=options.rehearse[0]),
+            Text("ranks are 0 to {n}", "rank 为 0 至 {n}").fill(n=world.size - 1),
+        )
+    sizes = sizes_of(options, library.largest)
+    reducing = operation.name in ("all_reduce", "reduce_scatter", "reduce")
+    variants = len(dtypes) * (len(reductions) if reducing else 1) * (2 if options.placement == "both" else 1)
+    expected = expected_seconds(sizes, world, options) * variants
+    given: dict[str, Scalar] = {
+        "operation": operation.name,
+        "min_bytes": sizes[0],
+        "max_bytes": sizes[-1],
+        "factor": options.step_factor,
+        "iterations": options.iterations or 0,
+        "warmup": options.warmup or 0,
+        "verify": options.verify,
+        "dtypes": ",".join(dtypes),
+        "reductions": ",".join(reductions) if reducing else "",
+        "placement": options.placement,
+        "root": options.root,
+    }
+    if options.step_bytes:
+        given["step_bytes"] = options.step_bytes
+    if options.rehearse is not None:
+        given |= {"late_rank": options.rehearse[0], "late": options.rehearse[1]}
+    return [
+        ProbeSpec(
+            id=f"{info.id}#0",
+            probe=info.id,
+            info=info,
+            parameters=given,
+            expected=expected,
+            deadline=options.item_timeout or max(30.0, 10 * expected),
+        )
+    ]
+
+
+def _sizes(given: dict[str, Scalar]) -> list[int]:
+    return sizes_of(
+        Options(
+            min_bytes=int(given["min_bytes"]),
+            max_bytes=int(given["max_bytes"]),
+            step_factor=int(given["factor"]),
+            step_bytes=int(given.get("step_bytes", 0)),
+        )
+    )
+
+
+def _measure(library: Library, ctx: Context) -> None:
+    """Every size of one operation, of each type, reduction and placement. Ranks agree before each size whether there is
+    time for it."""
+    given = ctx.spec.parameters
+    operation = OPERATIONS[str(given["operation"])]
+    sizes = _sizes(given)
+    group = library.join(ctx, sizes[-1])
+    run = _Run(ctx, library, operation, group)
+    reductions = str(given["reductions"]).split(",")
+    placements = {"out": (False,), "in": (True,), "both": (False, True)}[str(given["placement"])]
+    for dtype in str(given["dtypes"]).split(","):
+        for reduction in reductions:
+            for in_place in placements:
+                if not run.sweep(sizes, dtype, reduction, in_place):
+                    return
+
+
+@dataclass
+class _Run:
+    """One operation being measured on this rank."""
+
+    ctx: Context
+    library: Library
+    operation: Operation
+    group: Collective
+
+    def sweep(self, sizes: list[int], dtype: str, reduction: str, in_place: bool) -> bool:
+        """False when time has run out, or the library is of no more use."""
+        given = self.ctx.spec.parameters
+        common = self._common(dtype, reduction, in_place)
+        if not self.group.can(
+            self.operation.name, dtype=dtype, reduction=reduction or "sum", in_place=in_place
+        ):
+            how = " ".join(filter(None, [dtype, reduction, "in place" if in_place else ""]))
+            why = Text("{l} cannot do {h}", "{l} 不支持 {h}").fill(l=self.group.library, h=how)
+            self._emit(common, status="skip", reason_code="unsupported", reason=why)
+            return True
+        late = float(given["late"]) if given.get("late_rank") == self.ctx.group.rank else 0.0
+        last = 0
+        for size in sizes:
+            left = self.ctx.deadline - time.monotonic()
+            if min(self.ctx.group.allgather(left)) < AGREE_MARGIN:
+                self._emit(
+                    {**common, "bytes": size},
+                    status="timeout",
+                    reason_code="timeout",
+                    reason=Text("time ran out before this size", "尚未测到该数据量即超时"),
+                )
+                return False
+            started = time.time()
+            point = self.group.measure(
+                self.operation.name,
+                bytes=size,
+                dtype=dtype,
+                reduction=reduction or "sum",
+                root=int(given["root"]),
+                in_place=in_place,
+                iterations=int(given["iterations"]),
+                least=LEAST,
+                most=MOST,
+                limit=POINT_SECONDS,
+                warmup=int(given["warmup"]) or (10 if size <= SMALL else 2),
+                verify=bool(given["verify"]),
+                seed=size,
+                pipelined=True,
+                late=late,
+                timeout=max(left, AGREE_MARGIN),
+            )
+            if point.bytes == last:  # fewer bytes than ranks: the same point again
+                continue
+            last = point.bytes
+            self._record(point, common, started)
+        return True
+
+    def _record(self, point: CollectivePoint, common: dict[str, Scalar], started: float) -> None:
+        for member in point.members:
+            parameters: dict[str, Scalar] = {
+                **common,
+                "bytes": point.bytes,
+                "count": point.count,
+                "iterations": len(point.times),
+                "bad_count": member.wrong or 0,
+                "pipelined": point.pipelined,
+                "pipelined_iterations": point.pipelined_iterations,
+            }
+            if member.wrong:
+                parameters["first_bad_index"] = member.first_bad
+            if point.graphed:
+                parameters["graphed"] = point.graphed
+            emit = partial(self._samples, parameters, member.rank, point, started)
+            emit("time", point.times, correct=None if member.wrong is None else member.wrong == 0)
+            if len(member.device):
+                emit("device", member.device)
+            if len(member.lateness) >= ARRIVALS:
+                emit("arrival", member.lateness, clock_uncertainty=self.group.clock[1])
+
+    def _samples(
+        self,
+        parameters: dict[str, Scalar],
+        rank: int,
+        point: CollectivePoint,
+        started: float,
+        what: str,
+        samples: Samples | list[float],
+        *,
+        correct: bool | None = None,
+        **more: Scalar,
+    ) -> None:
+        values = [float(s) for s in samples]
+        self.ctx.emit(
             Measurement(
-                metric=f"mpi.{operation.name}.time",
+                metric=f"{self.library.name}.{self.operation.name}.{what}",
                 unit="s",
-                subject=Subject("rank", f"{ctx.node}/rank{ctx.group.rank}"),
-                samples=samples,
-                parameters=parameters,
+                subject=Subject("rank", f"{self.ctx.node}/rank{rank}"),
+                samples=values,
+                parameters={**parameters, **more},
                 started=started,
                 duration=time.time() - started,
-                node=ctx.node,
-                rank=ctx.group.rank,
-                spec=ctx.spec.id,
+                node=self.ctx.node,
+                rank=rank,
+                spec=self.ctx.spec.id,
                 warmup=point.warmup,
-                correct=point.wrong == 0 if given["verify"] else None,
-                stats=stats_of(samples),
+                correct=correct,
+                stats=stats_of(values),
             )
         )
 
+    def _emit(self, parameters: dict[str, Scalar], **status: object) -> None:
+        """What was not measured, for each member of this process."""
+        for rank in self.group.members:
+            self.ctx.emit(
+                Measurement(
+                    metric=f"{self.library.name}.{self.operation.name}.time",
+                    unit="s",
+                    subject=Subject("rank", f"{self.ctx.node}/rank{rank}"),
+                    samples=[],
+                    parameters=parameters,
+                    started=time.time(),
+                    duration=0.0,
+                    node=self.ctx.node,
+                    rank=rank,
+                    spec=self.ctx.spec.id,
+                    **status,  # type: ignore[arg-type]
+                )
+            )
 
-def _common(ctx: Context, operation: Operation, library: str) -> dict[str, bool | int | float | str]:
-    ranks = ctx.group.size
-    return {
-        "library": library,
-        "operation": operation.name,
-        "dtype": "float32",
-        "ranks": ranks,
-        "bus_factor": operation.factor(ranks),
-    }
+    def _common(self, dtype: str, reduction: str, in_place: bool) -> dict[str, Scalar]:
+        given = self.ctx.spec.parameters
+        common: dict[str, Scalar] = {
+            "library": self.group.library,
+            "operation": self.operation.name,
+            "dtype": dtype,
+            "ranks": self.group.size,
+            "bus_factor": self.operation.factor(self.group.size),
+        }
+        if reduction and reduction != "sum":
+            common["reduction"] = reduction
+        if in_place:
+            common["in_place"] = True
+        if "late_rank" in given:
+            common["rehearsed"] = f"rank {given['late_rank']} late by {float(given['late']) * 1e6:g} us"
+        return common
 
 
-def _unfinished(ctx: Context, operation: Operation, size: int, library: str) -> Measurement:
-    return Measurement(
-        metric=f"mpi.{operation.name}.time",
-        unit="s",
-        subject=Subject("rank", f"{ctx.node}/rank{ctx.group.rank}"),
-        samples=[],
-        parameters={**_common(ctx, operation, library), "bytes": size},
-        started=time.time(),
-        duration=0.0,
-        node=ctx.node,
-        rank=ctx.group.rank,
-        spec=ctx.spec.id,
-        status="timeout",
-        reason_code="timeout",
-        reason=Text("time ran out before this size", "尚未测到该数据量即超时"),
-    )
+_RARE = ("alltoallv", "gather", "scatter")
+"""Measured by a sweep, not by a run of everything."""
 
-
-for _operation in OPERATIONS.values():
-    probe(info_of(_operation), commands=("run", "collective"), plan=_plan(_operation))(measure)
+for _library in LIBRARIES.values():
+    for _operation in OPERATIONS.values():
+        probe(
+            info_of(_library, _operation),
+            commands=("collective",) if _operation.name in _RARE else ("run", "collective"),
+            plan=partial(_plan, _library, _operation),
+        )(partial(_measure, _library))

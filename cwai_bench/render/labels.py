@@ -306,9 +306,11 @@ SCALE_BLANK = Text("not measured", "未测量")
 
 COLLECTIVES = Text("Collectives", "通讯库性能")
 COLLECTIVES_NOTE = Text(
-    "GB/s are 1e9 bytes per second. The average is over all ranks, percentiles are of the slowest. A rank that waits "
-    "for others takes longest; one that arrives late takes shortest.",
-    "GB/s 为每秒 1e9 字节。平均值取自所有进程，百分位取最慢的进程。等待他人的进程耗时最长，最晚到达的进程耗时最短。",
+    "GB/s are 1e9 bytes per second. The average is over all ranks, percentiles are of the slowest. Times are of single "
+    "operations, each after a barrier; pipelined is the mean of many, one after another, as nccl-tests measures, and "
+    "bandwidth is made of it. A rank that waits for others takes longest; one that arrives late takes shortest.",
+    "GB/s 为每秒 1e9 字节。平均值取自所有进程，百分位取最慢的进程。耗时为单次操作（每次之前有屏障）；流水为连续多次操作的平均值"
+    "（与 nccl-tests 相同），带宽由其得出。等待他人的进程耗时最长，最晚到达的进程耗时最短。",
 )
 OPERATION = Text(
     "{operation} ({library}): {ranks} on {nodes}, {smallest} to {largest}, {iterations} iterations, {warmups} warm-ups",
@@ -321,6 +323,7 @@ OPERATION_FIGURES = Text(
 DATA_SIZE = Text("Data size", "数据大小")
 BYTES = Text("Bytes", "字节数")
 AVERAGE_TIME = Text("Average time (us)", "平均耗时（us）")
+PIPELINED_TIME = Text("Pipelined (us)", "流水（us）")
 ALGORITHM_BANDWIDTH = Text("Algorithm bandwidth (GB/s)", "算法带宽（GB/s）")
 BUS_BANDWIDTH = Text("Bus bandwidth (GB/s)", "总线带宽（GB/s）")
 GBYTES = plain("GB/s")

@@ -27,6 +27,7 @@ RANGES_LIMIT = 40
 def sections(report: Report) -> list[Section]:
     """The sections that have something to show."""
     collective = [m for m in report.measurements if "operation" in m.parameters]
+    collective = [m for m in collective if not m.metric.endswith((".arrival", ".device"))]
     rest = [m for m in report.measurements if "operation" not in m.parameters]
     bandwidth = [m for m in rest if m.unit == "B/s"]
     latency = [m for m in rest if m.unit == "s" and "bytes" in m.parameters]
@@ -367,9 +368,16 @@ class _Point:
     noisy: bool
 
     @property
+    def pipelined(self) -> float | None:
+        """Seconds of one operation of many posted one after another, the mean over the ranks, as nccl-tests has it."""
+        told = [float(v) for m in self.ranks if isinstance(v := m.parameters.get("pipelined"), int | float) and v > 0]
+        return sum(told) / len(told) if told else None
+
+    @property
     def algorithm(self) -> float | None:
         """Bytes per second: size over the mean time, as nccl-tests has it (doc/PERFORMANCE.md)."""
-        return None if self.time is None or self.time.mean <= 0 or self.size == 0 else self.size / self.time.mean
+        each = self.pipelined or (self.time.mean if self.time is not None else 0.0)
+        return None if each <= 0 or self.size == 0 else self.size / each
 
     @property
     def bus(self) -> float | None:
@@ -380,8 +388,9 @@ def _collectives(ms: list[Measurement]) -> Section | None:
     if not ms:
         return None
     by_operation: dict[str, dict[int, list[Measurement]]] = defaultdict(lambda: defaultdict(list))
+    several = len({m.metric.partition(".")[0] for m in ms}) > 1
     for m in ms:
-        by_operation[_word(m, "operation")][_number(m, "bytes") or 0].append(m)
+        by_operation[_variant(m, several)][_number(m, "bytes") or 0].append(m)
     tables, figures, headlines = [], [], []
     for operation, by_size in by_operation.items():
         points = [_point(size, found) for size, found in sorted(by_size.items())]
@@ -390,6 +399,16 @@ def _collectives(ms: list[Measurement]) -> Section | None:
         headlines += _operation_headline(operation, points)
         tables += _rank_table(operation, points)
     return Section("collectives", labels.COLLECTIVES, tables, figures, labels.COLLECTIVES_NOTE, headlines)
+
+
+def _variant(m: Measurement, several: bool) -> str:
+    """What is a table of its own: the operation, with its library where there are several, its type and reduction where
+    they are not the usual ones, and its placement."""
+    library = m.metric.partition(".")[0] if several else ""
+    dtype = _word(m, "dtype")
+    unusual = [dtype if dtype != "float32" else "", _word(m, "reduction")]
+    placement = "in place" if m.parameters.get("in_place") is True else ""
+    return " ".join(filter(None, [library, _word(m, "operation"), *unusual, placement]))
 
 
 def _point(size: int, found: list[Measurement]) -> _Point:
@@ -435,12 +454,14 @@ def _over_ranks(stats: list[Stats]) -> Stats | None:
 
 
 def _operation_table(operation: str, points: list[_Point]) -> Table:
+    pipelined = any(point.pipelined is not None for point in points)
     columns = [
         Column(labels.DATA_SIZE, numeric=True),
         Column(labels.BYTES, numeric=True),
         Column(labels.AVERAGE_TIME, numeric=True),
         *(Column(plain(f"{p} (us)"), numeric=True) for p in ("p50", "p95", "p99")),
         Column(labels.MAX_US, numeric=True),
+        *([Column(labels.PIPELINED_TIME, numeric=True)] if pipelined else []),
         Column(labels.ALGORITHM_BANDWIDTH, numeric=True),
         Column(labels.BUS_BANDWIDTH, numeric=True),
         Column(labels.LONGEST, numeric=True),
@@ -451,6 +472,8 @@ def _operation_table(operation: str, points: list[_Point]) -> Table:
     for point in points:
         t = point.time
         times = ["–"] * 5 if t is None else [units.microseconds(x) for x in (t.mean, t.p50, t.p95, t.p99, t.max)]
+        if pipelined:
+            times.append("–" if point.pipelined is None else units.microseconds(point.pipelined))
         longest, shortest = _extremes(point)
         cells = [units.size(point.size), str(point.size), *times, _rate(point.algorithm), _rate(point.bus)]
         rows.append(Row([*map(Cell, cells), Cell(longest), Cell(shortest), point.outcome], bad=point.outcome.bad))

@@ -28,10 +28,10 @@ class Peer:
     """The C loop of ``path``, loaded into this process, over the buffers of ours: which pages of memory a program was
     given is worth several per cent from one start to the next, and is not what is compared here."""
 
-    def __init__(self, path: str, comm: Any, buffers: tuple[Any, Any]) -> None:
+    def __init__(self, path: str, comm: Any, buffers: tuple[int, int]) -> None:
         self._library = ctypes.CDLL(path)
         self._library.peer_start.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p]
-        self._check(self._library.peer_start(MPI._handleof(comm), *(b.ctypes.data for b in buffers)))
+        self._check(self._library.peer_start(MPI._handleof(comm), *buffers))
 
     def measure(self, operation: str, count: int, iterations: int) -> np.ndarray[Any, np.dtype[np.float64]]:
         samples = np.empty(iterations)
@@ -47,22 +47,23 @@ class Peer:
 def main() -> None:
     comm = MPI.COMM_WORLD
     pairs = int(sys.argv[2])
-    sweep = native.MpiSweep(comm, largest=max(SIZES))
-    peer = Peer(sys.argv[1], comm, sweep.buffers)
+    sweep = native.over_mpi(comm, largest=max(SIZES))
+    send, receive = sweep.buffers
+    peer = Peer(sys.argv[1], comm, (send[0], receive[0]))
     for operation in OPERATIONS:
         for size in SIZES:
-            once = sweep.measure(operation=operation, bytes=size, limit=BLOCK_SECONDS, least=8, most=2000, verify=True)
-            if once.wrong:
+            once = sweep.measure(operation, bytes=size, limit=BLOCK_SECONDS, least=8, most=2000, verify=True)
+            if once.members[0].wrong:
                 raise RuntimeError(f"{operation} of {size} bytes gave wrong data")
-            iterations = len(once.samples)
+            iterations = len(once.times)
             blocks = comm.size if operation in IN_BLOCKS else 1
             count = max(1, size // 4 // blocks)
 
             def we(operation: str = operation, size: int = size, iterations: int = iterations) -> float:
                 point = sweep.measure(
-                    operation=operation, bytes=size, iterations=iterations, warmup=WARMUP, verify=False
+                    operation, bytes=size, iterations=iterations, warmup=WARMUP, verify=False
                 )
-                return float(np.median(point.samples))
+                return float(np.median(point.times))
 
             def they(operation: str = operation, count: int = count, iterations: int = iterations) -> float:
                 return float(np.median(peer.measure(operation, count, iterations)))

@@ -18,45 +18,69 @@ from cwai_bench.probes.collective import OPERATIONS  # noqa: E402
 def main() -> None:
     MPI.Init()
     comm = MPI.COMM_WORLD
-    right = native.MpiSweep(comm, largest=1 << 20)
+    right = native.over_mpi(comm, largest=1 << 20)
     points = {}
     for operation in OPERATIONS:
-        for dtype in ("float32", "float64", "int32"):
-            for size in (1, 8, 1000, 1 << 20):
-                point = right.measure(operation=operation, dtype=dtype, bytes=size, most=20)
-                points[f"{operation} {dtype} {size}"] = [
-                    point.bytes,
-                    point.count,
-                    len(point.samples),
-                    point.wrong,
-                    point.first_bad,
-                    float(min(point.samples)),
-                ]
-    wrong = native.MpiSweep(comm, largest=4096, sum=MPI.MAX)  # a library that adds wrongly
+        for dtype in native.ELEMENTS:
+            for reduction in native.REDUCTIONS if operation in ("all_reduce", "reduce_scatter", "reduce") else ("sum",):
+                for in_place in (False, True):
+                    if not right.can(operation, dtype=dtype, reduction=reduction, in_place=in_place):
+                        continue
+                    for size in (1, 1000, 1 << 16):
+                        point = right.measure(
+                            operation,
+                            dtype=dtype,
+                            reduction=reduction,
+                            in_place=in_place,
+                            root=comm.size - 1,
+                            bytes=size,
+                            most=10,
+                            pipelined=size == 1000,
+                        )
+                        (member,) = point.members
+                        points[f"{operation} {dtype} {reduction} {in_place} {size}"] = [
+                            point.bytes,
+                            point.count,
+                            len(point.times),
+                            member.wrong,
+                            member.first_bad,
+                            float(min(point.times)),
+                            point.pipelined,
+                            len(member.lateness),
+                            float(min(member.lateness)),
+                        ]
+    wrong = native.over_mpi(comm, largest=4096, reductions={"sum": MPI.MAX})  # a library that adds wrongly
     bad = {}
     for operation in ("all_reduce", "reduce_scatter", "reduce"):
-        point = wrong.measure(operation=operation, bytes=4096, iterations=3)
-        bad[operation] = [point.wrong, point.first_bad, point.count]
+        point = wrong.measure(operation, bytes=4096, iterations=3)
+        bad[operation] = [point.members[0].wrong, point.members[0].first_bad, point.count]
     refused = {}
-    for name, operation, dtype in (("operation", "all_reduced", "float32"), ("dtype", "all_reduce", "float8")):
+    for name, operation, dtype, size in (
+        ("operation", "all_reduced", "float32", 8),
+        ("dtype", "all_reduce", "float8", 8),
+        ("unsupported", "all_reduce", "bfloat16", 8),
+        ("bytes", "broadcast", "float32", 8192),
+    ):
         try:
-            right.measure(operation=operation, dtype=dtype, bytes=8)
+            wrong.measure(operation, dtype=dtype, bytes=size)
         except CwaiError as e:
             refused[name] = [type(e).__name__, e.message.en, e.message.zh]
-    try:
-        wrong.measure(operation="broadcast", bytes=8192)
-    except CwaiError as e:
-        refused["bytes"] = [type(e).__name__, e.message.en, e.message.zh]
-    assert [len(b) for b in wrong.buffers] == [4096, 4096]
-    given = right.measure(operation="broadcast", bytes=64, iterations=7, warmup=3)
+    given = right.measure("broadcast", bytes=64, iterations=7, warmup=3, verify=False)
+    late = right.measure("all_reduce", bytes=64, iterations=30, late=0.02 if comm.rank == 1 else 0.0)
     print(
         json.dumps(
             {
                 "rank": comm.rank,
+                "size": right.size,
+                "members": right.members,
+                "library": right.library,
+                "clock": right.clock,
                 "points": points,
                 "bad": bad,
                 "refused": refused,
-                "given": [len(given.samples), given.warmup],
+                "given": [len(given.times), given.warmup, given.members[0].wrong],
+                "late": sorted(late.members[0].lateness)[15],
+                "late_time": sorted(late.times)[15],
             }
         )
     )
