@@ -156,9 +156,9 @@ class Mpi final : public MpiRanks {
   }
 
  private:
-  // Of alltoallv, as MPI counts: made once for one call's blocks.
+  // Of alltoallv, as MPI counts: they depend on the count of a call alone.
   struct Blocks {
-    const Uneven* of = nullptr;
+    std::size_t count = 0;
     std::vector<int> send_counts, send_offsets, receive_counts, receive_offsets;
   };
 
@@ -190,14 +190,14 @@ class Mpi final : public MpiRanks {
   }
 
   const Blocks& blocks(const Call& call) {
+    if (blocks_.count == call.count) return blocks_;
     const Uneven& uneven = call.uneven.front();
-    if (blocks_.of == &uneven) return blocks_;
     const auto ints = [](const std::vector<std::size_t>& from) {
       std::vector<int> to;
       std::transform(from.begin(), from.end(), std::back_inserter(to), counted);
       return to;
     };
-    blocks_ = {&uneven, ints(uneven.send_counts), ints(uneven.send_offsets),
+    blocks_ = {call.count, ints(uneven.send_counts), ints(uneven.send_offsets),
                ints(uneven.receive_counts), ints(uneven.receive_offsets)};
     return blocks_;
   }

@@ -25,6 +25,7 @@ import msgspec
 from cwai_bench.cli.output import columns, write_json
 from cwai_bench.errors import NoVerdictError, UsageError
 from cwai_bench.model import Measurement, Report
+from cwai_bench.render.json import report_from_json
 from cwai_bench.render.units import gigabytes, microseconds, size
 from cwai_bench.text import Lang, Text
 
@@ -190,7 +191,7 @@ def _run(setting: Setting, words: Sequence[str], lang: Lang) -> Report:
             raise NoVerdictError(
                 Text("the run ended with exit code {c}", "运行以退出码 {c} 结束").fill(c=done.returncode)
             )
-        return msgspec.json.decode(found[0].read_bytes(), type=Report)
+        return report_from_json(found[0].read_bytes(), found[0].name)
 
 
 def _told(setting: Setting) -> str:

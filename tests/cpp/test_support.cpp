@@ -153,7 +153,7 @@ TEST(every_fault_has_a_name_of_its_own) {
   const std::vector<std::string> names = fault_names();
   for (std::size_t i = 0; i < names.size(); ++i)
     for (std::size_t j = 0; j < i; ++j) CHECK(names[i] != names[j]);
-  CHECK_EQUAL(names.back(), std::string("mpi"));
+  CHECK_EQUAL(names.back(), std::string("collective"));
   const Error error(Fault::kConnect, "192.0.2.1:5", ECONNREFUSED);
   CHECK_EQUAL(std::string(error.what()), "connect: 192.0.2.1:5: Connection refused");
 }
