@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
 
 import mpi4py
 
@@ -15,40 +16,52 @@ from cwai_bench.errors import CwaiError  # noqa: E402
 from cwai_bench.probes.collective import OPERATIONS  # noqa: E402
 
 
+def cases() -> Iterator[tuple[str, str, str, bool, int]]:
+    """Every operation with every type, every reduction with some; small, odd and large sizes."""
+    for operation in OPERATIONS:
+        for in_place in (False, True):
+            for dtype in native.ELEMENTS:
+                yield operation, dtype, "sum", in_place, 1000
+            for size in (1, 1 << 20):
+                yield operation, "float32", "sum", in_place, size
+            if operation in ("all_reduce", "reduce_scatter", "reduce"):
+                for reduction in native.REDUCTIONS:
+                    for dtype in ("int8", "float64"):
+                        yield operation, dtype, reduction, in_place, 1000
+
+
 def main() -> None:
     MPI.Init()
     comm = MPI.COMM_WORLD
     right = native.over_mpi(comm, largest=1 << 20)
     points = {}
-    for operation in OPERATIONS:
-        for dtype in native.ELEMENTS:
-            for reduction in native.REDUCTIONS if operation in ("all_reduce", "reduce_scatter", "reduce") else ("sum",):
-                for in_place in (False, True):
-                    if not right.can(operation, dtype=dtype, reduction=reduction, in_place=in_place):
-                        continue
-                    for size in (1, 1000, 1 << 16):
-                        point = right.measure(
-                            operation,
-                            dtype=dtype,
-                            reduction=reduction,
-                            in_place=in_place,
-                            root=comm.size - 1,
-                            bytes=size,
-                            most=10,
-                            pipelined=size == 1000,
-                        )
-                        (member,) = point.members
-                        points[f"{operation} {dtype} {reduction} {in_place} {size}"] = [
-                            point.bytes,
-                            point.count,
-                            len(point.times),
-                            member.wrong,
-                            member.first_bad,
-                            float(min(point.times)),
-                            point.pipelined,
-                            len(member.lateness),
-                            float(min(member.lateness)),
-                        ]
+    for operation, dtype, reduction, in_place, size in cases():
+        if not right.can(operation, dtype=dtype, reduction=reduction, in_place=in_place):
+            continue
+        point = right.measure(
+            operation,
+            dtype=dtype,
+            reduction=reduction,
+            in_place=in_place,
+            root=comm.size - 1,
+            bytes=size,
+            warmup=1,
+            least=3,
+            most=5,
+            pipelined=size == 1000,
+        )
+        (member,) = point.members
+        points[f"{operation} {dtype} {reduction} {in_place} {size}"] = [
+            point.bytes,
+            point.count,
+            len(point.times),
+            member.wrong,
+            member.first_bad,
+            float(min(point.times)),
+            point.pipelined,
+            len(member.lateness),
+            float(min(member.lateness)),
+        ]
     wrong = native.over_mpi(comm, largest=4096, reductions={"sum": MPI.MAX})  # a library that adds wrongly
     bad = {}
     for operation in ("all_reduce", "reduce_scatter", "reduce"):
