@@ -854,9 +854,7 @@ class Collective:
         send, receive = self._group.buffers
         return send, receive
 
-    def can(
-        self, operation: str, *, dtype: str = "float32", reduction: str = "sum", in_place: bool = False
-    ) -> bool:
+    def can(self, operation: str, *, dtype: str = "float32", reduction: str = "sum", in_place: bool = False) -> bool:
         """Whether the library has this; the reduction counts only where there is one."""
         with _translated():
             return bool(self._group.can(operation=operation, dtype=dtype, reduction=reduction, in_place=in_place))

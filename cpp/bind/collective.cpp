@@ -102,13 +102,12 @@ class Collective {
       wrong.push_back(found.wrong);
       first_bad.push_back(found.first_bad);
     }
-    return py::dict("bytes"_a = result.bytes, "count"_a = result.count,
-                    "warmup"_a = result.warmup, "wrong"_a = wrong, "first_bad"_a = first_bad,
-                    "times"_a = array_of(result.times), "posts"_a = array_of(result.posts),
-                    "device"_a = arrays_of(result.device),
-                    "lateness"_a = arrays_of(result.lateness), "pipelined"_a = result.pipelined,
-                    "graphed"_a = result.graphed,
-                    "pipelined_iterations"_a = result.pipelined_iterations);
+    return py::dict(
+        "bytes"_a = result.bytes, "count"_a = result.count, "warmup"_a = result.warmup,
+        "wrong"_a = wrong, "first_bad"_a = first_bad, "times"_a = array_of(result.times),
+        "posts"_a = array_of(result.posts), "device"_a = arrays_of(result.device),
+        "lateness"_a = arrays_of(result.lateness), "pipelined"_a = result.pipelined,
+        "graphed"_a = result.graphed, "pipelined_iterations"_a = result.pipelined_iterations);
   }
 
  private:
@@ -160,10 +159,10 @@ void register_collective(py::module_& m) {
       .def_property_readonly("buffers", &Collective::buffers)
       .def("can", &Collective::can, py::kw_only(), "operation"_a, "dtype"_a, "reduction"_a,
            "in_place"_a)
-      .def("measure", &Collective::measure, py::kw_only(), "operation"_a, "dtype"_a,
-           "reduction"_a, "root"_a, "in_place"_a, "bytes"_a, "iterations"_a, "least"_a, "most"_a,
-           "limit"_a, "warmup"_a, "verify"_a, "seed"_a, "isolated"_a, "pipelined"_a, "graph"_a,
-           "late"_a, "timeout"_a);
+      .def("measure", &Collective::measure, py::kw_only(), "operation"_a, "dtype"_a, "reduction"_a,
+           "root"_a, "in_place"_a, "bytes"_a, "iterations"_a, "least"_a, "most"_a, "limit"_a,
+           "warmup"_a, "verify"_a, "seed"_a, "isolated"_a, "pipelined"_a, "graph"_a, "late"_a,
+           "timeout"_a);
 }
 
 }  // namespace cwai

@@ -127,8 +127,8 @@ class CollectiveBackend {
   /// part is done, one of cards when it is queued.
   virtual void post(const Call& call) = 0;
   /// Returns when all that was posted is done here. Throws kStopped and kDeadline where the
-  /// library lets go (cards; the operation is then aborted, and the back end broken()), and kCollective
-  /// with what the library says of itself.
+  /// library lets go (cards; the operation is then aborted, and the back end broken()), and
+  /// kCollective with what the library says of itself.
   virtual void complete(const Watch& watch) = 0;
 
   /// Seconds on each member's card between the two marks around the operation posted last, or

@@ -194,14 +194,14 @@ std::size_t Shape::received() const noexcept {
 }
 
 std::size_t Shape::send_offset() const noexcept {
-  const bool part = operation == Operation::kAllGather ||
-                    (operation == Operation::kGather && rank == root);
+  const bool part =
+      operation == Operation::kAllGather || (operation == Operation::kGather && rank == root);
   return part ? static_cast<std::size_t>(rank) * count : 0;
 }
 
 std::size_t Shape::receive_offset() const noexcept {
-  const bool part = operation == Operation::kReduceScatter ||
-                    (operation == Operation::kScatter && rank == root);
+  const bool part =
+      operation == Operation::kReduceScatter || (operation == Operation::kScatter && rank == root);
   return part ? static_cast<std::size_t>(rank) * count : 0;
 }
 
@@ -316,7 +316,8 @@ std::uint64_t Data::reduced(std::size_t place) const noexcept {
     const std::uint64_t sum = members_of_[among] * below(h, bases_) + weight_of_[among] * slope;
     return coded(static_cast<double>(shape_.reduction == Reduction::kPreMulSum ? 2 * sum : sum));
   }
-  const int first = static_cast<int>(below(h, size)), second = static_cast<int>(below(h >> 32, size));
+  const int first = static_cast<int>(below(h, size)),
+            second = static_cast<int>(below(h >> 32, size));
   const std::uint64_t one = contribution(first, place);
   if (shape_.reduction == Reduction::kMax || shape_.reduction == Reduction::kMin)
     return coded(static_cast<double>(one));
@@ -324,9 +325,8 @@ std::uint64_t Data::reduced(std::size_t place) const noexcept {
   if (shape_.reduction == Reduction::kProd)
     return coded(static_cast<double>(first == second ? one : one * other));
   const std::uint64_t sum = one + other;
-  return is_float(shape_.element)
-             ? coded(static_cast<double>(sum) / static_cast<double>(size))
-             : sum / size;
+  return is_float(shape_.element) ? coded(static_cast<double>(sum) / static_cast<double>(size))
+                                  : sum / size;
 }
 
 void Data::make(Run run, const Period& period, Bits bits, std::byte* out) const {
@@ -393,8 +393,8 @@ Data::Run Data::arrived(std::size_t index) const {
 }
 
 Mismatch Data::check(std::size_t first, std::size_t count, const std::byte* in) const {
-  const bool about = shape_.reduction == Reduction::kAvg && reduces(shape_.operation) &&
-                     is_float(shape_.element);
+  const bool about =
+      shape_.reduction == Reduction::kAvg && reduces(shape_.operation) && is_float(shape_.element);
   const Bits bits = reduces(shape_.operation) ? &Data::reduced : &Data::moved;
   Mismatch found;
   std::vector<std::byte> expected(std::min(kChunk, count) * unit_);

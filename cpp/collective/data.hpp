@@ -25,8 +25,8 @@ struct Shape {
 
   /// By how many ``count`` the size of nccl-tests is larger than one block.
   std::size_t blocks() const noexcept;
-  /// Elements in this member's buffers; 0 where it has none to read or to be written (reduce, but at
-  /// the root; a root of broadcast has its data already).
+  /// Elements in this member's buffers; 0 where it has none to read or to be written (reduce, but
+  /// at the root; a root of broadcast has its data already).
   std::size_t sent() const noexcept;
   std::size_t received() const noexcept;
   /// In place, where in the one buffer its part starts, in elements.

@@ -1,5 +1,5 @@
-// What back ends of host memory have in common: buffers that the CPU reads, operations that are done
-// when post() returns, no card that could tell a time.
+// What back ends of host memory have in common: buffers that the CPU reads, operations that are
+// done when post() returns, no card that could tell a time.
 #pragma once
 
 #include <algorithm>

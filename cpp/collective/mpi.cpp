@@ -107,7 +107,8 @@ class Mpi final : public MpiRanks {
     const Handle type = element(c.element);
     const int count = counted(c.count);
     void* receive = c.receive[0];
-    // In place all members say so instead of naming what they send; where there is a root, it alone.
+    // In place all members say so instead of naming what they send; where there is a root, it
+    // alone.
     void* const in_place = reinterpret_cast<void*>(Abi::kInPlace);
     const bool says_so = c.in_place && (!has_root(c.operation) || rank_ == c.root);
     const void* send = says_so ? in_place : static_cast<const void*>(c.send[0]);
@@ -128,18 +129,16 @@ class Mpi final : public MpiRanks {
         return require(broadcast_(buffer, count, type, c.root, comm_), "MPI_Bcast");
       }
       case Operation::kReduce:
-        return require(
-            reduce_(send, receive, count, type, reduction(c.reduction), c.root, comm_),
-            "MPI_Reduce");
+        return require(reduce_(send, receive, count, type, reduction(c.reduction), c.root, comm_),
+                       "MPI_Reduce");
       case Operation::kAllToAll:
-        return require(all_to_all_(send, count, type, receive, count, type, comm_),
-                       "MPI_Alltoall");
+        return require(all_to_all_(send, count, type, receive, count, type, comm_), "MPI_Alltoall");
       case Operation::kAllToAllV: {
         const Blocks& b = blocks(c);
-        return require(all_to_all_v_(send, b.send_counts.data(), b.send_offsets.data(), type,
-                                     receive, b.receive_counts.data(), b.receive_offsets.data(),
-                                     type, comm_),
-                       "MPI_Alltoallv");
+        return require(
+            all_to_all_v_(send, b.send_counts.data(), b.send_offsets.data(), type, receive,
+                          b.receive_counts.data(), b.receive_offsets.data(), type, comm_),
+            "MPI_Alltoallv");
       }
       case Operation::kGather:
         return require(gather_(send, count, type, receive, count, type, c.root, comm_),

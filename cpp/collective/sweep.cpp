@@ -32,7 +32,8 @@ struct Sweep::Laid {
   std::vector<Call> calls;
 };
 
-// A point holds at least one element for each member, however few bytes it asks for; of alltoallv, three.
+// A point holds at least one element for each member, however few bytes it asks for; of alltoallv,
+// three.
 Sweep::Sweep(Meeting& meeting, CollectiveBackend& backend, std::size_t largest)
     : meeting_(meeting),
       backend_(backend),
@@ -56,8 +57,8 @@ Sweep::Laid Sweep::lay(const PointSpec& spec, std::size_t count) const {
   Laid laid;
   const std::size_t unit = element_size(spec.element);
   for (const int rank : backend_.members()) {
-    laid.shapes.push_back({spec.operation, spec.element, spec.reduction, spec.root, rank,
-                           backend_.size(), count});
+    laid.shapes.push_back(
+        {spec.operation, spec.element, spec.reduction, spec.root, rank, backend_.size(), count});
     if (spec.operation == Operation::kAllToAllV) laid.uneven.push_back(laid.shapes.back().uneven());
   }
   // Every member must wander alike, so what each would need does not count.
@@ -73,8 +74,8 @@ Sweep::Laid Sweep::lay(const PointSpec& spec, std::size_t count) const {
     for (std::size_t member = 0; member < laid.shapes.size(); ++member) {
       const Shape& shape = laid.shapes[member];
       std::byte* at = buffers_.receive[member] + place * step;
-      const std::byte* from = spec.in_place ? at + shape.send_offset() * unit
-                                            : buffers_.send[member] + place * step;
+      const std::byte* from =
+          spec.in_place ? at + shape.send_offset() * unit : buffers_.send[member] + place * step;
       send.push_back(from);
       receive.push_back(spec.in_place ? at + shape.receive_offset() * unit : at);
     }
@@ -97,9 +98,8 @@ std::vector<Mismatch> Sweep::verify(const PointSpec& spec, const Laid& laid, con
                   std::min(capacity_, std::max(shape.sent(), shape.received()) * unit));
     const std::size_t sent = shape.sent(), step = kPart / unit;
     // In place the send buffer is a part of the receive buffer: then it is no const one.
-    std::byte* to = spec.in_place
-                        ? buffers_.receive[member] + shape.send_offset() * unit
-                        : buffers_.send[member];
+    std::byte* to = spec.in_place ? buffers_.receive[member] + shape.send_offset() * unit
+                                  : buffers_.send[member];
     for (std::size_t first = 0; first < sent; first += step) {
       const std::size_t count = std::min(step, sent - first);
       data.back().fill(first, count, part.data());
@@ -136,8 +136,7 @@ PointResult Sweep::measure(const PointSpec& spec, const Watch& watch) {
                     (reduces(spec.operation) ? std::string(" ") + reduction_name(spec.reduction)
                                              : std::string()) +
                     (spec.in_place ? " in place" : ""));
-  Shape shape{spec.operation, spec.element, spec.reduction, spec.root,
-              0,              backend_.size(), 0};
+  Shape shape{spec.operation, spec.element, spec.reduction, spec.root, 0, backend_.size(), 0};
   const std::size_t unit = element_size(spec.element), blocks = shape.blocks();
   const std::size_t count = std::max<std::size_t>(1, spec.bytes / unit / blocks);
   const std::size_t bytes = count * blocks * unit;
@@ -194,7 +193,8 @@ PointResult Sweep::measure(const PointSpec& spec, const Watch& watch) {
   }
   if (spec.graph) {
     std::vector<Call> calls;
-    for (std::uint64_t i = 0; i < iterations; ++i) calls.push_back(laid.calls[i % laid.calls.size()]);
+    for (std::uint64_t i = 0; i < iterations; ++i)
+      calls.push_back(laid.calls[i % laid.calls.size()]);
     if (backend_.capture(calls)) {
       backend_.replay();  // the first one loads it
       backend_.complete(watch);

@@ -31,19 +31,20 @@ struct PointSpec {
   Nanos late;  ///< A rehearsal: this process comes so much later to every isolated iteration.
 };
 
-/// ``bytes`` is what nccl-tests calls the size: of the whole message; for all_gather, reduce_scatter,
-/// alltoall, gather and scatter of all members' blocks; for alltoallv of the member with the most. It
-/// is a multiple of the blocks, so it can differ from what was wanted.
+/// ``bytes`` is what nccl-tests calls the size: of the whole message; for all_gather,
+/// reduce_scatter, alltoall, gather and scatter of all members' blocks; for alltoallv of the member
+/// with the most. It is a multiple of the blocks, so it can differ from what was wanted.
 struct PointResult {
   std::size_t bytes = 0;
   std::size_t count = 0;
   std::uint64_t warmup = 0;
 
-  /// What each member of this process found in its receive buffer; empty where it was not asked for.
+  /// What each member of this process found in its receive buffer; empty where it was not asked
+  /// for.
   std::vector<Mismatch> found{};
 
-  /// Isolated: barrier, clock, post, complete, clock. By iteration, in seconds: of this process from
-  /// leaving the barrier to the completion of its part; of that, until the post returned.
+  /// Isolated: barrier, clock, post, complete, clock. By iteration, in seconds: of this process
+  /// from leaving the barrier to the completion of its part; of that, until the post returned.
   std::vector<double> times{}, posts{};
   /// By member of this process and iteration: seconds on its card; empty where there is none.
   std::vector<std::vector<double>> device{};

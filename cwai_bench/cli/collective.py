@@ -38,7 +38,10 @@ def own(parser: Parser) -> None:
         metavar="OP[,OP]",
         type=words.names,
         dest="reductions",
-        help=Text("sum, prod, max, min, avg, premulsum (default sum)", "归约方式 sum、prod、max、min、avg、premulsum（默认 sum）"),
+        help=Text(
+            "sum, prod, max, min, avg, premulsum (default sum)",
+            "归约方式 sum、prod、max、min、avg、premulsum（默认 sum）",
+        ),
     )
     group.add(
         "--placement",
@@ -46,7 +49,10 @@ def own(parser: Parser) -> None:
         help=Text("into another buffer, in place, or both (default out)", "异地、原地或两者（默认异地 out）"),
     )
     group.add(
-        "--root", metavar="RANK", type=words.number, help=Text("root of broadcast and the like (default 0)", "广播等操作的根（默认 0）")
+        "--root-rank",
+        metavar="RANK",
+        type=words.number,
+        help=Text("root of broadcast and the like (default 0)", "广播等操作的根（默认 0）"),
     )
     group.add(
         "-b",

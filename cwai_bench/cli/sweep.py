@@ -68,9 +68,7 @@ def settings_of(written: Sequence[str]) -> list[Setting]:
         if found is None or not values:
             raise UsageError(
                 Text("--sweep {t!r} is no variable with values", "--sweep {t!r} 无效").fill(t=text),
-                Text(
-                    "such as NCCL_IB_QPS_PER_CONNECTION=1,2,4,8", "例如 NCCL_IB_QPS_PER_CONNECTION=1,2,4,8"
-                ),
+                Text("such as NCCL_IB_QPS_PER_CONNECTION=1,2,4,8", "例如 NCCL_IB_QPS_PER_CONNECTION=1,2,4,8"),
             )
         if found[1] in (axis[0][0] for axis in axes):
             raise UsageError(

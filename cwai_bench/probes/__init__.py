@@ -71,7 +71,7 @@ class Options:
     dtypes: tuple[str, ...] | None = None
     reductions: tuple[str, ...] | None = None
     placement: Literal["out", "in", "both"] = "out"
-    root: int = 0
+    root_rank: int = 0
     min_bytes: int = 8
     max_bytes: int = 0
     step_factor: int = 2

@@ -68,9 +68,7 @@ OPERATIONS = {
         Operation("reduce_scatter", Text("reduce-scatter", "归约散播 reduce_scatter"), lambda n: (n - 1) / n),
         Operation("broadcast", Text("broadcast", "广播 broadcast"), lambda _: 1.0),
         Operation("alltoall", Text("all-to-all", "全交换 alltoall"), lambda n: (n - 1) / n),
-        Operation(
-            "alltoallv", Text("all-to-all of uneven blocks", "不等量全交换 alltoallv"), lambda n: (n - 1) / n
-        ),
+        Operation("alltoallv", Text("all-to-all of uneven blocks", "不等量全交换 alltoallv"), lambda n: (n - 1) / n),
         Operation("reduce", Text("reduce", "归约 reduce"), lambda _: 1.0),
         Operation("gather", Text("gather", "收集 gather"), lambda n: (n - 1) / n),
         Operation("scatter", Text("scatter", "散播 scatter"), lambda n: (n - 1) / n),
@@ -224,6 +222,11 @@ def _plan(library: Library, operation: Operation, world: World, options: Options
             Text("--rehearse: there is no rank {r}", "--rehearse：没有 rank {r}").fill(r=options.rehearse[0]),
             Text("ranks are 0 to {n}", "rank 为 0 至 {n}").fill(n=world.size - 1),
         )
+    if options.root_rank >= world.size:
+        raise UsageError(
+            Text("--root-rank: there is no rank {r}", "--root-rank：没有 rank {r}").fill(r=options.root_rank),
+            Text("ranks are 0 to {n}", "rank 为 0 至 {n}").fill(n=world.size - 1),
+        )
     sizes = sizes_of(options, library.largest)
     reducing = operation.name in ("all_reduce", "reduce_scatter", "reduce")
     variants = len(dtypes) * (len(reductions) if reducing else 1) * (2 if options.placement == "both" else 1)
@@ -239,7 +242,7 @@ def _plan(library: Library, operation: Operation, world: World, options: Options
         "dtypes": ",".join(dtypes),
         "reductions": ",".join(reductions) if reducing else "",
         "placement": options.placement,
-        "root": options.root,
+        "root": options.root_rank,
     }
     if options.step_bytes:
         given["step_bytes"] = options.step_bytes
@@ -298,9 +301,7 @@ class _Run:
         """False when time has run out, or the library is of no more use."""
         given = self.ctx.spec.parameters
         common = self._common(dtype, reduction, in_place)
-        if not self.group.can(
-            self.operation.name, dtype=dtype, reduction=reduction or "sum", in_place=in_place
-        ):
+        if not self.group.can(self.operation.name, dtype=dtype, reduction=reduction or "sum", in_place=in_place):
             how = " ".join(filter(None, [dtype, reduction, "in place" if in_place else ""]))
             why = Text("{l} cannot do {h}", "{l} 不支持 {h}").fill(l=self.group.library, h=how)
             self._emit(common, status="skip", reason_code="unsupported", reason=why)

@@ -60,9 +60,7 @@ def main() -> None:
             count = max(1, size // 4 // blocks)
 
             def we(operation: str = operation, size: int = size, iterations: int = iterations) -> float:
-                point = sweep.measure(
-                    operation, bytes=size, iterations=iterations, warmup=WARMUP, verify=False
-                )
+                point = sweep.measure(operation, bytes=size, iterations=iterations, warmup=WARMUP, verify=False)
                 return float(np.median(point.times))
 
             def they(operation: str = operation, count: int = count, iterations: int = iterations) -> float:

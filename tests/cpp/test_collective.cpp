@@ -37,8 +37,8 @@ double meaning(Element type, const std::byte* at) {
     const int bias = (1 << (exponents - 1)) - 1;
     const int exponent = static_cast<int>((bits >> mantissas) & ((1U << exponents) - 1));
     const double mantissa = std::ldexp(bits & ((1U << mantissas) - 1), -mantissas);
-    const double size = exponent == 0 ? std::ldexp(mantissa, 1 - bias)
-                                      : std::ldexp(1 + mantissa, exponent - bias);
+    const double size =
+        exponent == 0 ? std::ldexp(mantissa, 1 - bias) : std::ldexp(1 + mantissa, exponent - bias);
     return (bits >> (exponents + mantissas)) != 0 ? -size : size;
   };
   switch (type) {
@@ -206,8 +206,10 @@ void check_found_where_planted(const Shape& shape, std::uint64_t seed) {
   CHECK_EQUAL(second.wrong, 1U);
   CHECK_EQUAL(second.first_bad, static_cast<std::int64_t>(at));
   std::memset(right.data(), 0xFF, right.size());
-  if (reduces(shape.operation)) CHECK_EQUAL(check().wrong, count);
-  else CHECK(check().wrong > count / 2 || count < 8);  // any byte may be meant
+  if (reduces(shape.operation))
+    CHECK_EQUAL(check().wrong, count);
+  else
+    CHECK(check().wrong > count / 2 || count < 8);  // any byte may be meant
 }
 
 // A library of one process that can be told to misbehave.
@@ -281,9 +283,8 @@ TEST(collective_results_are_exact_in_every_operation_and_type) {
       for (const int size : {1, 2, 3, 7})
         for (int rank = 0; rank < size; ++rank)
           for (const std::size_t count : {1U, 100U})
-            check_found_where_planted({operation(o), element(e), Reduction::kSum, size / 2, rank,
-                                       size, count},
-                                      5);
+            check_found_where_planted(
+                {operation(o), element(e), Reduction::kSum, size / 2, rank, size, count}, 5);
 }
 
 TEST(collective_results_are_exact_in_every_reduction) {
@@ -361,8 +362,10 @@ TEST(long_data_repeats_itself_without_a_seam) {
       std::vector<std::int32_t> from(count);
       theirs.fill(0, count, reinterpret_cast<std::byte*>(from.data()));
       for (std::size_t i = 0; i < count; ++i) {
-        if (operation == Operation::kAllReduce) arrived[i] += from[i];
-        else arrived[static_cast<std::size_t>(rank) * count + i] = from[i];
+        if (operation == Operation::kAllReduce)
+          arrived[i] += from[i];
+        else
+          arrived[static_cast<std::size_t>(rank) * count + i] = from[i];
       }
     }
     const auto* bytes = reinterpret_cast<const std::byte*>(arrived.data());
