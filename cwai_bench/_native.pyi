@@ -217,6 +217,17 @@ class Collective:
     @staticmethod
     def mpi(*, mpi: dict[str, object], largest: int) -> Collective: ...
     @staticmethod
+    def nccl(
+        *,
+        mpi: dict[str, object] | None,
+        cards: list[int],
+        library: str,
+        collnet: int,
+        registered: bool,
+        largest: int,
+        timeout: float,
+    ) -> Collective: ...
+    @staticmethod
     def loopback(*, members: int, largest: int) -> Collective: ...
     @property
     def size(self) -> int: ...

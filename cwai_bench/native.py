@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -943,6 +943,49 @@ def over_mpi(comm: Any, *, largest: int, reductions: dict[str, Any] | None = Non
     """
     with _translated() as module:
         return Collective(module.Collective.mpi(mpi=_mpi_handles(comm, reductions or {}), largest=largest))
+
+
+def over_nccl(
+    comm: Any,
+    *,
+    cards: Sequence[int],
+    largest: int,
+    library: str = "",
+    sharp: bool | None = None,
+    registered: bool = False,
+    timeout: float = 60.0,
+) -> Collective:
+    """The collectives of NCCL, or of a library with its binary interface, over ``cards``: ordinals of the GPUs that
+    this process sees; a member of the group each. Collective over ``comm``, None for one process alone.
+
+    ``library`` is a path, empty for libnccl.so.2 as the loader, or this Python's own packages, have it. ``sharp``: with
+    or without it, None as the library will have it. ``registered``: its buffers are made known to it beforehand.
+    """
+    with _translated() as module:
+        return Collective(
+            module.Collective.nccl(
+                mpi=None if comm is None else _mpi_handles(comm, {}),
+                cards=list(cards),
+                library=library or _packaged("nvidia/nccl/lib/libnccl.so.2"),
+                collnet=-1 if sharp is None else int(sharp),
+                registered=registered,
+                largest=largest,
+                timeout=timeout,
+            )
+        )
+
+
+def _packaged(relative: str) -> str:
+    """A library of NVIDIA's Python packages beside this Python, where the loader finds none by its name; empty where
+    there is none."""
+    import ctypes.util
+    import sysconfig
+
+    name = Path(relative).name.removeprefix("lib").partition(".")[0]
+    if ctypes.util.find_library(name) or any(name in path for path in os.environ.get("LD_PRELOAD", "").split(":")):
+        return ""
+    path = Path(sysconfig.get_path("purelib")) / relative
+    return str(path) if path.exists() else ""
 
 
 def over_loopback(members: int, *, largest: int) -> Collective:

@@ -44,6 +44,12 @@ class Choice:
     def measures_network(self) -> bool:
         return self.run_type in ("run", "rdma") and not self.recorded
 
+    @property
+    def measures_collectives(self) -> bool:
+        return (
+            self.run_type in ("run", "collective") and not self.recorded and self.options.library in ("auto", "nccl")
+        )
+
 
 def select(names: list[str], items: tuple[str, ...], skip: tuple[str, ...]) -> list[str]:
     """``names`` that match any of ``items`` (all when empty) and none of ``skip``, in their own order."""

@@ -4,12 +4,14 @@
 
 #include <algorithm>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "bind/rooms.hpp"
 #include "collective/loopback.hpp"
 #include "collective/mpi.hpp"
+#include "collective/nccl.hpp"
 #include "collective/sweep.hpp"
 #include "support/error.hpp"
 
@@ -144,6 +146,21 @@ void register_collective(py::module_& m) {
             return std::make_unique<Collective>(mpi_ranks(handles_of(mpi)), largest);
           },
           py::kw_only(), "mpi"_a, "largest"_a)
+      .def_static(
+          "nccl",
+          [](const std::optional<py::dict>& mpi, const std::vector<int>& cards,
+             const std::string& library, int collnet, bool registered, std::size_t largest,
+             double timeout) {
+            std::unique_ptr<Meeting> meeting;
+            if (mpi) meeting = mpi_ranks(handles_of(*mpi));
+            else meeting = std::make_unique<NobodyElse>();
+            const py::gil_scoped_release released;  // it waits for the others
+            auto backend = nccl_backend(*meeting, {library, cards, collnet, registered},
+                                        Watch(nanos(timeout)));
+            return std::make_unique<Collective>(std::move(meeting), std::move(backend), largest);
+          },
+          py::kw_only(), "mpi"_a, "cards"_a, "library"_a, "collnet"_a, "registered"_a, "largest"_a,
+          "timeout"_a)
       .def_static(
           "loopback",
           [](int members, std::size_t largest) {

@@ -91,6 +91,23 @@ def own(parser: Parser) -> None:
     )
     group.add("-w", metavar="N", type=words.positive, dest="warmup", help=Text("warm-up iterations", "预热次数"))
     group.add(
+        "--cards",
+        metavar="N",
+        type=words.positive,
+        help=Text("GPUs of each node (default: all)", "每节点使用的卡数（默认全部）"),
+    )
+    group.add("--graph", action="store_true", help=Text("also as CUDA graphs", "同时以 CUDA graph 方式测量"))
+    group.add(
+        "--registered",
+        action="store_true",
+        help=Text("with buffers registered with the library", "使用向通信库注册的缓冲区"),
+    )
+    group.add(
+        "--sharp",
+        choices=("auto", "on", "off", "both"),
+        help=Text("NCCL with SHARP, without, or one after the other (default: as NCCL has it)", "NCCL 启用、禁用 SHARP，或先后各测一次（默认由 NCCL 决定）"),
+    )
+    group.add(
         "--sweep",
         metavar="VAR=V,V",
         action="append",

@@ -97,11 +97,15 @@ def execute(
         names = hosts or (os.uname().nodename,)
         size = ranks if starts_mpirun else told.size
         if told.rank == 0:
-            from cwai_bench.probes import hca
+            from cwai_bench.probes import cards, hca
 
             # Other nodes are taken to have what this one has: they are asked once they have met.
             rails = (hca.look(),) * len(names[:size]) if choice.measures_network else ()
-            show_plan(make_plan(choice, World(size, names[:size], size > 1, rails)), args, lang)
+            seen = ()
+            if choice.measures_collectives:
+                count = cards.look()
+                seen = tuple((names[rank * len(names) // size], count) for rank in range(size))
+            show_plan(make_plan(choice, World(size, names[:size], size > 1, rails, seen)), args, lang)
         raise SystemExit(0)
     node = _node(args)
     if order is not None:  # wrong items and options are refused before anything is started

@@ -20,13 +20,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import msgspec
-
-from cwai_bench.cli.output import columns, write_json
+from cwai_bench.cli.output import columns, put, write_json
 from cwai_bench.errors import NoVerdictError, UsageError
 from cwai_bench.model import Measurement, Report
 from cwai_bench.render.json import report_from_json
-from cwai_bench.render.units import gigabytes, microseconds, size
+from cwai_bench.render.units import gigabytes, microseconds
 from cwai_bench.text import Lang, Text
 
 ROUNDS = 3
@@ -143,7 +141,8 @@ def main(args: argparse.Namespace, argv: Sequence[str], lang: Lang) -> int:
             head = Text("round {r} of {n}: {s}", "第 {r}/{n} 轮：{s}").fill(
                 r=number + 1, n=rounds, s=_told(settings[i])
             )
-            print(head.to(lang), file=sys.stderr, flush=True)
+            sys.stderr.write(head.to(lang) + "\n")
+            sys.stderr.flush()
             try:
                 bandwidth, seconds = figures(_run(settings[i], words, lang))
                 tried[i].bandwidth.append(bandwidth)
@@ -154,7 +153,9 @@ def main(args: argparse.Namespace, argv: Sequence[str], lang: Lang) -> int:
     if args.json:
         write_json(_as_json(tried, decision))
     else:
-        print(_as_text(tried, decision, lang))
+        trouble = put(sys.stdout, _as_text(tried, decision, lang) + "\n")
+        if trouble is not None:
+            raise trouble
     return 0 if decision.best is not None else NoVerdictError.exit_code
 
 

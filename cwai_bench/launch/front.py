@@ -30,8 +30,8 @@ from cwai_bench.launch.rank import FRONT_VARIABLE
 from cwai_bench.sources import HOSTS_VARIABLE
 from cwai_bench.text import Text
 
-NCCL_VARIABLES = "NCCL_IB_"
-"""What a variable that ``rdma --like-nccl`` looks at begins with."""
+LIBRARY_VARIABLES = ("NCCL_", "CTCCL_", "HCCL_", "UCX_")
+"""What a variable begins with that a collective library, or ``rdma --like-nccl``, looks at."""
 SIGINT_GRACE = 1.0
 """Seconds that mpirun may take to end by itself after an interrupt that it got as well."""
 
@@ -82,7 +82,7 @@ def mpirun_command(mpirun: Path, ranks: Ranks, arguments: list[str]) -> list[str
         if ranks.count > (os.cpu_count() or 1):
             command += ["--mca", "mpi_yield_when_idle", "1"]
     for name in sorted(os.environ):
-        if name.startswith(NCCL_VARIABLES):  # as a job that uses NCCL gets them
+        if name.startswith(LIBRARY_VARIABLES):  # as a job that uses the library gets them
             command += ["-x", name]
     command += ["-x", FRONT_VARIABLE, *(["-x", HOSTS_VARIABLE] if ranks.hosts else []), *ranks.mpirun_options]
     return [*command, sys.executable, "-m", "cwai_bench", *arguments]

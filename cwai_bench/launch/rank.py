@@ -93,12 +93,14 @@ class _Wrong(msgspec.Struct):
 
 
 class _Hello(msgspec.Struct):
-    """``order`` or ``wrong``: from rank 0. ``rails``: the node's RDMA NICs, where these are to be measured."""
+    """``order`` or ``wrong``: from rank 0. ``rails``: the node's RDMA NICs, where these are to be measured, and how many GPUs
+    this rank sees."""
 
     version: str
     peer: Peer
     refusal: Text | None
     rails: Rails | None = None
+    cards: int | None = None
     order: Order | None = None
     wrong: _Wrong | None = None
 
@@ -192,12 +194,12 @@ def _abort_mpi(error: Exception) -> None:
 
 
 def _work(task: Task, told: world.Launched, link: Link, progress: Progress) -> Group:
-    group, peers, order, rails = _meet(task, told, link)
+    group, peers, order, seen = _meet(task, told, link)
     node = group.nodes[group.rank]
     loud = group.rank == 0
     choice = dataclasses.replace(task.choice, scripts=tuple(script.spec for script in order.scripts))
     try:
-        plan = make_plan(choice, World(group.size, _unique(group.nodes), group.comm is not None, rails))
+        plan = make_plan(choice, seen)
     except UsageError as e:
         raise AgreedError(e, group.rank) from e
     opening = _opening(task, order, group, peers, plan)
@@ -264,11 +266,12 @@ def _work(task: Task, told: world.Launched, link: Link, progress: Progress) -> G
     return group
 
 
-def _meet(task: Task, told: world.Launched, link: Link) -> tuple[Group, list[Peer], Order, tuple[Rails, ...]]:
-    """The group of all ranks, the keepers of its nodes, what was ordered, and the RDMA NICs of each node (where anybody
-    looked), once all agree that the run can be."""
+def _meet(task: Task, told: world.Launched, link: Link) -> tuple[Group, list[Peer], Order, World]:
+    """The group of all ranks, the keepers of its nodes, what was ordered, and what there is of NICs and GPUs (where
+    anybody looked), once all agree that the run can be."""
     rails = hca.look() if task.choice.measures_network else None
-    mine = _Hello(link.version, link.peer, link.refusal, rails)
+    seen = cards.look() if task.choice.measures_collectives else None
+    mine = _Hello(link.version, link.peer, link.refusal, rails, cards=seen)
     if told.rank == 0:
         try:
             mine.order = task.order()
@@ -296,7 +299,9 @@ def _meet(task: Task, told: world.Launched, link: Link) -> tuple[Group, list[Pee
     group: Group = SoloGroup(nodes[0]) if comm is None else world.MpiGroup(comm, nodes)
     first = {node: hello.rails for node, hello in zip(reversed(nodes), reversed(hellos), strict=True)}
     rails_of = tuple(found for node in _unique(nodes) if (found := first[node]) is not None)
-    return group, [msgspec.structs.replace(p, node=names[p.id]) for p in peers], order, rails_of
+    cards_of = tuple((node, hello.cards) for node, hello in zip(nodes, hellos, strict=True) if hello.cards is not None)
+    seen_of_all = World(group.size, _unique(nodes), comm is not None, rails_of, cards_of)
+    return group, [msgspec.structs.replace(p, node=names[p.id]) for p in peers], order, seen_of_all
 
 
 def _refusal(hellos: list[_Hello]) -> CwaiError | None:

@@ -33,13 +33,15 @@ class Rails(msgspec.Struct, frozen=True):
 class World:
     """What the plan knows of the launch: how many ranks, on which nodes, and whether an MPI runs them.
 
-    ``rails`` are those of each of ``nodes``; empty as long as nobody has looked.
+    ``rails`` are those of each of ``nodes``, ``cards`` of each rank its node and how many GPUs it sees; empty as long
+    as nobody has looked.
     """
 
     size: int
     nodes: tuple[str, ...]
     mpi: bool
     rails: tuple[Rails, ...] = ()
+    cards: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -47,9 +49,9 @@ class Options:
     """What the person chose; None means the probe's own default. Sizes in bytes, durations in seconds.
 
     ``streams`` are queue pairs where RDMA is measured. ``pairs``: ``ring``, ``all``, ``sample:K`` or ``full``;
-    ``from_ends`` and ``to_ends`` are ``node/nic`` each (:mod:`cwai_bench.probes.pairs`). From ``library`` to ``rehearse``
-    all is of collectives (:mod:`cwai_bench.probes.collective`); ``max_bytes`` 0 is the library's own; ``rehearse``: a rank and by how many seconds it
-    comes late. From ``device`` on all is of
+    ``from_ends`` and ``to_ends`` are ``node/nic`` each (:mod:`cwai_bench.probes.pairs`). From ``library`` to ``sharp``
+    all is of collectives (:mod:`cwai_bench.probes.collective`): ``max_bytes`` 0 is the library's own; ``rehearse`` is a
+    rank and by how many seconds it comes late; ``cards`` are those of a node, 0 for all. From ``device`` on all is of
     RDMA; what the numbers mean is told by :func:`cwai_bench.native.queue_pairs`.
     """
 
@@ -77,6 +79,10 @@ class Options:
     step_factor: int = 2
     step_bytes: int = 0
     rehearse: tuple[int, float] | None = None
+    cards: int = 0
+    graph: bool = False
+    registered: bool = False
+    sharp: Literal["auto", "on", "off", "both"] = "auto"
     verify: bool = True
     item_timeout: float | None = None
     interface: str | None = None

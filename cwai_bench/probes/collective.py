@@ -6,8 +6,9 @@ algorithm bandwidth x factor, which makes operations and numbers of ranks compar
 Every size is timed in two ways. *Isolated*: each iteration alone, from leaving a barrier to the completion of this
 rank's part (nccl-tests: ``-z 3``), all samples kept (metric ``LIBRARY.OPERATION.time``; of cards besides what their
 own clock says, ``.device``). *Pipelined*: all iterations posted one after another, their mean (nccl-tests' default,
-smaller for small sizes; the parameter ``pipelined`` of the same measurement; bandwidth is made of it). By how much a rank came later than the first to an isolated iteration is
-``.arrival``: who comes late makes the others wait, and it is their time that is long.
+smaller for small sizes; the parameter ``pipelined`` of the same measurement; bandwidth is made of it). By how much a
+rank came later than the first to an isolated iteration is ``.arrival``: who comes late makes the others wait, and it is
+their time that is long.
 
 The answer is verified on every rank in a call of its own, with exact data and a cleared receive buffer, before anything
 is timed.
@@ -34,7 +35,7 @@ from cwai_bench.model import (
     Subject,
     stats_of,
 )
-from cwai_bench.probes import Context, Options, World, probe
+from cwai_bench.probes import Context, Options, World, cards, probe
 from cwai_bench.text import Text
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ POINT_SECONDS = 0.03
 LEAST, MOST = 5, 2000
 ARRIVALS = 20
 """Iterations below which nobody's coming late says anything."""
+LOOPBACK_MEMBERS = 4
 AGREE_MARGIN = 2.0
 """Seconds before the deadline at which no further size is begun."""
 
@@ -103,6 +105,53 @@ def _over_mpi(ctx: Context, largest: int) -> Collective:
     return native.over_mpi(ctx.group.comm, largest=largest)
 
 
+def _needs_alone(world: World, options: Options) -> LeftOut | None:
+    if options.library == "loopback" and world.size > 1:
+        raise UsageError(
+            Text("--library loopback is a group within one process", "--library loopback 是单个进程内的一组成员"),
+            Text("leave out -np and mpirun; --cards N for N members", "请勿使用 -np 或 mpirun；--cards N 指定成员数"),
+        )
+    return None
+
+
+def _in_loopback(ctx: Context, largest: int) -> Collective:
+    from cwai_bench import native
+
+    return native.over_loopback(int(ctx.spec.parameters["cards"]) or LOOPBACK_MEMBERS, largest=largest)
+
+
+def _needs_cards(world: World, options: Options) -> LeftOut | None:
+    """Every rank needs a GPU, and all of them more than one."""
+    if not world.cards:  # nobody has looked
+        return None
+    without = [node for node, count in world.cards if count == 0]
+    if without:
+        return LeftOut(
+            "",
+            "absent",
+            Text("{n} has no NVIDIA GPU, or no driver", "{n} 没有 NVIDIA GPU 或没有驱动").fill(n=without[0]),
+        )
+    members = sum(len(cards.of_rank(rank, world.cards, options.cards)) for rank in range(world.size))
+    if members < 2:
+        return LeftOut("", "one_rank", Text("a collective needs two GPUs or more", "集合通信至少需要两张 GPU"))
+    return None
+
+
+def _over_nccl(ctx: Context, largest: int) -> Collective:
+    from cwai_bench import native
+
+    given = ctx.spec.parameters
+    seen = tuple((str(node), int(count)) for node, count in ctx.group.allgather([ctx.node, cards.look()]))
+    return native.over_nccl(
+        ctx.group.comm,
+        cards=cards.of_rank(ctx.group.rank, seen, int(given["cards"])),
+        largest=largest,
+        sharp={"on": True, "off": False}.get(str(given["sharp"])),
+        registered=bool(given["registered"]),
+        timeout=max(ctx.deadline - time.monotonic(), AGREE_MARGIN),
+    )
+
+
 LIBRARIES = {
     library.name: library
     for library in (
@@ -114,6 +163,24 @@ LIBRARIES = {
             64 << 20,
             _over_mpi,
             _needs_ranks,
+        ),
+        Library(
+            "nccl",
+            "NCCL",
+            ("nccl", "two NVIDIA GPUs"),
+            Text("NCCL calls from a C++ loop, on the GPUs' streams", "C++ 循环在 GPU 流上调用 NCCL"),
+            1 << 30,
+            _over_nccl,
+            _needs_cards,
+        ),
+        Library(
+            "loopback",
+            "loopback",
+            (),
+            Text("the CPU does it, within one process", "由 CPU 在单个进程内完成"),
+            16 << 20,
+            _in_loopback,
+            _needs_alone,
         ),
     )
 }
@@ -193,21 +260,23 @@ def _named(what: str, given: tuple[str, ...] | None, known: tuple[str, ...]) -> 
     return given or known[:1]
 
 
-DTYPES = ("float32", "float64", "float16", "bfloat16", "float8_e4m3", "float8_e5m2") + (
-    "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"
-)  # fmt: skip
+DTYPES = (
+    *("float32", "float64", "float16", "bfloat16", "float8_e4m3", "float8_e5m2"),
+    *("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"),
+)
 REDUCTIONS = ("sum", "prod", "max", "min", "avg", "premulsum")
 
 
-def chosen(world: World, options: Options, command: str) -> tuple[str, ...]:
-    """The libraries that a command measures, where none is named: those of the cards that all nodes have, and MPI."""
-    del world, command
-    return ("mpi",) if options.library == "auto" else (options.library,)
+def _chosen(world: World, options: Options) -> tuple[str, ...]:
+    """The libraries that are measured: the one that was named; else NCCL where every rank has a GPU, and MPI."""
+    if options.library != "auto":
+        return (options.library,)
+    return ("nccl", "mpi") if world.cards and all(count for _, count in world.cards) else ("mpi",)
 
 
 def _plan(library: Library, operation: Operation, world: World, options: Options) -> list[ProbeSpec | LeftOut]:
     info = info_of(library, operation)
-    if library.name not in chosen(world, options, ""):
+    if library.name not in _chosen(world, options):
         return []
     wanted = _named("--operations", options.operations, tuple(OPERATIONS))
     dtypes = _named("--dtype", options.dtypes, DTYPES)
@@ -243,20 +312,30 @@ def _plan(library: Library, operation: Operation, world: World, options: Options
         "reductions": ",".join(reductions) if reducing else "",
         "placement": options.placement,
         "root": options.root_rank,
+        "cards": options.cards,
+        "graph": options.graph,
+        "registered": options.registered,
+        "sharp": options.sharp,
     }
     if options.step_bytes:
         given["step_bytes"] = options.step_bytes
     if options.rehearse is not None:
         given |= {"late_rank": options.rehearse[0], "late": options.rehearse[1]}
+    if library.name != "nccl":
+        for name in ("graph", "registered", "sharp"):
+            del given[name]
+    # With and without SHARP in one run, each with a communicator of its own.
+    ways = ("on", "off") if given.get("sharp") == "both" else (given.get("sharp"),)
     return [
         ProbeSpec(
-            id=f"{info.id}#0",
+            id=f"{info.id}#{number}",
             probe=info.id,
             info=info,
-            parameters=given,
+            parameters=given if way is None else given | {"sharp": way},
             expected=expected,
             deadline=options.item_timeout or max(30.0, 10 * expected),
         )
+        for number, way in enumerate(ways)
     ]
 
 
@@ -334,6 +413,7 @@ class _Run:
                 verify=bool(given["verify"]),
                 seed=size,
                 pipelined=True,
+                graph=bool(given.get("graph")),
                 late=late,
                 timeout=max(left, AGREE_MARGIN),
             )
@@ -428,6 +508,8 @@ class _Run:
             common["reduction"] = reduction
         if in_place:
             common["in_place"] = True
+        if given.get("sharp") in ("on", "off"):
+            common["sharp"] = given["sharp"]
         if "late_rank" in given:
             common["rehearsed"] = f"rank {given['late_rank']} late by {float(given['late']) * 1e6:g} us"
         return common

@@ -309,8 +309,8 @@ COLLECTIVES_NOTE = Text(
     "GB/s are 1e9 bytes per second. The average is over all ranks, percentiles are of the slowest. Times are of single "
     "operations, each after a barrier; pipelined is the mean of many, one after another, as nccl-tests measures, and "
     "bandwidth is made of it. A rank that waits for others takes longest; one that arrives late takes shortest.",
-    "GB/s 为每秒 1e9 字节。平均值取自所有进程，百分位取最慢的进程。耗时为单次操作（每次之前有屏障）；流水为连续多次操作的平均值"
-    "（与 nccl-tests 相同），带宽由其得出。等待他人的进程耗时最长，最晚到达的进程耗时最短。",
+    "GB/s 为每秒 1e9 字节。平均值取自所有进程，百分位取最慢的进程。耗时为单次操作（每次之前有屏障）；"
+    "流水为连续多次操作的平均值（与 nccl-tests 相同），带宽由其得出。等待他人的进程耗时最长，最晚到达的进程耗时最短。",
 )
 OPERATION = Text(
     "{operation} ({library}): {ranks} on {nodes}, {smallest} to {largest}, {iterations} iterations, {warmups} warm-ups",
