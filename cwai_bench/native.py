@@ -961,12 +961,14 @@ def over_nccl(
     ``library`` is a path, empty for libnccl.so.2 as the loader, or this Python's own packages, have it. ``sharp``: with
     or without it, None as the library will have it. ``registered``: its buffers are made known to it beforehand.
     """
+    if not library and not any(b.loadable for b in backends() if b.name == "nccl"):
+        library = _packaged("nvidia/nccl/lib/libnccl.so.2")
     with _translated() as module:
         return Collective(
             module.Collective.nccl(
                 mpi=None if comm is None else _mpi_handles(comm, {}),
                 cards=list(cards),
-                library=library or _packaged("nvidia/nccl/lib/libnccl.so.2"),
+                library=library,
                 collnet=-1 if sharp is None else int(sharp),
                 registered=registered,
                 largest=largest,
@@ -976,14 +978,9 @@ def over_nccl(
 
 
 def _packaged(relative: str) -> str:
-    """A library of NVIDIA's Python packages beside this Python, where the loader finds none by its name; empty where
-    there is none."""
-    import ctypes.util
+    """A library of NVIDIA's Python packages beside this Python; empty where there is none."""
     import sysconfig
 
-    name = Path(relative).name.removeprefix("lib").partition(".")[0]
-    if ctypes.util.find_library(name) or any(name in path for path in os.environ.get("LD_PRELOAD", "").split(":")):
-        return ""
     path = Path(sysconfig.get_path("purelib")) / relative
     return str(path) if path.exists() else ""
 

@@ -46,9 +46,7 @@ class Choice:
 
     @property
     def measures_collectives(self) -> bool:
-        return (
-            self.run_type in ("run", "collective") and not self.recorded and self.options.library in ("auto", "nccl")
-        )
+        return self.run_type in ("run", "collective") and not self.recorded and self.options.library in ("auto", "nccl")
 
 
 def select(names: list[str], items: tuple[str, ...], skip: tuple[str, ...]) -> list[str]:

@@ -105,7 +105,10 @@ def own(parser: Parser) -> None:
     group.add(
         "--sharp",
         choices=("auto", "on", "off", "both"),
-        help=Text("NCCL with SHARP, without, or one after the other (default: as NCCL has it)", "NCCL 启用、禁用 SHARP，或先后各测一次（默认由 NCCL 决定）"),
+        help=Text(
+            "NCCL with SHARP, without, or one after the other (default: as NCCL has it)",
+            "NCCL 启用、禁用 SHARP，或先后各测一次（默认由 NCCL 决定）",
+        ),
     )
     group.add(
         "--sweep",

@@ -39,7 +39,7 @@ from cwai_bench.model import (
     Subject,
 )
 from cwai_bench.plan import Choice, chosen_nodes, make_plan
-from cwai_bench.probes import PROBES, Context, Rails, World, hca
+from cwai_bench.probes import PROBES, Context, Rails, World, cards, hca
 from cwai_bench.probes.disturbance import Watch
 from cwai_bench.render import labels
 from cwai_bench.render.units import size
@@ -93,8 +93,8 @@ class _Wrong(msgspec.Struct):
 
 
 class _Hello(msgspec.Struct):
-    """``order`` or ``wrong``: from rank 0. ``rails``: the node's RDMA NICs, where these are to be measured, and how many GPUs
-    this rank sees."""
+    """``order`` or ``wrong``: from rank 0. ``rails``: the node's RDMA NICs, ``cards``: how many GPUs this rank sees, each
+    where these are to be measured."""
 
     version: str
     peer: Peer
