@@ -93,8 +93,8 @@ class _Wrong(msgspec.Struct):
 
 
 class _Hello(msgspec.Struct):
-    """``order`` or ``wrong``: from rank 0. ``rails``: the node's RDMA NICs, ``cards``: how many GPUs this rank sees, each
-    where these are to be measured."""
+    """``order`` or ``wrong``: from rank 0. ``rails``: the node's RDMA NICs, ``cards``: how many GPUs this rank sees,
+    each where these are to be measured."""
 
     version: str
     peer: Peer
