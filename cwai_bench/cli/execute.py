@@ -1,4 +1,5 @@
-"""From parsed options to an exit code, for every command that measures: run, check, rdma, collective, gate."""
+"""From parsed options to an exit code, for every command that measures: run, check, rdma,
+collective, gpu, gate."""
 
 from __future__ import annotations
 
@@ -97,15 +98,17 @@ def execute(
         names = hosts or (os.uname().nodename,)
         size = ranks if starts_mpirun else told.size
         if told.rank == 0:
-            from cwai_bench.probes import cards, hca
+            from cwai_bench.probes import cards, gpu, hca
 
             # Other nodes are taken to have what this one has: they are asked once they have met.
-            rails = (hca.look(),) * len(names[:size]) if choice.measures_network else ()
-            seen = ()
+            here = names[:size]
+            rails = (hca.look(),) * len(here) if choice.measures_network else ()
+            gpus = (gpu.look(),) * len(here) if choice.measures_gpus else ()
+            seen: tuple[tuple[str, int], ...] = ()
             if choice.measures_collectives:
                 count = cards.look()
-                seen = tuple((names[rank * len(names) // size], count) for rank in range(size))
-            show_plan(make_plan(choice, World(size, names[:size], size > 1, rails, seen)), args, lang)
+                seen = tuple((here[rank * len(here) // size], count) for rank in range(size))
+            show_plan(make_plan(choice, World(size, here, size > 1, rails, gpus, seen)), args, lang)
         raise SystemExit(0)
     node = _node(args)
     if order is not None:  # wrong items and options are refused before anything is started

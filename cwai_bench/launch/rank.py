@@ -39,7 +39,7 @@ from cwai_bench.model import (
     Subject,
 )
 from cwai_bench.plan import Choice, chosen_nodes, make_plan
-from cwai_bench.probes import PROBES, Context, Rails, World, cards, hca
+from cwai_bench.probes import PROBES, Context, Rails, World, cards, gpu, hca
 from cwai_bench.probes.disturbance import Watch
 from cwai_bench.render import labels
 from cwai_bench.render.units import size
@@ -93,13 +93,14 @@ class _Wrong(msgspec.Struct):
 
 
 class _Hello(msgspec.Struct):
-    """``order`` or ``wrong``: from rank 0. ``rails``: the node's RDMA NICs, ``cards``: how many GPUs this rank sees,
-    each where these are to be measured."""
+    """``order`` or ``wrong``: from rank 0. ``rails``: the node's RDMA NICs, ``gpus``: how many NVIDIA GPUs it has,
+    ``cards``: how many of them this rank sees, each where these are to be measured."""
 
     version: str
     peer: Peer
     refusal: Text | None
     rails: Rails | None = None
+    gpus: int | None = None
     cards: int | None = None
     order: Order | None = None
     wrong: _Wrong | None = None
@@ -270,8 +271,9 @@ def _meet(task: Task, told: world.Launched, link: Link) -> tuple[Group, list[Pee
     """The group of all ranks, the keepers of its nodes, what was ordered, and what there is of NICs and GPUs (where
     anybody looked), once all agree that the run can be."""
     rails = hca.look() if task.choice.measures_network else None
+    gpus = gpu.look() if task.choice.measures_gpus else None
     seen = cards.look() if task.choice.measures_collectives else None
-    mine = _Hello(link.version, link.peer, link.refusal, rails, cards=seen)
+    mine = _Hello(link.version, link.peer, link.refusal, rails, gpus, seen)
     if told.rank == 0:
         try:
             mine.order = task.order()
@@ -297,11 +299,17 @@ def _meet(task: Task, told: world.Launched, link: Link) -> tuple[Group, list[Pee
     names = _distinct(peers)
     nodes = tuple(names[h.peer.id] for h in hellos)
     group: Group = SoloGroup(nodes[0]) if comm is None else world.MpiGroup(comm, nodes)
-    first = {node: hello.rails for node, hello in zip(reversed(nodes), reversed(hellos), strict=True)}
-    rails_of = tuple(found for node in _unique(nodes) if (found := first[node]) is not None)
-    cards_of = tuple((node, hello.cards) for node, hello in zip(nodes, hellos, strict=True) if hello.cards is not None)
-    seen_of_all = World(group.size, _unique(nodes), comm is not None, rails_of, cards_of)
-    return group, [msgspec.structs.replace(p, node=names[p.id]) for p in peers], order, seen_of_all
+    hello_of = {node: hello for node, hello in zip(reversed(nodes), reversed(hellos), strict=True)}
+    first = [hello_of[node] for node in _unique(nodes)]
+    there = World(
+        group.size,
+        _unique(nodes),
+        comm is not None,
+        tuple(hello.rails for hello in first if hello.rails is not None),
+        tuple(hello.gpus for hello in first if hello.gpus is not None),
+        tuple((node, hello.cards) for node, hello in zip(nodes, hellos, strict=True) if hello.cards is not None),
+    )
+    return group, [msgspec.structs.replace(p, node=names[p.id]) for p in peers], order, there
 
 
 def _refusal(hellos: list[_Hello]) -> CwaiError | None:
