@@ -331,9 +331,9 @@ class Gemm {
   Stream stream_;
   Held handle_;
   GpuMemory a_, b_, result_, workspace_;
+  const std::optional<Held> in_, out_;
   std::uint64_t seed_;
   std::vector<double> values_a_, values_b_;
-  const std::optional<Held> in_, out_;
   std::optional<Candidate> chosen_;
   std::size_t tried_ = 0;
 };

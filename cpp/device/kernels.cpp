@@ -223,6 +223,7 @@ Kernels::Kernels(const Gpu& gpu)
     must(loader.find(&check_, module_, "cwai_check"), what);
     must(loader.find(&compare_, module_, "cwai_compare"), what);
     clear();
+    prove();
   } catch (...) {
     loader.unload(module_);
     throw;
@@ -232,6 +233,33 @@ Kernels::Kernels(const Gpu& gpu)
 Kernels::~Kernels() {
   gpu_.enter();
   Loader::get().unload(module_);
+}
+
+// A check that finds nothing is worth something only where it would find something.
+void Kernels::prove() {
+  constexpr std::size_t kBytes = 1024, kBad = 777;
+  const Watch watch(10 * kSecond);
+  const Stream stream(gpu_);
+  const GpuMemory one(gpu_, kBytes), other(gpu_, kBytes);
+  fill(stream, one.data(), kBytes, {1});
+  fill(stream, other.data(), kBytes, {1});
+  stream.wait(watch);
+  std::byte bad{};
+  gpu_.read({&bad, 1}, other.data() + kBad);
+  bad ^= std::byte{1};
+  gpu_.write(other.data() + kBad, {&bad, 1});
+  const auto must_find = [&](std::uint64_t wrong) {
+    const Mismatch told = found(stream, watch);
+    if (told.wrong != wrong || (wrong != 0 && told.first_bad != kBad / 8))
+      throw Error(Fault::kDevice, "GPU " + gpu_.pci() + " programs", 0,
+                  "one wrong bit was planted, and not found as it should be");
+  };
+  check(stream, one.data(), kBytes, {1});
+  must_find(0);
+  check(stream, other.data(), kBytes, {1});
+  must_find(1);
+  compare(stream, one.data(), other.data(), kBytes);
+  must_find(1);
 }
 
 void Kernels::clear() const {

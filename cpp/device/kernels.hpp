@@ -24,7 +24,8 @@ struct Pattern {
 /// Programs on one GPU. Sizes are in bytes and multiples of 16; all is queued on a stream.
 class Kernels {
  public:
-  /// Throws Error(kDevice) where the driver cannot compile them.
+  /// Throws Error(kDevice) where the driver cannot compile them, or they do not find a wrong bit
+  /// that is planted for them.
   explicit Kernels(const Gpu& gpu);
   ~Kernels();
   Kernels(const Kernels&) = delete;
@@ -42,6 +43,7 @@ class Kernels {
 
  private:
   void launch(const Stream& stream, void* program, void** arguments) const;
+  void prove();
   void clear() const;
 
   Gpu gpu_;

@@ -5,7 +5,7 @@
 // Environment:
 //   CWAI_FAKE_CUBLASLT_WRONG=N    product N (from 1 on) has one bit wrong, in the middle; a test asks
 //                                 for it by fake_cublaslt_wrong_after(N - 1)
-//   CWAI_FAKE_CUBLASLT_BROKEN=1   every product has that element wrong by half its size
+//   CWAI_FAKE_CUBLASLT_BROKEN=1   every element of every product is wrong, and always the same
 //   CWAI_FAKE_CUBLASLT_OLD=1      a library that knows no fp8
 #include <dlfcn.h>
 
@@ -135,6 +135,7 @@ void multiply(const Job& job) {
     return all;
   };
   const std::vector<double> left = values(job.a, job.left), right = values(job.b, job.right);
+  const bool broken = from_environment("CWAI_FAKE_CUBLASLT_BROKEN") != 0;
   for (std::uint64_t j = 0; j < columns; ++j)
     for (std::uint64_t i = 0; i < rows; ++i) {
       double sum = 0;
@@ -145,13 +146,12 @@ void multiply(const Job& job) {
                   ? sum + term
                   : static_cast<double>(static_cast<float>(sum + term));
       }
-      put(job.d.type, sum, job.out + (i + j * rows) * bytes_of(job.d.type));
+      put(job.d.type, broken ? sum * 1.5 + 1 : sum,
+          job.out + (i + j * rows) * bytes_of(job.d.type));
     }
   const std::uint64_t middle = rows / 2 + columns / 2 * rows;
   std::byte* const at = job.out + middle * bytes_of(job.d.type);
   if (--until_wrong == 0) *at ^= std::byte{1};
-  if (from_environment("CWAI_FAKE_CUBLASLT_BROKEN") != 0)
-    put(job.d.type, value_of(job.d.type, at) * 1.5 + 1, at);
 }
 
 template <typename Thing>
