@@ -821,6 +821,8 @@ class Collective:
 
     def __init__(self, group: Any) -> None:
         self._group = group
+        self.named = ""
+        """What it is called, where somebody knows better than the library's own number."""
 
     @property
     def size(self) -> int:
@@ -835,7 +837,7 @@ class Collective:
     @property
     def library(self) -> str:
         """As it names itself, with its version."""
-        return str(self._group.library)
+        return self.named or str(self._group.library)
 
     @property
     def broken(self) -> bool:

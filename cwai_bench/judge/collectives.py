@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections import Counter
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from cwai_bench.collective_bound import ABOVE, DEFAULTS, Bound, Thresholds, Topology, due, references
+from cwai_bench.checks.topology import topology_of
+from cwai_bench.collective_bound import ABOVE, DEFAULTS, PREDICTED, Bound, Thresholds, Topology, due, references
 from cwai_bench.judge.ports import Sign
-from cwai_bench.model import Measurement, Scalar, Status, stats_of
-from cwai_bench.readers.collective_log import IB, SOCKET, CollectiveLog
+from cwai_bench.model import Measurement, ProbeSpec, Run, Scalar, Status, stats_of
+from cwai_bench.readers import Unreadable
+from cwai_bench.readers.collective_log import IB, SOCKET, CollectiveLog, collective_log, merge
 from cwai_bench.render.units import gigabytes, size
 from cwai_bench.text import Text
 
+SOURCE = "log:nccl:"
+"""What the source of a reading of the library's log begins with; spec and rank follow."""
 WARNINGS = 3
 """Warnings of a library that are told."""
 
@@ -70,7 +76,8 @@ def standing(
         if m.status != "ok" or m.unit != "s" or told is None or told.p50 <= 0:
             continue
         if isinstance(count, int) and isinstance(factor, int | float):
-            bus = count * factor / told.p50
+            pipelined = m.parameters.get("pipelined")  # as nccl-tests has it, which published figures are of
+            bus = count * factor / (pipelined if isinstance(pipelined, int | float) and pipelined > 0 else told.p50)
             if count not in slowest or bus < slowest[count][0]:
                 slowest[count] = bus, m
     if topology is None or not slowest:
@@ -86,6 +93,37 @@ def standing(
     elif share is not None and share < thresholds.warn_below:
         status = Status.FAIL if share < thresholds.fail_below else Status.WARN
     return Standing(status, count, bus, share, bound)
+
+
+class Found(NamedTuple):
+    """What is known of one operation of a run besides its figures."""
+
+    standing: Standing | None
+    signs: list[Sign]
+    published: list[Text]
+
+
+def of_spec(run: Run, spec: ProbeSpec) -> Found:
+    """By the facts of the nodes that took part, and what the library logged on them."""
+    ms = [m for m in run.measurements if m.spec == spec.id and "bus_factor" in m.parameters]
+    members = {(m.node, m.rank) for m in ms}
+    topology = topology_of(run.facts, Counter(node for node, _ in members)) if members else None
+    if topology is None:
+        return Found(None, [], [])
+    begins = f"{SOURCE}{spec.id}:"
+    logs: list[CollectiveLog] = []
+    for facts in run.facts:
+        for source, reading in facts.readings.items():
+            if source.startswith(begins) and reading.status == "ok":
+                with contextlib.suppress(Unreadable):
+                    logs.append(collective_log(reading.text))
+    sharp = {"on": True, "off": False}.get(str(spec.parameters.get("sharp")))
+    operation = str(spec.parameters.get("operation"))
+    return Found(
+        standing([m for m in ms if m.metric.endswith(".time")], topology),
+        log_signs(merge(logs), topology, sharp=sharp) if logs else [],
+        published(topology, operation) if spec.info.scope in PREDICTED else [],
+    )
 
 
 def published(topology: Topology, operation: str) -> list[Text]:

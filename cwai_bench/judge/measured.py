@@ -8,7 +8,9 @@ import msgspec
 
 from cwai_bench.config import Criteria, Criterion
 from cwai_bench.goodput import DEFAULTS, Thresholds
+from cwai_bench.judge.collectives import Found, of_spec
 from cwai_bench.judge.found import ALL, OBSERVED_LIMIT, joined
+from cwai_bench.judge.gpus import gpu_verdicts
 from cwai_bench.judge.pairs import group_verdicts, part_verdicts, told_by
 from cwai_bench.judge.paths import Standing, Standings, because, signs
 from cwai_bench.model import (
@@ -29,6 +31,8 @@ from cwai_bench.render.units import gigabits, gigabytes, microseconds, size
 from cwai_bench.text import Text
 
 _NO_PATHS: Standings = {}
+COLLECTIVE = ("mpi", "nccl", "hccl", "loopback")
+"""Scopes of probes that measure a collective library."""
 _BESIDE = (".arrival", ".device")
 """Of a collective: what stands beside its time."""
 
@@ -46,6 +50,9 @@ def probe_verdicts(
     only the best figure of each counts, for that shows what it can do. ``matrices``: what the pairs say together; those
     that prove a part to be bad are told by the verdict on that.
     """
+    if spec.info.scope == "gpu":
+        told = gpu_verdicts(run, spec)
+        return told if told and not _unfinished(run, spec) else [*told, _unmeasured(run, spec)]
     by_subject: dict[Subject, list[Measurement]] = {}
     for m in run.measurements:
         if m.spec == spec.id and not m.metric.endswith(_BESIDE):
@@ -63,8 +70,10 @@ def probe_verdicts(
         for (subject, _), found in sorted(paths.items(), key=lambda path: -path[1].share)
         if found.spec == spec.id
     }
+    collective = of_spec(run, spec) if spec.info.scope in COLLECTIVE else None
     verdicts = [
-        _measured(spec, subject, ms, about[subject], own.get(subject), thresholds) for subject, ms in by_subject.items()
+        _measured(spec, subject, ms, about[subject], own.get(subject), thresholds, collective)
+        for subject, ms in by_subject.items()
     ]
     parts = part_verdicts(run, spec, matrices, criterion, thresholds)
     verdicts = [v for v in verdicts if not told_by(parts, v)] + [v for _, v in parts]
@@ -125,6 +134,7 @@ def _measured(
     criterion: Criterion | None,
     path: Standing | None,
     thresholds: Thresholds,
+    collective: Found | None,
 ) -> Verdict:
     info = spec.info
     nodes = [ms[0].node] if len({m.node for m in ms}) == 1 and subject.kind != "group" else []
@@ -178,6 +188,8 @@ def _measured(
     detail = joined([part for part in parts if part is not None])
     if criterion is not None:
         judged = _held_against(criterion, good, verdict, detail)
+    elif collective is not None:
+        judged = _against_links(collective, good, verdict, detail)
     else:
         judged = verdict(
             Status.PASS if found is None else found.status,
@@ -188,6 +200,31 @@ def _measured(
     if judged.status is Status.PASS and any(sign.fault for sign in told):
         return msgspec.structs.replace(judged, status=Status.WARN)
     return judged
+
+
+def _against_links(
+    found: Found, ms: list[Measurement], verdict: Callable[..., Verdict], detail: Text | None
+) -> Verdict:
+    """A collective against what its links should carry, and what its library says of how it went. What was asked for
+    and not used is a fault whatever the figure is."""
+    standing = found.standing
+    status = Status.PASS if standing is None else standing.status
+    parts = [detail]
+    if standing is not None and status is not Status.PASS:
+        parts.append(standing.words)
+    faults = [sign.text for sign in found.signs if sign.fault]
+    if faults:
+        status = Status.FAIL
+    if status is not Status.PASS:
+        parts += [*faults, *(sign.text for sign in found.signs if not sign.fault), *found.published]
+    told = [part for part in parts if part is not None]
+    return verdict(
+        status,
+        _summary(ms),
+        joined(told) if told else None,
+        "not_comparable" if status is Status.UNKNOWN else "",
+        None if standing is None else standing.demand(),
+    )
 
 
 def _silent_ranks(ms: list[Measurement]) -> list[int]:

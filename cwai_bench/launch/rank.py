@@ -443,7 +443,10 @@ def _measure(spec: ProbeSpec, group: Group, node: str, link: Link) -> None:
                 found = msgspec.structs.replace(found, reason_code="busy", reason=noise)
         link.record(found)
 
-    context = Context(group, spec, node, emit, link.note, time.monotonic() + spec.deadline)
+    def keep(reading: Reading) -> None:
+        link.record(FactsRecord(facts_of(reading, node)))
+
+    context = Context(group, spec, node, emit, link.note, time.monotonic() + spec.deadline, keep=keep)
     try:
         PROBES[spec.probe].measure(context)
     except DeviceError as e:

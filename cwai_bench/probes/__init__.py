@@ -13,7 +13,7 @@ from typing import Literal
 import msgspec
 
 from cwai_bench.group import Group
-from cwai_bench.model import CheckInfo, LeftOut, Measurement, PairResults, ProbeSpec, Scalar
+from cwai_bench.model import CheckInfo, LeftOut, Measurement, PairResults, ProbeSpec, Reading, Scalar
 from cwai_bench.registry import Registry
 from cwai_bench.text import Text
 
@@ -33,8 +33,8 @@ class Rails(msgspec.Struct, frozen=True):
 class World:
     """What the plan knows of the launch: how many ranks, on which nodes, and whether an MPI runs them.
 
-    ``rails`` are those of each of ``nodes``, ``gpus`` how many NVIDIA GPUs each has, ``cards`` of each rank its node and
-    how many GPUs it sees; empty as long as nobody has looked.
+    ``rails`` are those of each of ``nodes``, ``gpus`` how many NVIDIA GPUs each has, ``cards`` of each rank its node
+    and how many GPUs it sees; empty as long as nobody has looked.
     """
 
     size: int
@@ -119,6 +119,8 @@ class Context:
     deadline: float
     """Monotonic time (``time.monotonic()``) at which the probe gives up."""
     say: Callable[[str], None] = field(default=lambda _line: None)
+    keep: Callable[[Reading], None] = field(default=lambda _reading: None)
+    """Keeps what a library or tool said beside what was measured, among the facts of the node."""
 
 
 @dataclass(frozen=True)

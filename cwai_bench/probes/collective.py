@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from cwai_bench.errors import UsageError
+from cwai_bench.errors import DeadlineError, DeviceError, UsageError
 from cwai_bench.model import (
     Action,
     CheckInfo,
@@ -35,7 +35,7 @@ from cwai_bench.model import (
     Subject,
     stats_of,
 )
-from cwai_bench.probes import Context, Options, World, cards, probe
+from cwai_bench.probes import Context, Options, World, cards, nccl, probe
 from cwai_bench.text import Text
 
 if TYPE_CHECKING:
@@ -138,18 +138,36 @@ def _needs_cards(world: World, options: Options) -> LeftOut | None:
 
 
 def _over_nccl(ctx: Context, largest: int) -> Collective:
+    """Raises DeviceError where the ranks do not all have loaded the same."""
     from cwai_bench import native
 
     given = ctx.spec.parameters
     seen = tuple((str(node), int(count)) for node, count in ctx.group.allgather([ctx.node, cards.look()]))
-    return native.over_nccl(
+    mine = cards.of_rank(ctx.group.rank, seen, int(given["cards"]))
+    nccl.begin_log()
+    group = native.over_nccl(
         ctx.group.comm,
-        cards=cards.of_rank(ctx.group.rank, seen, int(given["cards"])),
+        cards=mine,
         largest=largest,
         sharp={"on": True, "off": False}.get(str(given["sharp"])),
         registered=bool(given["registered"]),
         timeout=max(ctx.deadline - time.monotonic(), AGREE_MARGIN),
     )
+    version = nccl.loaded()
+    mixture = nccl.mixture(ctx.group.allgather(None if version is None else str(version)))
+    if mixture is not None:
+        raise DeviceError(
+            mixture.text, Text("load the same library on all nodes", "请在所有节点加载相同的库")
+        )
+    if version is not None:
+        group.named = f"{version}{' (stand-in)' if group.library.endswith('(stand-in)') else ''}"
+    return group
+
+
+def _keep_log(ctx: Context) -> None:
+    log = nccl.read_log(ctx.spec.id, ctx.group.rank)
+    if log is not None:
+        ctx.keep(log)
 
 
 LIBRARIES = {
@@ -356,7 +374,11 @@ def _measure(library: Library, ctx: Context) -> None:
     given = ctx.spec.parameters
     operation = OPERATIONS[str(given["operation"])]
     sizes = _sizes(given)
-    group = library.join(ctx, sizes[-1])
+    try:
+        group = library.join(ctx, sizes[-1])
+    finally:
+        if library.name == "nccl":
+            _keep_log(ctx)
     run = _Run(ctx, library, operation, group)
     reductions = str(given["reductions"]).split(",")
     placements = {"out": (False,), "in": (True,), "both": (False, True)}[str(given["placement"])]
@@ -398,30 +420,41 @@ class _Run:
                 )
                 return False
             started = time.time()
-            point = self.group.measure(
-                self.operation.name,
-                bytes=size,
-                dtype=dtype,
-                reduction=reduction or "sum",
-                root=int(given["root"]),
-                in_place=in_place,
-                iterations=int(given["iterations"]),
-                least=LEAST,
-                most=MOST,
-                limit=POINT_SECONDS,
-                warmup=int(given["warmup"]) or (10 if size <= SMALL else 2),
-                verify=bool(given["verify"]),
-                seed=size,
-                pipelined=True,
-                graph=bool(given.get("graph")),
-                late=late,
-                timeout=max(left, AGREE_MARGIN),
-            )
+            try:
+                point = self._point(size, dtype, reduction, in_place, late, max(left, AGREE_MARGIN))
+            except DeadlineError as e:
+                # What was measured stands; the library has let go of the operation that never ended.
+                self._emit({**common, "bytes": size}, status="timeout", reason_code="timeout", reason=e.message)
+                return False
             if point.bytes == last:  # fewer bytes than ranks: the same point again
                 continue
             last = point.bytes
             self._record(point, common, started)
         return True
+
+    def _point(
+        self, size: int, dtype: str, reduction: str, in_place: bool, late: float, timeout: float
+    ) -> CollectivePoint:
+        given = self.ctx.spec.parameters
+        return self.group.measure(
+            self.operation.name,
+            bytes=size,
+            dtype=dtype,
+            reduction=reduction or "sum",
+            root=int(given["root"]),
+            in_place=in_place,
+            iterations=int(given["iterations"]),
+            least=LEAST,
+            most=MOST,
+            limit=POINT_SECONDS,
+            warmup=int(given["warmup"]) or (10 if size <= SMALL else 2),
+            verify=bool(given["verify"]),
+            seed=size,
+            pipelined=True,
+            graph=bool(given.get("graph")),
+            late=late,
+            timeout=timeout,
+        )
 
     def _record(self, point: CollectivePoint, common: dict[str, Scalar], started: float) -> None:
         for member in point.members:
