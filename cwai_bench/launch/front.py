@@ -112,7 +112,7 @@ async def _launch(
 ) -> Ended:
     identity, secret = secrets.token_hex(6), secrets.token_hex(32)
     merger = keeper.Merger(order)
-    server, port = await keeper.listen(merger, lambda: secret, identity, lambda: None)
+    server, port = await keeper.listen(merger, lambda: secret, identity, lambda _word: None)
     front = Front(
         journal.new_run_id(order.run_type), secret, Peer(identity, "", keeper.addresses(), port), on_line is not None
     )

@@ -27,7 +27,7 @@ from typing import TypeVar
 import msgspec
 
 from cwai_bench import __version__, journal
-from cwai_bench.launch import finish, parcel, wire
+from cwai_bench.launch import finish, parcel, stuck, wire
 from cwai_bench.launch.order import Opening, Order, Outcome, Peer
 from cwai_bench.model import NodeEnd, RankEvent, RankState, Scalar
 from cwai_bench.text import Text, plain
@@ -39,6 +39,8 @@ BEAT_SECONDS = 0.5
 SILENT_SECONDS = 3.0
 """A rank beats from a thread of its own: this long without a beat means that the process stands still."""
 OVERDUE_GRACE = 1.0
+STILL_PERIOD, STILL_FRESH = 1.0, 2.5
+"""How often a keeper whose ranks all stand still says so, and for how long that holds."""
 LAUNCHER_GRACE = 1.0
 """After a death, how long the launcher may take to end the other ranks before the keeper does."""
 TERM_GRACE = 0.7
@@ -148,6 +150,20 @@ class Abort(msgspec.Struct, tag="abort"):
     sender: str
 
 
+class Still(msgspec.Struct, tag="still"):
+    """To the first keeper of the roster: none of my ranks gets any further; where they stand."""
+
+    sender: str
+    ranks: list[stuck.Standing]
+
+
+class Suspect(msgspec.Struct, tag="suspect"):
+    """The answer to the keeper of ``rank``, once all keepers have said so: it is the one that holds up the others."""
+
+    rank: int
+    detail: Text
+
+
 class AskOrder(msgspec.Struct, tag="ask"):
     """Rank 0 to the front: what was ordered?"""
 
@@ -164,7 +180,9 @@ class Failure(msgspec.Struct, tag="failure"):
     trouble: Text
 
 
-BetweenKeepers = Chunk | Offered | Wanted | Texts | Delivered | Abort | AskOrder | Ordered | Result | Failure
+Word = Abort | Still | Suspect
+"""What keepers tell one another while the run goes on; nothing is answered on the line."""
+BetweenKeepers = Chunk | Offered | Wanted | Texts | Delivered | Word | AskOrder | Ordered | Result | Failure
 between_keepers: msgspec.json.Decoder[BetweenKeepers] = msgspec.json.Decoder(BetweenKeepers)
 
 
@@ -182,7 +200,7 @@ class _Rank:
 
     def __init__(self, rank: int, pid: int, writer: asyncio.StreamWriter) -> None:
         self.rank, self.pid, self.writer = rank, pid, writer
-        self.last_beat = time.monotonic()
+        self.last_beat = self.moved = time.monotonic()
         self.item = ""
         self.overdue_at = float("inf")
         self.progress: dict[str, Scalar] = {}
@@ -191,10 +209,27 @@ class _Rank:
         self.bye: Bye | None = None
         self.judged = False
 
+    def heard(self, message: Beat | Entry) -> None:
+        """It got further if it is elsewhere, or has something for the journal."""
+        if isinstance(message, Entry) or (message.item, message.progress) != (self.item, self.progress):
+            self.moved = self.last_beat
+
+    def standing(self, node: str) -> stuck.Standing:
+        now = time.monotonic()
+        return stuck.Standing(
+            self.rank,
+            node,
+            self.item,
+            self.progress,
+            process_state(self.pid),
+            now - self.moved,
+            now - self.last_beat,
+        )
+
     def stands_still(self) -> Text | None:
         """Why this process makes no progress of any kind, or None when it is alive."""
         state = process_state(self.pid)
-        if state in ("T", "t"):
+        if state in stuck.STOPPED:
             return Text("the process is stopped (state T)", "进程已被暂停（状态 T）")
         silent = time.monotonic() - self.last_beat
         if silent > SILENT_SECONDS:
@@ -278,8 +313,9 @@ class Merger:
                 )
         self.settled.set()
 
-    async def serve(self, line: wire.Sealed, on_abort: Callable[[], None]) -> None:
-        """One keeper on the line: take its journal, and answer with the result when there is one."""
+    async def serve(self, line: wire.Sealed, heed: Callable[[Word], None]) -> None:
+        """One keeper on the line: take its journal, and answer with the result when there is one. ``heed`` hears what
+        else it says."""
         lines: list[bytes] = []
         while True:
             message = await line.receive(between_keepers)
@@ -297,8 +333,8 @@ class Merger:
                     await line.send(Ordered(self.order))
                     await line.finish()
                 return
-            elif isinstance(message, Abort):
-                on_abort()
+            elif isinstance(message, Word):
+                heed(message)
                 return
             elif isinstance(message, Delivered):
                 self.answering += 1
@@ -319,7 +355,7 @@ class Merger:
 
 
 async def listen(
-    merger: Merger, secret: Callable[[], str], identity: str, on_abort: Callable[[], None]
+    merger: Merger, secret: Callable[[], str], identity: str, heed: Callable[[Word], None]
 ) -> tuple[asyncio.AbstractServer, int]:
     """Serve other keepers on a port of the system's choice. Strangers are dropped; see wire.py."""
     pending = 0
@@ -338,7 +374,7 @@ async def listen(
         finally:
             pending -= 1
         with contextlib.suppress(wire.WireError, OSError):
-            await merger.serve(line, on_abort)
+            await merger.serve(line, heed)
         line.close()
 
     server = await asyncio.start_server(talk, "0.0.0.0", 0)
@@ -360,6 +396,10 @@ class Keeper:
         self.merger = Merger()
         self.aborting: asyncio.Task[None] | None = None
         self.abort_started = float("inf")
+        self.still: dict[str, tuple[float, list[stuck.Standing]]] = {}
+        """Of keepers whose ranks all stand still: when they said so last, and what. Kept by the first of the roster."""
+        self.say_still_at = 0.0
+        self.telling: set[asyncio.Task[None]] = set()
         self.interrupted = 0
         self.peer = Peer(self.id, node, [], 0)
         self.lock_socket: socket.socket | None = None
@@ -374,7 +414,7 @@ class Keeper:
         except OSError:
             return  # another rank's keeper was faster: that one keeps this node
         lock_server = await self._take_lock() if self.lock else None
-        tcp, port = await listen(self.merger, self._secret, self.id, self._abort_soon)
+        tcp, port = await listen(self.merger, self._secret, self.id, self._heed)
         self.peer = Peer(self.id, self.node, addresses(), port)
         server = await asyncio.start_unix_server(self._rank_line, sock=ranks)  # only now can the welcome be answered
         try:
@@ -429,9 +469,11 @@ class Keeper:
         if isinstance(message, Open):
             self._open(message)
         elif isinstance(message, Entry):
+            rank.heard(message)
             if self.writer is not None:
                 self.writer.write_line(bytes(message.record))
         elif isinstance(message, Beat):
+            rank.heard(message)
             rank.item, rank.progress = message.item, message.progress
             rank.overdue_at = time.monotonic() + message.left + OVERDUE_GRACE
         elif isinstance(message, SignalSeen):
@@ -495,7 +537,7 @@ class Keeper:
         opening = self.opening
         telling: list[Awaitable[None]] = []
         if opening is not None:
-            telling = [self._tell_abort(p, opening.secret) for p in opening.roster if p.id != self.id and p.node]
+            telling = [self._tell(p, Abort(self.id), opening) for p in opening.roster if p.id != self.id and p.node]
         told = asyncio.gather(*telling)
         self._judge_the_still()
         for number, grace in ((0, LAUNCHER_GRACE), (signal.SIGTERM, TERM_GRACE), (signal.SIGKILL, TERM_GRACE)):
@@ -509,11 +551,22 @@ class Keeper:
                 await asyncio.sleep(0.02)
         await told
 
-    async def _tell_abort(self, peer: Peer, secret: str) -> None:
+    async def _tell(self, peer: Peer, word: Word, opening: Opening) -> None:
         with contextlib.suppress(OSError, wire.WireError, asyncio.TimeoutError):
-            line = await wire.connect(peer.addresses, peer.port, secret, CONNECT_PATIENCE, peer.id)
-            await line.send(Abort(self.id))
+            line = await wire.connect(peer.addresses, peer.port, opening.secret, CONNECT_PATIENCE, peer.id)
+            await line.send(word)
             line.close()
+
+    def _heed(self, word: Word) -> None:
+        if isinstance(word, Abort):
+            self._abort_soon()
+        elif isinstance(word, Still):
+            self.still[word.sender] = time.monotonic(), word.ranks
+            self._look_for_who_is_stuck()
+        elif (rank := self.ranks.get(word.rank)) is not None and not rank.over and not rank.judged:
+            rank.judged = True
+            self._event(rank, "stalled", word.detail)
+            self._abort_soon()
 
     def _judge_the_still(self) -> None:
         """Name the ranks of this node that stand still; called once, when the run is being given up."""
@@ -528,7 +581,10 @@ class Keeper:
     def _watch(self) -> None:
         now = time.monotonic()
         late = [r for r in self.ranks.values() if not r.over and now > r.overdue_at]
-        if not late or self.aborting is not None:
+        if self.aborting is not None:
+            return
+        if not late:
+            self._say_if_still(now)
             return
         self._judge_the_still()
         for rank in late:
@@ -536,6 +592,44 @@ class Keeper:
                 rank.judged = True
                 self._event(rank, "overdue", Text("still in this item at its deadline", "到截止时间仍未完成该项"))
         self._abort_soon()
+
+    def _say_if_still(self, now: float) -> None:
+        """Tell the first keeper of the roster that no rank of this node gets any further in its collective."""
+        left = [r for r in self.ranks.values() if not r.over]
+        if now < self.say_still_at or any(now - r.moved < stuck.STUCK_SECONDS for r in left):
+            return
+        if not left or any(not self._operation(r.item) for r in left):
+            return
+        self.say_still_at = now + STILL_PERIOD
+        self._send_word(self._keepers()[0], Still(self.id, [r.standing(self.node) for r in left]))
+
+    def _look_for_who_is_stuck(self) -> None:
+        """Once all keepers say that nothing moves: name who holds up the others to the keeper of that rank."""
+        now, keepers = time.monotonic(), self._keepers()
+        said = {id: ranks for id, (at, ranks) in self.still.items() if now - at < STILL_FRESH}
+        if self.opening is None or self.aborting is not None or not said.keys() >= {p.id for p in keepers}:
+            return
+        everybody = [standing for ranks in said.values() for standing in ranks]
+        for number, detail in stuck.suspects(everybody, self._operation(everybody[0].item)):
+            keeper = next(p for p in keepers if any(r.rank == number for r in said[p.id]))
+            self._send_word(keeper, Suspect(number, detail))
+
+    def _operation(self, item: str) -> str:
+        """Of the collective that ``item`` measures; empty where it measures none."""
+        probes = self.opening.header.plan.probes if self.opening else []
+        return next((str(spec.parameters.get("operation", "")) for spec in probes if spec.id == item), "")
+
+    def _keepers(self) -> list[Peer]:
+        """The roster without a front, which has no ranks."""
+        return [p for p in self.opening.roster if p.node] if self.opening else []
+
+    def _send_word(self, peer: Peer, word: Word) -> None:
+        if peer.id == self.id:
+            self._heed(word)
+        elif self.opening is not None:
+            task = asyncio.get_running_loop().create_task(self._tell(peer, word, self.opening))
+            self.telling.add(task)
+            task.add_done_callback(self.telling.discard)
 
     async def _until_ranks_are_over(self) -> None:
         give_up = time.monotonic() + FIRST_RANK_WAIT

@@ -166,6 +166,23 @@ def test_a_stopped_rank_is_named_within_its_time_limit(lab: Lab) -> None:
     assert report["gate"]["exit_code"] == 1
 
 
+def test_a_rank_that_stands_still_is_named_long_before_its_time_limit(lab: Lab) -> None:
+    process = lab.start(MPIRUN, "-np", "2", *TOOL, *LONG_SWEEP, "--store", str(lab.store))
+    in_the_middle(lab)
+    before = lab.spooled().count('"type":"measurement"')
+    os.kill(pid_of_rank(1, lab.store), signal.SIGSTOP)
+    stopped = time.time()
+    until(lambda: published(lab), 15, "a report after a stop")
+    process.communicate(timeout=30)
+    report = lab.report()
+    (stalled,) = [e for e in report["events"] if e["state"] == "stalled"]
+    assert stalled["rank"] == 1
+    assert stalled["time"] - stopped < 10
+    assert "the others at all_" in stalled["detail"]["en"]
+    assert len(report["measurements"]) >= before
+    assert report["gate"]["exit_code"] == 1
+
+
 def test_our_own_launch_tells_the_verdict_after_a_death(lab: Lab) -> None:
     process = lab.start(*TOOL, *LONG_SWEEP, "-np", "2", "--store", str(lab.store))
     in_the_middle(lab)

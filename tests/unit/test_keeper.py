@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -19,8 +20,9 @@ from cwai_bench import journal
 from cwai_bench.launch import keeper
 from cwai_bench.launch.link import Link
 from cwai_bench.launch.order import Opening, Order, Outcome, Peer
-from cwai_bench.model import Measurement, Plan, RunHeader, Subject
+from cwai_bench.model import Measurement, Plan, RankEvent, RunHeader, Subject
 from cwai_bench.render import report_from_json
+from tests.unit.test_judge_run import spec
 
 SECRET = "ab" * 32
 RUN_ID = "20260101T000000Z-check-00aa11"
@@ -154,6 +156,77 @@ def test_a_rank_that_goes_without_a_word_died(nodes: Nodes) -> None:
     assert verdict.outcome is not None
     events = report_from_json(verdict.outcome.report.encode()).events
     assert [(e.rank, e.item) for e in events if e.state == "died"] == [(1, "some.item#0")]
+
+
+BEATING = """
+import sys, time, msgspec
+from cwai_bench.launch import keeper
+from cwai_bench.launch.link import Link
+from cwai_bench.launch.order import Opening
+key, rank, opening, iteration = sys.argv[1], int(sys.argv[2]), sys.argv[3], int(sys.argv[4])
+link = Link.join(key, rank, "n", starter=False, lock=False)
+link.open(msgspec.json.decode(opening, type=Opening), [rank])
+while True:
+    at = {"phase": "timed", "what": "all_reduce", "size": 4096, "iteration": iteration}
+    link.send(keeper.Beat("mpi.all_reduce#0", 60.0, at))
+    time.sleep(0.2)
+"""
+"""A process that is a rank of a collective: it beats, at one iteration of one size for ever."""
+
+
+def stuck_ranks(nodes: Nodes, iterations: list[int]) -> list[int]:
+    """One rank on each of so many nodes, at these iterations, that do not get any further; their processes."""
+    keys = [nodes.keeper(f"n{i}") for i in range(len(iterations))]
+    first = [joined(key, 100 + i) for i, key in enumerate(keys)]  # only to learn where the keepers are
+    opening = nodes.opening([link.peer for link in first])
+    sweep = msgspec.structs.replace(spec("mpi.all_reduce", 0), parameters={"operation": "all_reduce"})
+    header = msgspec.structs.replace(opening.header, plan=Plan([], [sweep], [], 1.0), world_size=len(keys))
+    told = msgspec.json.encode(msgspec.structs.replace(opening, header=header)).decode()
+    ranks = [
+        subprocess.Popen([sys.executable, "-c", BEATING, key, str(rank), told, str(at)], stderr=subprocess.DEVNULL)
+        for rank, (key, at) in enumerate(zip(keys, iterations, strict=True))
+    ]
+    nodes.started += ranks
+    end = time.monotonic() + 20
+    while len(list(nodes.spool.glob(f"{RUN_ID}/*.jsonl"))) < len(keys):
+        assert time.monotonic() < end, "the ranks did not begin"
+        time.sleep(0.05)
+    for link in first:
+        link.send(keeper.Bye("finished"))
+        link.close()
+    return [rank.pid for rank in ranks]
+
+
+def stalled(nodes: Nodes) -> RankEvent:
+    report = nodes.store / RUN_ID / "report.json"
+    end = time.monotonic() + 20
+    while not report.exists():
+        assert time.monotonic() < end, "no report"
+        time.sleep(0.05)
+    (event,) = [e for e in report_from_json(report.read_bytes()).events if e.state == "stalled"]
+    return event
+
+
+@pytest.mark.parametrize("stopped", [0, 1], ids=["beside the first keeper", "on another node"])
+def test_a_rank_that_is_stopped_is_named_by_what_all_keepers_say(nodes: Nodes, stopped: int) -> None:
+    ranks = stuck_ranks(nodes, [7, 7])
+    os.kill(ranks[stopped], signal.SIGSTOP)
+    at = time.time()
+    event = stalled(nodes)
+    assert event.time - at < 10
+    assert (event.rank, event.node, event.item) == (stopped, f"n{stopped}", "mpi.all_reduce#0")
+    assert event.detail is not None
+    assert "stopped (state T)" in event.detail.en
+    assert "iteration 7" in event.detail.en
+
+
+def test_a_rank_that_lags_behind_is_named_with_where_the_others_are(nodes: Nodes) -> None:
+    stuck_ranks(nodes, [7, 6, 7])
+    event = stalled(nodes)
+    assert (event.rank, event.node) == (1, "n1")
+    assert event.detail is not None
+    assert "iteration 6" in event.detail.en
+    assert "the others at all_reduce of 4 KiB, timed, iteration 7" in event.detail.en
 
 
 def test_one_run_at_a_time_on_a_node(nodes: Nodes) -> None:
