@@ -1,0 +1,336 @@
+"""What collectives should reach: computed against published figures, and what must hold whatever the terms."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cwai_bench.checks.topology import topology_of
+from cwai_bench.collective_bound import (
+    ABOVE,
+    FAIL_BELOW,
+    OPERATIONS,
+    REFERENCES,
+    WARN_BELOW,
+    Bound,
+    Reference,
+    Topology,
+    bus_factor,
+    due,
+    expected_of,
+    references,
+)
+from cwai_bench.model import Scalar
+from tests.unit.conftest import Planted
+
+GB = 1e9
+LARGE = 16 << 30
+"""Bytes: latency does not count."""
+
+
+def board(card: str, links: int, cards: int = 8, *, nodes: int = 1, nics: int = 8, gbit: float = 400) -> Topology:
+    return Topology(nodes, cards, card, 8, links, 32e9 * 16, 2, nics, gbit / 8 * GB)
+
+
+SYSTEMS = {
+    "A100": board("NVIDIA A100-SXM4-80GB", 12, gbit=200),
+    "A800": board("NVIDIA A800-SXM4-80GB", 8, gbit=200),
+    "H100": board("NVIDIA H100 80GB HBM3", 18),
+    "H800": board("NVIDIA H800", 8),
+    "H200": board("NVIDIA H200", 18),
+    "B200": board("NVIDIA B200", 18),
+    "910B": Topology(1, 8, "Ascend 910B3", 8, None, 16e9 * 16, 4, 8, 25 * GB),
+    "A100 PCIe": Topology(1, 4, "NVIDIA A100 80GB PCIe", 4, 12, 16e9 * 16, 2),
+}
+
+
+def of(reference: Reference) -> Topology:
+    """The system of a reference; NICs that it does not tell are those of Azure's and DeepSeek's nodes."""
+    known = SYSTEMS[reference.system]
+    rails = (reference.nics, reference.nic_rate) if reference.nics else (known.nics, known.nic_rate)
+    return replace(known, cards=reference.cards, nodes=reference.nodes, nics=rails[0], nic_rate=rails[1])
+
+
+def reached(topology: Topology, operation: str = "all_reduce", size: int = LARGE, **more: str) -> Bound:
+    found = expected_of(topology, operation, size, **more)
+    assert found is not None
+    return found
+
+
+def value(topology: Topology, operation: str = "all_reduce", size: int = LARGE, **more: str) -> float:
+    found = reached(topology, operation, size, **more)
+    assert found.value is not None
+    return found.value
+
+
+def label(reference: Reference) -> str:
+    return f"{reference.nodes}x{reference.cards} {reference.system} {reference.algorithm} {reference.bus / GB:g}"
+
+
+@pytest.mark.parametrize("reference", [r for r in REFERENCES if not r.gate and r.algorithm], ids=label)
+def test_with_the_algorithm_known_the_bound_is_what_was_published(reference: Reference) -> None:
+    computed = value(of(reference), algorithm=reference.algorithm)
+    assert 0.95 < reference.bus / computed < 1.03
+
+
+@pytest.mark.parametrize("reference", [r for r in REFERENCES if not r.gate], ids=label)
+def test_nothing_published_would_be_accused_or_disbelieved(reference: Reference) -> None:
+    found = reached(of(reference))
+    assert found.ceiling is not None
+    assert reference.bus < found.ceiling
+    if found.value is not None:
+        assert reference.bus > WARN_BELOW * found.value
+
+
+@pytest.mark.parametrize("reference", [r for r in REFERENCES if r.gate], ids=label)
+def test_our_thresholds_are_no_stricter_than_public_gates_are(reference: Reference) -> None:
+    """Each gate demands at least the share below which we fail, so what fails here fails there; one is laxer than our
+    warning."""
+    share = reference.bus / value(of(reference), algorithm=reference.algorithm)
+    assert share > FAIL_BELOW
+    assert share > WARN_BELOW or reference.bus == 185 * GB
+
+
+@pytest.mark.parametrize(
+    ("nodes", "algorithm", "gbytes"),
+    [
+        (1, "", 370.8),  # 18 × 20.6
+        (1, "RING", 370.8),
+        (1, "TREE", 0.92 * 7 / 8 * 370.8),
+        (1, "NVLS", 0.85 * 2 * 7 / 9 * 370.8),
+        (2, "", 370.8),  # 8 × 50 × 0.96 = 384 is more
+        (2, "TREE", 0.92 * 15 / 16 * 370.8),
+        (4, "TREE", 0.92 * 31 / 32 * 370.8),
+        (4, "NVLS_TREE", 31 / 32 * 384),
+        (2, "NVLS_TREE", 2 * 15 / 16 * 0.85 * 8 / 9 * 370.8),
+        (4, "COLLNET_DIRECT", 370.8),
+    ],
+)
+def test_all_reduce_of_h100_by_nodes_and_algorithm(nodes: int, algorithm: str, gbytes: float) -> None:
+    found = value(replace(SYSTEMS["H100"], nodes=nodes), size=1 << 44, algorithm=algorithm)
+    assert found / GB == pytest.approx(gbytes, rel=1e-3)
+
+
+def test_a_network_that_is_slower_than_the_links_is_the_limit() -> None:
+    found = reached(replace(SYSTEMS["H100"], nodes=4, nics=4))
+    assert found.limit == "network"
+    assert found.value is not None
+    assert found.value / GB == pytest.approx(4 * 50 * 0.96, rel=0.01)
+    assert reached(SYSTEMS["H100"]).limit == "links"
+
+
+def test_small_sizes_have_a_bound_of_their_own() -> None:
+    """8.4 us + 14 × 3.4 us of a ring over 8 cards, beside which 1 MiB takes 5 us."""
+    h100 = SYSTEMS["H100"]
+    found = reached(h100, size=1 << 20)
+    assert found.limit == "latency"
+    latency = (8.4 + 14 * 3.4) * 1e-6
+    assert found.value == pytest.approx((1 << 20) * 1.75 / (latency + (1 << 20) * 1.75 / 370.8e9))
+    assert "latency 8.4 + 14 × 3.4 = 56 us" in found.words.en
+    assert "时延 8.4 + 14 × 3.4 = 56 us" in found.words.zh
+    assert value(h100, size=8) < value(h100, size=1 << 20) < value(h100, size=1 << 30)
+    assert value(h100, size=1 << 20, algorithm="RING", protocol="LL128") != value(h100, size=1 << 20)
+
+
+def test_the_terms_are_said_in_both_languages() -> None:
+    found = reached(replace(SYSTEMS["H100"], nodes=2))
+    assert "NVLink 18 × 20.6 GB/s = 370.8 GB/s" in found.words.en
+    assert "NICs 8 × 50 GB/s × 0.96 = 384 GB/s" in found.words.en
+    assert "ring over 2 nodes: 370.8 GB/s" in found.words.en
+    assert "网卡 8 × 50 GB/s × 0.96 = 384 GB/s" in found.words.zh
+    assert "ring，2 节点：370.8 GB/s" in found.words.zh
+
+
+def test_boards_without_a_switch_use_the_links_between_the_cards_that_take_part() -> None:
+    four = replace(SYSTEMS["A100"], installed=4, cards=4)
+    assert value(four) / GB == pytest.approx(240, rel=0.01)
+    assert value(replace(four, cards=2)) / GB == pytest.approx(80, rel=0.01)
+    assert reached(replace(four, installed=0)).value is None, "how many share the links is not known"
+
+
+def test_cards_without_links_meet_over_pcie_and_demand_little_of_it() -> None:
+    l40s = Topology(1, 4, "NVIDIA L40S", 4, 0, 16e9 * 16, 1)
+    assert value(l40s) / GB == pytest.approx(20, rel=0.01)
+    assert value(replace(l40s, sockets=2)) / GB == pytest.approx(6, rel=0.01)
+    assert value(replace(l40s, sockets=0)) / GB == pytest.approx(6, rel=0.01), "not known is not one"
+    assert value(SYSTEMS["A100 PCIe"]) / GB == pytest.approx(6, rel=0.01), (
+        "not every card meets every other by a bridge"
+    )
+
+
+@pytest.mark.parametrize(
+    ("topology", "operation", "more"),
+    [
+        (replace(SYSTEMS["H100"], links=None), "all_reduce", {}),
+        (replace(SYSTEMS["H100"], card=""), "all_reduce", {}),
+        (replace(SYSTEMS["H100"], card="NVIDIA X9000"), "all_reduce", {}),
+        (replace(SYSTEMS["H100"], nodes=2, nics=0), "all_reduce", {}),
+        (replace(SYSTEMS["H100"], nodes=2, nic_rate=0.0), "all_reduce", {}),
+        (SYSTEMS["H100"], "alltoall", {}),
+        (SYSTEMS["H100"], "alltoallv", {}),
+        (SYSTEMS["H100"], "all_reduce", {"library": "mpi"}),
+        (SYSTEMS["910B"], "all_reduce", {"library": "hccl"}),
+        (replace(SYSTEMS["H100"], cards=1), "all_reduce", {}),
+    ],
+)
+def test_what_is_not_known_is_not_demanded(topology: Topology, operation: str, more: dict[str, str]) -> None:
+    found = expected_of(topology, operation, LARGE, **more)
+    assert found is None or found.value is None
+
+
+def test_what_is_not_demanded_has_a_ceiling_all_the_same() -> None:
+    npu = reached(SYSTEMS["910B"], library="hccl")
+    assert npu.ceiling == pytest.approx(7 * 28 * GB)
+    assert "HCCS 7 × 28 GB/s" in npu.words.en
+    hosts = reached(Topology(4, 2, nics=1, nic_rate=12.5 * GB), library="mpi")
+    assert hosts.value is None
+    assert hosts.ceiling == pytest.approx(2 * 7 / 8 * 12.5 * GB)
+
+
+def test_ranks_that_ran_alone_and_more_than_the_wire_carries_are_above_the_ceiling() -> None:
+    two = reached(replace(SYSTEMS["H100"], nodes=2, nics=1))
+    assert two.ceiling is not None
+    assert two.ceiling * ABOVE < 480 * GB, "the figure of one node cannot be that of two over one NIC"
+
+
+def test_a_measurement_is_held_against_the_topology_that_it_was_made_on() -> None:
+    told: dict[str, Scalar] = {"operation": "all_reduce", "bytes": LARGE, "ranks": 8}
+    h100 = SYSTEMS["H100"]
+    found = due("nccl.all_reduce.time", told, h100)
+    assert found == reached(h100)
+    assert due("nccl.all_reduce.time", {**told, "algorithm": "NVLS"}, h100) == reached(h100, algorithm="NVLS")
+    others: list[dict[str, Scalar]] = [{"ranks": 16}, {"bytes": 0}, {"bytes": "8"}, {"operation": "scan"}]
+    for other in others:
+        assert due("nccl.all_reduce.time", {**told, **other}, h100) is None
+    assert due("tcp.bandwidth", told, h100) is None
+
+
+def test_references_are_found_by_card_cards_nodes_and_network() -> None:
+    assert [r.bus / GB for r in references(SYSTEMS["B200"], "all_reduce")] == [845.7]
+    assert [r.bus / GB for r in references(replace(SYSTEMS["B200"], nodes=4), "all_reduce")] == [381.8]
+    assert references(replace(SYSTEMS["B200"], nodes=4, nics=4), "all_reduce") == []
+    assert references(SYSTEMS["B200"], "all_gather") == []
+    assert [r.gate for r in references(SYSTEMS["H100"], "all_reduce")].count(True) == 2
+    assert [r.bus / GB for r in references(SYSTEMS["910B"], "all_reduce")] == [126]
+    assert all(references(of(r), r.operation) for r in REFERENCES)
+
+
+def test_bus_factors_are_those_of_nccl_tests() -> None:
+    assert bus_factor("all_reduce", 8) == 1.75
+    assert bus_factor("all_gather", 8) == bus_factor("alltoall", 8) == 0.875
+    assert bus_factor("broadcast", 8) == bus_factor("sendrecv", 8) == 1
+
+
+TOPOLOGIES = st.builds(
+    Topology,
+    nodes=st.integers(1, 512),
+    cards=st.integers(1, 8),
+    card=st.sampled_from([s.card for s in SYSTEMS.values()] + ["", "NVIDIA L40S"]),
+    installed=st.sampled_from((0, 4, 8)),
+    links=st.sampled_from((None, 0, 4, 8, 12, 18)),
+    pcie=st.sampled_from((0.0, 16e9 * 16, 32e9 * 8, 64e9 * 16)),
+    sockets=st.integers(0, 4),
+    nics=st.integers(0, 10),
+    nic_rate=st.sampled_from((0.0, 3.125e9, 25e9, 100e9)),
+)
+ALGORITHMS = st.sampled_from(
+    ("", "RING", "TREE", "NVLS", "NVLS_TREE", "COLLNET_DIRECT", "COLLNET_CHAIN", "PAT", "SOMETHING")
+)
+
+
+@given(
+    TOPOLOGIES,
+    st.sampled_from(OPERATIONS),
+    st.integers(1, 1 << 40),
+    ALGORITHMS,
+    st.sampled_from(("", "LL", "LL128", "SIMPLE")),
+    st.sampled_from(("nccl", "hccl", "mpi")),
+)
+def test_what_is_due_is_never_more_than_what_can_be(
+    topology: Topology, operation: str, size: int, algorithm: str, protocol: str, library: str
+) -> None:
+    found = expected_of(topology, operation, size, library=library, algorithm=algorithm, protocol=protocol)
+    if found is None:
+        return
+    assert found.value is None or found.value > 0
+    assert found.terms
+    assert found.ceiling is None or found.ceiling > 0
+    if found.value is not None:
+        assert found.ceiling is not None, "what is demanded is known to be possible"
+        assert found.value <= found.ceiling
+
+
+@given(TOPOLOGIES, st.sampled_from(OPERATIONS), st.integers(1, 1 << 40), ALGORITHMS, st.sampled_from(("LL", "LL128")))
+def test_to_know_less_never_demands_more(
+    topology: Topology, operation: str, size: int, algorithm: str, protocol: str
+) -> None:
+    less = expected_of(replace(topology, sockets=0), operation, size, algorithm=algorithm, protocol=protocol)
+    more = expected_of(topology, operation, size, algorithm=algorithm, protocol=protocol)
+    if less is not None and less.value is not None:
+        assert more is not None
+        assert more.value is not None
+        assert less.value <= more.value
+
+
+@given(TOPOLOGIES, st.sampled_from(OPERATIONS), st.integers(1, 1 << 38), ALGORITHMS)
+def test_larger_sizes_never_demand_less(topology: Topology, operation: str, size: int, algorithm: str) -> None:
+    one, two = (expected_of(topology, operation, s, algorithm=algorithm) for s in (size, 2 * size))
+    if one is not None and two is not None and one.value is not None and two.value is not None:
+        assert one.value <= two.value
+
+
+# ------------------------------------------------------------------------------------------------------- from facts
+
+
+def of_node(root: Path, node: str, cards: int = 8) -> Topology | None:
+    facts = Planted(root / node, node).facts()
+    return topology_of([facts], {facts.node: cards})
+
+
+@pytest.mark.parametrize(
+    ("node", "cards", "topology"),
+    [
+        ("good", 8, Topology(1, 8, "NVIDIA H100 80GB HBM3", 8, 18, 32e9 * 16, 2, 8, 50 * GB)),
+        ("b200", 8, Topology(1, 8, "NVIDIA B200", 8, 18, 32e9 * 16, 2, 8, 50 * GB)),
+        ("l40s", 4, Topology(1, 4, "NVIDIA L40S", 4, 0, 16e9 * 16, 2, 2, 25 * GB)),
+        ("a10_vm", 1, Topology(1, 1, "NVIDIA A10", 1, 0, 16e9 * 16, 0)),
+        ("plain", 2, Topology(1, 2)),
+    ],
+)
+def test_the_topology_of_recorded_nodes(tmp_path: Path, node: str, cards: int, topology: Topology) -> None:
+    assert of_node(tmp_path, node, cards) == topology
+
+
+def test_the_topology_of_npus(tmp_path: Path) -> None:
+    found = of_node(tmp_path, "ascend_910b")
+    assert found is not None
+    assert (found.card, found.installed, found.links) == ("Ascend 910B3", 8, None)
+    assert (found.nics, found.nic_rate) == (8, 25 * GB)
+    assert reached(found, library="hccl").ceiling == pytest.approx(196 * GB)
+
+
+def test_several_nodes_and_one_whose_facts_are_missing(tmp_path: Path) -> None:
+    facts = Planted(tmp_path / "node").facts()
+    found = topology_of([facts], {facts.node: 8})
+    assert found is not None
+    lost = topology_of([facts], {facts.node: 8, "node2": 8})
+    assert lost == Topology(2, 8)
+    assert topology_of([facts], {}) is None
+    assert topology_of([facts], {facts.node: 8, "node2": 4}) is None
+
+
+def test_a_card_or_a_nic_that_fell_behind_lowers_nothing(planted: Planted) -> None:
+    well = topology_of([planted.facts()], {planted.facts().node: 8})
+    told = msgspec.json.decode((planted.root / "calls/nvml.json").read_bytes())
+    for link in told["cards"][3]["links"][:6]:
+        link["up"] = False
+    planted.write("calls/nvml.json", msgspec.json.encode(told).decode())
+    told = msgspec.json.decode((planted.root / "calls/rdma.json").read_bytes())
+    told["devices"][2]["ports"][0].update(state="DOWN", phys_state="Polling")
+    planted.write("calls/rdma.json", msgspec.json.encode(told).decode())
+    assert topology_of([planted.facts()], {planted.facts().node: 8}) == well
