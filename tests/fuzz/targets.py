@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from cwai_bench import baseline, config, journal
+from cwai_bench import baseline, collective_library, config, journal
 from cwai_bench.checks import CHECKS, criteria_items, sources_for
 from cwai_bench.discover import packages, read_node
 from cwai_bench.discover.tree import TEXT_LIMIT, decode
@@ -37,8 +37,11 @@ from cwai_bench.readers import (
     amd_tests,
     ascend,
     ascend_tests,
+    collective_log,
+    hccl_test,
     host,
     json_answer,
+    nccl_tests,
     nic,
     nvidia,
     nvidia_tests,
@@ -124,6 +127,14 @@ def _package(data: bytes) -> None:
     assert version is None or 0 < len(version) <= 80
     if told := packages.METADATA.fullmatch(decode(data)[:255]):
         packages.WANTED.fullmatch(told["name"])
+
+
+def _collective_library(data: bytes) -> None:
+    """The strings of a library's file, and a line of its log."""
+    file = Path(_scratch().name) / "libnccl.so.2"
+    file.write_bytes(data)
+    for version in (collective_library.of_file(file), collective_library.of_line(decode(data[:TEXT_LIMIT]))):
+        assert version is None or 0 < len(str(version)) < 160
 
 
 @functools.cache
@@ -314,6 +325,13 @@ TARGETS: dict[str, Target] = {
             roce_test.report,
         ),
         both(answers("dcgmi", "nvbandwidth", "ascend-dmi", "rvs"), files("*.txt", below=FIXTURES / "roce_test")),
+    ),
+    "collective": Target(
+        readers(collective_log.collective_log, hccl_test.hccl_test, nccl_tests.nccl_tests),
+        files("*.log", "*.txt", below=FIXTURES / "collective"),
+    ),
+    "collective_library": Target(
+        _collective_library, lambda: [b"\x7fELF\0NCCL version 2.21.5+cuda12.4\0", b"CTCCL version 0.2.0(nccl 2.19.4)+"]
     ),
     "packages": Target(
         _package,
