@@ -1,0 +1,138 @@
+"""Collectives against what their links and NICs should reach, and what the library's log gives away."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from cwai_bench.collective_bound import Topology
+from cwai_bench.judge.collectives import log_signs, published, standing
+from cwai_bench.model import Measurement, Scalar, Status, Subject
+from cwai_bench.readers.collective_log import CollectiveLog, collective_log, merge
+from tests.unit.test_reader_collective_log import log
+
+GB = 1e9
+H100 = Topology(1, 8, "NVIDIA H100 80GB HBM3", 8, 18, 32e9 * 16, 2, 8, 50 * GB)
+TWO = replace(H100, nodes=2)
+
+
+def measured(gbytes: float, size: int = 8 << 30, rank: int = 0, **more: Scalar) -> Measurement:
+    """A rank that saw ``gbytes`` of bus bandwidth."""
+    parameters: dict[str, Scalar] = {"operation": "all_reduce", "bytes": size, "ranks": 8, "bus_factor": 1.75, **more}
+    factor = parameters["bus_factor"]
+    assert isinstance(factor, int | float)
+    seconds = size * factor / (gbytes * GB)
+    return Measurement(
+        "nccl.all_reduce.time", "s", Subject("rank", f"n/rank{rank}"), [seconds] * 5, parameters, 0.0, 1.0, "n", rank
+    )
+
+
+@pytest.mark.parametrize(
+    ("gbytes", "status"), [(368.0, Status.PASS), (300.0, Status.WARN), (240.0, Status.FAIL), (900.0, Status.UNKNOWN)]
+)
+def test_a_figure_is_held_against_its_bound(gbytes: float, status: Status) -> None:
+    found = standing([measured(gbytes, rank=r) for r in range(8)], H100)
+    assert found is not None
+    assert found.status is status
+    assert found.bus == pytest.approx(gbytes * GB)
+    if status is Status.UNKNOWN:
+        assert "more than the" in found.words.en
+    else:
+        assert found.share == pytest.approx(gbytes / 370.3, rel=1e-3)
+        assert "% of 370.3 GB/s" in found.words.en
+
+
+def test_the_slowest_rank_of_the_best_size_counts() -> None:
+    ms = [measured(368, rank=0), measured(240, rank=1), measured(2, size=1024, rank=0), measured(2, size=1024, rank=1)]
+    found = standing(ms, H100)
+    assert found is not None
+    assert (found.bytes, found.status) == (8 << 30, Status.FAIL)
+    small = standing([measured(0.1, size=1024)], H100)
+    assert small is not None
+    assert small.share is not None
+    assert small.share > 1, "small sizes demand little"
+
+
+def test_the_algorithm_that_the_log_tells_demands_more() -> None:
+    ring, nvls = (standing([measured(400, algorithm=a)], H100) for a in ("RING", "NVLS"))
+    assert ring is not None
+    assert nvls is not None
+    assert (ring.status, nvls.status) == (Status.PASS, Status.WARN)
+
+
+def test_what_is_demanded_is_told_with_its_terms() -> None:
+    found = standing([measured(300)], H100)
+    assert found is not None
+    demand = found.demand()
+    assert demand is not None
+    assert demand.en.startswith("at least 87 % of 370.3 GB/s, below 75 % it fails; NVLink 18 × 20.6 GB/s")
+    assert demand.zh.startswith("不低于 370.3 GB/s 的 87 %，低于 75 % 判为失败；")
+
+
+def test_where_nothing_is_known_nothing_is_said() -> None:
+    assert standing([measured(300)], None) is None
+    assert standing([], H100) is None
+    assert standing([measured(300, ranks=16)], H100) is None
+    unknown = standing([measured(300)], replace(H100, card=""))
+    assert unknown is None
+    other = standing([measured(300, operation="alltoall", bus_factor=0.875)], H100)
+    assert other is not None
+    assert (other.status, other.share, other.demand()) == (Status.PASS, None, None)
+
+
+def test_published_figures_have_their_source() -> None:
+    told = published(H100, "all_reduce")
+    assert "8 H100 NVLS: 480.0 GB/s (NVIDIA/nccl-tests issue 212)" in [t.en for t in told]
+    assert any("demanded (Azure" in t.en for t in told)
+    assert any("要求不低于" in t.zh for t in told)
+
+
+def logged(name: str, **more: object) -> CollectiveLog:
+    return collective_log(log(name))._replace(**more)  # type: ignore[arg-type]
+
+
+def faults(told: CollectiveLog, topology: Topology = TWO, sharp: bool | None = None) -> list[str]:
+    return [sign.text.en for sign in log_signs(told, topology, sharp=sharp) if sign.fault]
+
+
+def test_a_log_that_is_well_has_no_fault() -> None:
+    assert faults(logged("nccl_h100_two_nodes.log")) == []
+
+
+def test_rails_that_are_there_while_sockets_are_used() -> None:
+    (said,) = faults(logged("nccl_a100_sockets.log"))
+    assert said.startswith("the library used sockets though there are 8 RDMA rails: it found no device")
+    (said,) = faults(logged("nccl_a100_sockets.log", environment={"NCCL_IB_DISABLE": "1"}))
+    assert "NCCL_IB_DISABLE=1 is set" in said
+    assert faults(logged("nccl_a100_sockets.log"), replace(TWO, nics=0)) == [], "there is nothing else"
+    assert faults(logged("nccl_a100_sockets.log"), H100) == [], "one node needs no network"
+
+
+def test_processes_that_disagree_are_a_fault() -> None:
+    both = merge([logged("nccl_a100_sockets.log"), logged("nccl_h100_two_nodes.log")])
+    assert faults(both)[0] == "processes use different networks: Socket, IB"
+
+
+def test_data_that_goes_through_the_host() -> None:
+    assert any("no GDRDMA" in said for said in faults(logged("ctccl_sharp.log")))
+    assert not any("no GDRDMA" in said for said in faults(logged("nccl_h100_two_nodes.log")))
+
+
+def test_sharp_that_was_asked_for_and_is_not_used() -> None:
+    told = logged("nccl_h100_two_nodes.log")
+    (said,) = faults(told, sharp=True)
+    assert "disabling CollNet" in said
+    assert faults(told, sharp=False) == []
+    used = logged("ctccl_sharp.log")
+    assert not any("SHARP" in said for said in faults(used, sharp=True))
+    assert any("all the same" in said for said in faults(used, sharp=False))
+    idle = used._replace(choices=told.choices)
+    assert any("another algorithm" in said for said in faults(idle, sharp=True)), "set up, and not taken"
+
+
+def test_few_nics_and_warnings_explain_and_accuse_nobody() -> None:
+    signs = log_signs(logged("nccl_h100_two_nodes.log"), TWO)
+    assert [sign.fault for sign in signs] == [False, False]
+    assert signs[0].text.en == "only 2 of 8 NICs are used: mlx5_0:1/IB, mlx5_1:1/IB"
+    assert "status=12" in signs[1].text.zh
