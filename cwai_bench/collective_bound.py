@@ -79,6 +79,8 @@ _GENERATIONS = (
 )
 _BRIDGED = re.compile(r"PCIe|NVL\b|\bA30\b")
 """Cards that a bridge connects in pairs or fours, if at all."""
+_ACROSS = re.compile(r"\bG[BH][23]00\b")
+"""Cards whose NVLinks may reach those of other nodes: then NICs set no ceiling."""
 _HCCS = re.compile(r"910B")
 HCCS_LINK = 28e9
 """Bytes per second each way between two 910B of a node, each connected with every other: half of the 56 GB/s that
@@ -258,8 +260,8 @@ def _pcie(t: Topology) -> _Path | None:
     if t.pcie <= 0:
         return None
     most = t.pcie / 8
-    least = t.pcie / (8e9 * 16) * PCIE3_X16 * SMALL_PACKETS
-    terms = [plain(f"PCIe {t.pcie / 8e9 / 16:g} × {_shown(PCIE3_X16)} × 5/6 = {_shown(least)}")]
+    least = _slot(t) * SMALL_PACKETS
+    terms = [plain(f"PCIe {_shown(_slot(t))} × 5/6 = {_shown(least)}")]
     if t.sockets != 1 and least > BETWEEN_SOCKETS:
         least = BETWEEN_SOCKETS
         terms.append(Text("between CPU sockets at least {v}", "CPU 插槽之间不低于 {v}").fill(v=_shown(BETWEEN_SOCKETS)))
@@ -274,7 +276,16 @@ def _network(t: Topology) -> _Path | None:
     used = min(t.nics, t.cards)
     least, most = used * t.nic_rate * NETWORK_SHARE, t.nics * t.nic_rate
     said = f"{used} × {_shown(t.nic_rate)} × {NETWORK_SHARE} = {_shown(least)}"
-    return _Path(least, most, (Text(f"NICs {said}", f"网卡 {said}"),))
+    terms = [Text(f"NICs {said}", f"网卡 {said}")]
+    if t.pcie > 0 and least > t.cards * _slot(t):
+        least = t.cards * _slot(t)
+        terms.append(plain(f"PCIe {t.cards} × {_shown(_slot(t))} = {_shown(least)}"))
+    return _Path(least, math.inf if _ACROSS.search(t.card) else most, tuple(terms))
+
+
+def _slot(t: Topology) -> float:
+    """What NCCL reckons with for the slot of a card."""
+    return t.pcie / (8e9 * 16) * PCIE3_X16
 
 
 # ---------------------------------------------------------------------------------------------- bounds of large sizes

@@ -99,8 +99,9 @@ def _ascend(view: FactView) -> str:
 
 
 def _rails(view: FactView) -> list[float]:
-    """Bits per second of each rail: of those that are up the fastest, and as many more as should have a link."""
-    found = rdma.rails(view)
+    """Bits per second of each rail: of those that are up the fastest, and as many more as should have a link. Other
+    networks than InfiniBand and RoCE (EFA) are another matter."""
+    found = [port for port in rdma.rails(view) if port.said.link_layer in (rdma.INFINIBAND, rdma.ETHERNET)]
     up = [port.rate.bits for port in found if port.up]
     dark = [port for port in rdma.without_link(found) if not port.up]
     return [max(up)] * (up.count(max(up)) + len(dark)) if up else []
