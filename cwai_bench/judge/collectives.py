@@ -68,21 +68,21 @@ def standing(
 ) -> Standing | None:
     """How one operation does, by the measurements of all its ranks and sizes; None where nothing is known of it.
 
-    Small sizes demand so little that they prove nothing: the size that did best counts, as a group by its slowest rank.
+    Small sizes demand so little that they prove nothing: the size, type and placement that did best counts, as a group
+    by its slowest rank, by the pipelined time where it was measured so, since published figures are. A rehearsal, whose
+    rank comes late on purpose, proves nothing.
     """
-    slowest: dict[int, tuple[float, Measurement]] = {}
+    slowest: dict[tuple[Scalar | None, ...], tuple[float, Measurement]] = {}
     for m in ms:
-        told, count, factor = m.stats or stats_of(m.samples), m.parameters.get("bytes"), m.parameters.get("bus_factor")
-        if m.status != "ok" or m.unit != "s" or told is None or told.p50 <= 0:
+        if m.status != "ok" or not m.metric.endswith(".time") or "rehearsed" in m.parameters:
             continue
-        if isinstance(count, int) and isinstance(factor, int | float):
-            pipelined = m.parameters.get("pipelined")  # as nccl-tests has it, which published figures are of
-            bus = count * factor / (pipelined if isinstance(pipelined, int | float) and pipelined > 0 else told.p50)
-            if count not in slowest or bus < slowest[count][0]:
-                slowest[count] = bus, m
+        bus = _bus(m)
+        point = tuple(m.parameters.get(name) for name in _POINT)
+        if bus is not None and (point not in slowest or bus < slowest[point][0]):
+            slowest[point] = bus, m
     if topology is None or not slowest:
         return None
-    count, (bus, best) = max(slowest.items(), key=lambda item: item[1][0])
+    bus, best = max(slowest.values(), key=lambda found: found[0])
     bound = due(best.metric, best.parameters, topology)
     if bound is None:
         return None
@@ -92,7 +92,21 @@ def standing(
         status = Status.UNKNOWN
     elif share is not None and share < thresholds.warn_below:
         status = Status.FAIL if share < thresholds.fail_below else Status.WARN
-    return Standing(status, count, bus, share, bound)
+    return Standing(status, int(best.parameters["bytes"]), bus, share, bound)
+
+
+_POINT = ("bytes", "dtype", "reduction", "in_place")
+"""What tells the points of one operation from each other."""
+
+
+def _bus(m: Measurement) -> float | None:
+    """Bytes per second of bus bandwidth; None where it has none."""
+    told, count, factor = m.stats or stats_of(m.samples), m.parameters.get("bytes"), m.parameters.get("bus_factor")
+    if told is None or not isinstance(count, int) or not isinstance(factor, int | float):
+        return None
+    pipelined = m.parameters.get("pipelined")
+    each = pipelined if isinstance(pipelined, int | float) and pipelined > 0 else told.p50
+    return count * factor / each if each > 0 else None
 
 
 class Found(NamedTuple):
@@ -120,7 +134,7 @@ def of_spec(run: Run, spec: ProbeSpec) -> Found:
     sharp = {"on": True, "off": False}.get(str(spec.parameters.get("sharp")))
     operation = str(spec.parameters.get("operation"))
     return Found(
-        standing([m for m in ms if m.metric.endswith(".time")], topology),
+        standing(ms, topology),
         log_signs(merge(logs), topology, sharp=sharp) if logs else [],
         published(topology, operation) if spec.info.scope in PREDICTED else [],
     )

@@ -124,6 +124,11 @@ def test_a_network_that_is_slower_than_the_links_is_the_limit() -> None:
     assert reached(SYSTEMS["H100"]).limit == "links"
 
 
+def test_more_nics_than_cards_are_no_demand() -> None:
+    found = value(replace(SYSTEMS["H100"], cards=2, nodes=2, pcie=0.0), size=1 << 44)
+    assert found / GB == pytest.approx(2 * 50 * 0.96, rel=1e-3)
+
+
 def test_slots_that_are_slower_than_the_nics_are_the_limit() -> None:
     """400 Gb/s behind 16 lanes of 16 GT/s, of which NCCL reckons with 24 GB/s."""
     found = reached(replace(SYSTEMS["A800"], nodes=2, nic_rate=50 * GB, pcie=16e9 * 16), size=1 << 44)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import msgspec
 import pytest
 
 from cwai_bench.collective_bound import Topology
 from cwai_bench.judge.collectives import log_signs, published, standing
-from cwai_bench.model import Measurement, Scalar, Status, Subject
+from cwai_bench.model import Measurement, Scalar, Status, Subject, stats_of
 from cwai_bench.readers.collective_log import CollectiveLog, collective_log, merge
 from tests.unit.test_reader_collective_log import log
 
@@ -52,6 +53,29 @@ def test_the_slowest_rank_of_the_best_size_counts() -> None:
     assert small is not None
     assert small.share is not None
     assert small.share > 1, "small sizes demand little"
+
+
+def test_pipelined_time_counts_where_it_was_measured() -> None:
+    """Isolated, every operation has the barrier's skew in it."""
+    (m,) = [measured(200)]
+    told = m.stats or stats_of(m.samples)
+    assert told is not None
+    found = standing([msgspec.structs.replace(m, parameters={**m.parameters, "pipelined": told.p50 * 200 / 368})], H100)
+    assert found is not None
+    assert found.bus == pytest.approx(368 * GB)
+
+
+def test_what_is_no_time_of_the_operation_is_left_aside() -> None:
+    late = msgspec.structs.replace(measured(9000), metric="nccl.all_reduce.arrival")
+    failed = msgspec.structs.replace(measured(1), status="timeout")
+    assert standing([late, failed, measured(100, rehearsed="rank 1 late by 1000 us")], H100) is None
+
+
+def test_the_best_placement_counts_by_its_own_slowest_rank() -> None:
+    ms = [measured(240, rank=0), measured(368, rank=0, in_place=True), measured(350, rank=1, in_place=True)]
+    found = standing(ms, H100)
+    assert found is not None
+    assert found.bus == pytest.approx(350 * GB)
 
 
 def test_the_algorithm_that_the_log_tells_demands_more() -> None:

@@ -141,6 +141,7 @@ def test_a_row_that_something_was_printed_into_is_left_out_and_counted() -> None
         ("", "expected a table"),
         (TABLE + TABLE, "built without MPI"),
         (TABLE.replace("Rank  1", "Rank  0"), "built without MPI"),
+        (OLD.replace("Rank", "Runs") * 2, "several tables"),
         (TABLE.replace("busbw  #wrong \n", "busbw  furlong \n"), "other columns"),
         (TABLE.split("     1048576")[0], "its table is empty"),
         (TABLE.replace("   algbw   busbw  #wrong \n", "   busbw  #wrong \n"), "not the same columns"),
