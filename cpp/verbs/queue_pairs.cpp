@@ -80,8 +80,8 @@ void Memory::take_host(const QueuePairs& pairs, unsigned access) {
 void Memory::take_gpu(const QueuePairs& pairs, unsigned access) {
   require(!pairs.spec().huge_pages, "huge pages of a GPU");
   size_ = up_to(2 * half_, kHugePage);  // of which a dma-buf is made in whole pages
-  gpu_ = std::make_unique<GpuMemory>(pairs.spec().gpu, size_);
-  base_ = gpu_->address();
+  gpu_ = std::make_unique<GpuMemory>(Gpu(pairs.spec().gpu), size_);
+  base_ = reinterpret_cast<std::uintptr_t>(gpu_->data());
   const int fd = gpu_->dma_buf();
   if (fd >= 0) {
     way_ = "dma-buf";
@@ -104,13 +104,13 @@ void Memory::fill(std::uint64_t address, std::size_t size, std::uint64_t seed) c
   if (!gpu_) return fill_pattern(host(address), size, seed);
   std::vector<std::byte> pattern(size);
   fill_pattern(pattern.data(), size, seed);
-  gpu_->write(address, pattern.data(), size);
+  gpu_->gpu().write(host(address), pattern);
 }
 
 Mismatch Memory::check(std::uint64_t address, std::size_t size, std::uint64_t seed) const {
   if (!gpu_) return check_pattern(host(address), size, seed);
   std::vector<std::byte> found(size);
-  gpu_->read(found.data(), address, size);
+  gpu_->gpu().read(found, host(address));
   return check_pattern(found.data(), size, seed);
 }
 
