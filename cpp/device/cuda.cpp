@@ -7,20 +7,14 @@
 #include <cctype>
 #include <cstring>
 
+#include "device/cuda_abi.hpp"
 #include "support/dynamic_library.hpp"
 #include "support/error.hpp"
 
 namespace cwai {
 namespace {
 
-// As cuda.h of CUDA 12 and 13 has them; tests/cpp/test_cuda_abi.cpp holds them against it.
-constexpr int kNotReady = 600;           // CUDA_ERROR_NOT_READY
-constexpr int kNoDevice = 100;           // CUDA_ERROR_NO_DEVICE
-constexpr int kPeerEnabled = 704;        // CUDA_ERROR_PEER_ACCESS_ALREADY_ENABLED
-constexpr int kDmaBufFd = 1;             // CU_MEM_RANGE_HANDLE_TYPE_DMA_BUF_FD
-constexpr unsigned kPortable = 1;        // CU_MEMHOSTALLOC_PORTABLE
-constexpr unsigned kNonBlocking = 1;     // CU_STREAM_NON_BLOCKING
-constexpr int kCaptureOfThisThread = 1;  // CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
+using namespace cuda;
 
 // libcuda is loaded once and stays: its driver does not like to go. A CUdeviceptr is an address.
 struct Driver {
@@ -66,15 +60,15 @@ struct Driver {
   int (*elapsed)(float*, void*, void*) = take<int(float*, void*, void*)>("cuEventElapsedTime");
   int (*error_name)(int, const char**) = take<int(int, const char**)>("cuGetErrorName");
   // What an old driver may lack.
-  int (*capture)(void*, int) = perhaps<int(void*, int)>("cuStreamBeginCapture_v2");  // 10.1
-  int (*captured)(void*, void**) = perhaps<int(void*, void**)>("cuStreamEndCapture");
+  int (*capture)(void*, int) = library.find<int(void*, int)>("cuStreamBeginCapture_v2");  // 10.1
+  int (*captured)(void*, void**) = library.find<int(void*, void**)>("cuStreamEndCapture");
   int (*instantiate)(void**, void*, unsigned long long) =
-      perhaps<int(void**, void*, unsigned long long)>("cuGraphInstantiateWithFlags");  // 11.4
-  int (*launch)(void*, void*) = perhaps<int(void*, void*)>("cuGraphLaunch");
-  int (*end_graph)(void*) = perhaps<int(void*)>("cuGraphDestroy");
-  int (*end_ready)(void*) = perhaps<int(void*)>("cuGraphExecDestroy");
+      library.find<int(void**, void*, unsigned long long)>("cuGraphInstantiateWithFlags");  // 11.4
+  int (*launch)(void*, void*) = library.find<int(void*, void*)>("cuGraphLaunch");
+  int (*end_graph)(void*) = library.find<int(void*)>("cuGraphDestroy");
+  int (*end_ready)(void*) = library.find<int(void*)>("cuGraphExecDestroy");
   int (*handle)(void*, std::byte*, std::size_t, int, unsigned long long) =
-      perhaps<int(void*, std::byte*, std::size_t, int, unsigned long long)>(
+      library.find<int(void*, std::byte*, std::size_t, int, unsigned long long)>(
           "cuMemGetHandleForAddressRange");
 
   const int started = init(0);
@@ -83,10 +77,6 @@ struct Driver {
   template <typename Function>
   Function* take(const char* symbol) const {
     return library.function<Function>(symbol);
-  }
-  template <typename Function>
-  Function* perhaps(const char* symbol) const {
-    return library.has(symbol) ? take<Function>(symbol) : nullptr;
   }
 };
 

@@ -19,7 +19,9 @@ DynamicLibrary::DynamicLibrary(std::string name, int flags)
 }
 
 DynamicLibrary DynamicLibrary::open(const std::string& name) {
-  return {name, RTLD_NOW | RTLD_LOCAL};
+  // What drivers and their libraries start in the background may outlive all that we made of them,
+  // so their code must stay.
+  return {name, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE};
 }
 
 DynamicLibrary DynamicLibrary::already_loaded(const std::string& name) {

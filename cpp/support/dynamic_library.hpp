@@ -26,6 +26,11 @@ class DynamicLibrary {
     return reinterpret_cast<Function*>(address(symbol));
   }
   bool has(const char* symbol) const noexcept;
+  /// The function ``symbol``, or null where the library is too old to have it.
+  template <typename Function>
+  Function* find(const char* symbol) const {
+    return has(symbol) ? function<Function>(symbol) : nullptr;
+  }
 
   const std::string& name() const noexcept { return name_; }
 

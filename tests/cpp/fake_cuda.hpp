@@ -6,6 +6,7 @@
 struct FakeCuda {
   std::atomic<int> contexts{0};   ///< Retained and not released.
   std::atomic<int> allocated{0};  ///< Pieces of memory.
+  std::atomic<int> made{0};       ///< Streams, events and graphs.
   bool dma_buf = true;            ///< The device makes dma-bufs.
   bool full = false;              ///< No memory is left.
 };

@@ -1,6 +1,4 @@
 // Write, read and send over queue pairs of the fake library (fake_verbs.cpp).
-#include <dlfcn.h>
-
 #include <array>
 #include <string>
 #include <tuple>
@@ -8,10 +6,10 @@
 #include <vector>
 
 #include "ends.hpp"
-#include "fake_cuda.hpp"
 #include "probe/rdma.hpp"
 #include "runner.hpp"
 #include "support/error.hpp"
+#include "with_fake_cuda.hpp"
 #include "with_fake_verbs.hpp"
 
 using namespace cwai;
@@ -216,18 +214,6 @@ TEST(rdma_what_cannot_be_is_refused) {
   nothing_is_left();
 }
 
-namespace {
-
-FakeCuda& fake_gpu() {
-  static void* const library = dlopen(CWAI_FAKE_CUDA, RTLD_NOW | RTLD_LOCAL);
-  CHECK(library != nullptr);
-  static auto* const get = reinterpret_cast<FakeCuda* (*)()>(dlsym(library, "fake_cuda"));
-  CHECK(get != nullptr);
-  return *get();
-}
-
-}  // namespace
-
 TEST(rdma_messages_go_from_gpu_to_gpu) {
   fake_gpu();
   QueuePairsSpec spec = pairs_spec(2);
@@ -243,7 +229,7 @@ TEST(rdma_messages_go_from_gpu_to_gpu) {
       CHECK_EQUAL(mine.wrong, 0U);
       CHECK_EQUAL(std::string(mine.memory), way);
       CHECK_EQUAL(std::string(theirs.memory), way);
-      CHECK_EQUAL(fake_gpu().allocated.load() + fake_gpu().contexts.load(), 0);
+      no_gpu_is_in_use();
     }
   fake_gpu().dma_buf = true;
   nothing_is_left();
@@ -261,5 +247,5 @@ TEST(rdma_a_gpu_that_is_not_there_or_full_is_named) {
   const Sides both = sides(spec);
   CHECK_FAULT(measure_rdma_latency(*both.first, {.initiates = true}, Watch(kSecond)),
               Fault::kInvalid);
-  CHECK_EQUAL(fake_gpu().contexts.load(), 0);
+  no_gpu_is_in_use();
 }
