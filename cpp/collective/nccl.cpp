@@ -118,13 +118,14 @@ void aside(std::function<void()> work, const std::function<void(Nanos)>& look) {
     std::exception_ptr failed;
   };
   const auto state = std::make_shared<State>();
-  std::thread([state, work = std::move(work)] {
+  std::thread([state, work = std::move(work)]() mutable {
     std::exception_ptr failed;
     try {
       work();
     } catch (...) {
       failed = std::current_exception();
     }
+    work = nullptr;  // what it holds is let go before anyone goes on
     const std::lock_guard lock(state->mutex);
     state->failed = failed;
     state->done = true;
