@@ -10,8 +10,8 @@
 //     hang=R@N              rank R never gets out of its operation N, until it is aborted
 //     crash=R@N             rank R's process is killed in its operation N
 //     error=R@N             in operation N rank R has an asynchronous error and goes no further
-//     absent=R              rank R never comes to the start
-//     refuse=R              rank R refuses to start
+//     absent=R              rank R does not come to the start as long as this is set
+//     refuse=R              rank R refuses to start, which the others notice
 //   CWAI_FAKE_NCCL_VERSION  as ncclGetVersion gives it: 22703, or 2804 for 2.8.4
 //   CWAI_FAKE_NCCL_LINE     the version line in the log, whole
 //   CWAI_FAKE_NCCL_NET      what the log says of the network: IB (default), IB/noGDR, Socket, none
@@ -351,6 +351,7 @@ struct alignas(64) Box {
 struct Segment {
   std::array<std::atomic<int>, kMostRanks> versions;  // 0: not here yet
   std::atomic<int> met;
+  std::atomic<bool> refused;
   std::array<std::array<Box, kMostRanks>, kMostRanks> boxes;  // from, to
 };
 
@@ -637,8 +638,12 @@ int meet(Comm& comm) {
   int here = 0;
   patiently([&] {
     while (here < comm.size && of(here) != 0) ++here;
-    return here < comm.size;
+    return here < comm.size && !segment.refused;
   });
+  if (here < comm.size) {
+    log.warn("socketProgress: Connection closed by remote peer 10.0.0.2<42000>");
+    return kRemoteError;
+  }
   if (segment.met.fetch_add(1) + 1 == comm.size) shm_unlink(comm.name.c_str());
   for (int rank = 0; rank < comm.size; ++rank) {
     if (of(rank) == mine) continue;
@@ -706,12 +711,6 @@ int begin(void** out, int size, const UniqueId& id, int rank, const Config* conf
     log.warn("Cuda failure 'invalid device context'");
     return kCudaError;
   }
-  if (asked("refuse", rank) >= 0) {
-    log.warn(
-        "socketStartConnect: Connect to 10.0.0.1<42000> failed : Software caused connection abort");
-    return kSystemError;
-  }
-  if (asked("absent", rank) >= 0) patiently([] { return true; });
   const int fd = shm_open(id.name.data(), O_RDWR, 0600);
   void* mapped = fd < 0 ? MAP_FAILED
                         : mmap(nullptr, sizeof(Segment), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
@@ -720,8 +719,17 @@ int begin(void** out, int size, const UniqueId& id, int rank, const Config* conf
     log.warn("Error: no segment %s", id.name.data());
     return kSystemError;
   }
+  auto* segment = static_cast<Segment*>(mapped);
+  const bool absent = asked("absent", rank) >= 0;
+  patiently([rank] { return asked("absent", rank) >= 0; });
+  if (absent || asked("refuse", rank) >= 0) {
+    segment->refused = true;
+    log.warn(
+        "socketStartConnect: Connect to 10.0.0.1<42000> failed : Software caused connection abort");
+    return kSystemError;
+  }
   Comm* comm = new_comm();
-  comm->segment = static_cast<Segment*>(mapped);
+  comm->segment = segment;
   comm->name = id.name.data();
   comm->rank = rank;
   comm->size = size;
