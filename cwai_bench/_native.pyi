@@ -73,6 +73,55 @@ class _Point(TypedDict):
     graphed: float
     pipelined_iterations: int
 
+class _Gpu(TypedDict):
+    ordinal: int
+    name: str
+    pci: str
+    memory_total: int
+    memory_free: int
+    multiprocessors: int
+    major: int
+    minor: int
+    l2_bytes: int
+
+class _GpuCopy(TypedDict):
+    samples: NDArray[np.float64]
+    wrong: int
+    first_bad: int
+
+class _GpuPeerCopy(_GpuCopy):
+    direct: bool
+
+class _GpuGemm(TypedDict):
+    supported: bool
+    library: str
+    samples: NDArray[np.float64]
+    tried: int
+    transposed: bool
+
+class _GpuCompute(TypedDict):
+    supported: bool
+    library: str
+    products: int
+    sampled: int
+    beyond: int
+    worst: float
+    wrong: int
+    row: int
+    column: int
+    first: float
+    later: float
+    exact: float
+
+class _GpuMemory(TypedDict):
+    bytes: int
+    passes: int
+    slowest: float
+    wrong: int
+    first_bad: int
+    expected: int
+    found: int
+
 def fault_names() -> list[str]: ...
 def stop() -> None: ...
 def clear_stop() -> None: ...
@@ -121,6 +170,66 @@ def queue_pairs(
     timeout: float,
 ) -> QueuePairs: ...
 def memory_pair(*, lanes: int, spin: bool) -> tuple[Connection, Connection]: ...
+def gpus() -> list[_Gpu]: ...
+def gpu_copy(
+    *,
+    gpu: int,
+    bytes: int,
+    streams: int,
+    duration: float,
+    least: int,
+    most: int,
+    seed: int,
+    timeout: float,
+) -> _GpuCopy: ...
+def gpu_host_copy(
+    *,
+    gpu: int,
+    direction: str,
+    bytes: int,
+    duration: float,
+    least: int,
+    most: int,
+    seed: int,
+    timeout: float,
+) -> _GpuCopy: ...
+def gpu_peer_copy(
+    *,
+    source: int,
+    target: int,
+    direction: str,
+    bytes: int,
+    duration: float,
+    least: int,
+    most: int,
+    seed: int,
+    timeout: float,
+) -> _GpuPeerCopy: ...
+def gpu_gemm(
+    *,
+    gpu: int,
+    libraries: list[str],
+    precision: str,
+    size: int,
+    duration: float,
+    least: int,
+    most: int,
+    seed: int,
+    timeout: float,
+) -> _GpuGemm: ...
+def gpu_compute(
+    *,
+    gpu: int,
+    libraries: list[str],
+    precision: str,
+    size: int,
+    duration: float,
+    least: int,
+    most: int,
+    seed: int,
+    timeout: float,
+) -> _GpuCompute: ...
+def gpu_memory(*, gpu: int, share: float, passes: int, seed: int, timeout: float) -> _GpuMemory: ...
 
 class Connection:
     @property
