@@ -18,7 +18,7 @@ from cwai_bench.probes import PROBES, Options, World
 from cwai_bench.scripts import with_limit
 from cwai_bench.text import Text
 
-RunType = Literal["run", "check", "rdma", "collective"]
+RunType = Literal["run", "check", "rdma", "collective", "gpu"]
 
 CHECKS_EXPECTED = 1.5
 """Seconds that the server check of a node is expected to take; ``make bench`` measures it."""
@@ -43,6 +43,10 @@ class Choice:
     @property
     def measures_network(self) -> bool:
         return self.run_type in ("run", "rdma") and not self.recorded
+
+    @property
+    def measures_gpus(self) -> bool:
+        return self.run_type in ("run", "gpu") and not self.recorded
 
 
 def select(names: list[str], items: tuple[str, ...], skip: tuple[str, ...]) -> list[str]:
@@ -157,7 +161,7 @@ def make_plan(choice: Choice, world: World) -> Plan:
         kept.append(spec)
         spent += spec.expected
         expected += spec.expected
-    if choice.run_type in ("rdma", "collective") and not kept:
+    if choice.run_type in ("rdma", "collective", "gpu") and not kept:
         why = left_out[0].reason if left_out else Text("nothing was chosen", "没有选择任何内容")
         raise UsageError(
             Text("there is nothing to measure: {w}", "没有可测量的内容：{w}").fill(w=why),

@@ -1,4 +1,5 @@
-"""From parsed options to an exit code, for every command that measures: run, check, rdma, collective, gate."""
+"""From parsed options to an exit code, for every command that measures: run, check, rdma,
+collective, gpu, gate."""
 
 from __future__ import annotations
 
@@ -97,11 +98,12 @@ def execute(
         names = hosts or (os.uname().nodename,)
         size = ranks if starts_mpirun else told.size
         if told.rank == 0:
-            from cwai_bench.probes import hca
+            from cwai_bench.probes import gpu, hca
 
             # Other nodes are taken to have what this one has: they are asked once they have met.
             rails = (hca.look(),) * len(names[:size]) if choice.measures_network else ()
-            show_plan(make_plan(choice, World(size, names[:size], size > 1, rails)), args, lang)
+            gpus = (gpu.look(),) * len(names[:size]) if choice.measures_gpus else ()
+            show_plan(make_plan(choice, World(size, names[:size], size > 1, rails, gpus)), args, lang)
         raise SystemExit(0)
     node = _node(args)
     if order is not None:  # wrong items and options are refused before anything is started

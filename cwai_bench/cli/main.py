@@ -21,6 +21,7 @@ COMMANDS: dict[str, Text] = {
     "check": Text("server check: is each node as it should be, are all alike", "服务器检测：各节点是否正常、是否一致"),
     "rdma": Text("bandwidth and latency from NIC to NIC", "网卡之间的带宽与时延检测"),
     "collective": Text("sweep of a collective library", "通讯库性能检测"),
+    "gpu": Text("memory, copies and products of NVIDIA GPUs, and silent corruption", "GPU 带宽、算力与静默错误检测"),
     "gate": Text("run, then start a command only if all is well", "先检测，全部正常才启动命令"),
     "report": Text("make the report of a saved run again", "为已保存的运行重新生成报告"),
     "baseline": Text("a node to hold others against: record, show, diff", "基线：录制、查看、比较"),

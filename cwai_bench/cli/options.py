@@ -291,18 +291,20 @@ def _read_config(path: Path, parser: Parser) -> dict[str, Any]:
 
 def _all_options() -> dict[str, type]:
     """Every option that any measuring command has, and the type of its value: one file serves all commands."""
-    from cwai_bench.cli import collective, rdma
+    from cwai_bench.cli import collective, gpu, rdma
 
-    every = Parser("en", prog="")
-    for part in (common, launching, over_ssh, judging, choosing, rdma.own, collective.own):
-        part(every)
+    actions: list[argparse.Action] = []
+    for part in (common, launching, over_ssh, judging, choosing, rdma.own, collective.own, gpu.own):
+        parser = Parser("en", prog="")  # one each: commands may have options of the same name
+        part(parser)
+        actions += parser._actions
 
     def kind(action: argparse.Action) -> type:
         if isinstance(action, argparse._StoreTrueAction):
             return bool
         return int if action.type in (words.positive, words.number) else str
 
-    return {a.dest: kind(a) for a in every._actions if a.dest not in ("help", "config", "mpirun_option", "ssh_option")}
+    return {a.dest: kind(a) for a in actions if a.dest not in ("help", "config", "mpirun_option", "ssh_option")}
 
 
 def store_of(args: argparse.Namespace) -> Path:

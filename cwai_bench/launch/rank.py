@@ -39,7 +39,7 @@ from cwai_bench.model import (
     Subject,
 )
 from cwai_bench.plan import Choice, chosen_nodes, make_plan
-from cwai_bench.probes import PROBES, Context, Rails, World, hca
+from cwai_bench.probes import PROBES, Context, Rails, World, gpu, hca
 from cwai_bench.probes.disturbance import Watch
 from cwai_bench.render import labels
 from cwai_bench.render.units import size
@@ -93,12 +93,14 @@ class _Wrong(msgspec.Struct):
 
 
 class _Hello(msgspec.Struct):
-    """``order`` or ``wrong``: from rank 0. ``rails``: the node's RDMA NICs, where these are to be measured."""
+    """``order`` or ``wrong``: from rank 0. ``rails``: the node's RDMA NICs, ``gpus`` how many NVIDIA GPUs it has, where
+    these are to be measured."""
 
     version: str
     peer: Peer
     refusal: Text | None
     rails: Rails | None = None
+    gpus: int | None = None
     order: Order | None = None
     wrong: _Wrong | None = None
 
@@ -192,12 +194,12 @@ def _abort_mpi(error: Exception) -> None:
 
 
 def _work(task: Task, told: world.Launched, link: Link, progress: Progress) -> Group:
-    group, peers, order, rails = _meet(task, told, link)
+    group, peers, order, rails, gpus = _meet(task, told, link)
     node = group.nodes[group.rank]
     loud = group.rank == 0
     choice = dataclasses.replace(task.choice, scripts=tuple(script.spec for script in order.scripts))
     try:
-        plan = make_plan(choice, World(group.size, _unique(group.nodes), group.comm is not None, rails))
+        plan = make_plan(choice, World(group.size, _unique(group.nodes), group.comm is not None, rails, gpus))
     except UsageError as e:
         raise AgreedError(e, group.rank) from e
     opening = _opening(task, order, group, peers, plan)
@@ -264,11 +266,14 @@ def _work(task: Task, told: world.Launched, link: Link, progress: Progress) -> G
     return group
 
 
-def _meet(task: Task, told: world.Launched, link: Link) -> tuple[Group, list[Peer], Order, tuple[Rails, ...]]:
-    """The group of all ranks, the keepers of its nodes, what was ordered, and the RDMA NICs of each node (where anybody
-    looked), once all agree that the run can be."""
+def _meet(
+    task: Task, told: world.Launched, link: Link
+) -> tuple[Group, list[Peer], Order, tuple[Rails, ...], tuple[int, ...]]:
+    """The group of all ranks, the keepers of its nodes, what was ordered, and the RDMA NICs and the number of NVIDIA GPUs
+    of each node (where anybody looked), once all agree that the run can be."""
     rails = hca.look() if task.choice.measures_network else None
-    mine = _Hello(link.version, link.peer, link.refusal, rails)
+    gpus = gpu.look() if task.choice.measures_gpus else None
+    mine = _Hello(link.version, link.peer, link.refusal, rails, gpus)
     if told.rank == 0:
         try:
             mine.order = task.order()
@@ -294,9 +299,11 @@ def _meet(task: Task, told: world.Launched, link: Link) -> tuple[Group, list[Pee
     names = _distinct(peers)
     nodes = tuple(names[h.peer.id] for h in hellos)
     group: Group = SoloGroup(nodes[0]) if comm is None else world.MpiGroup(comm, nodes)
-    first = {node: hello.rails for node, hello in zip(reversed(nodes), reversed(hellos), strict=True)}
-    rails_of = tuple(found for node in _unique(nodes) if (found := first[node]) is not None)
-    return group, [msgspec.structs.replace(p, node=names[p.id]) for p in peers], order, rails_of
+    hello_of = {node: hello for node, hello in zip(reversed(nodes), reversed(hellos), strict=True)}
+    first = [hello_of[node] for node in _unique(nodes)]
+    rails_of = tuple(hello.rails for hello in first if hello.rails is not None)
+    gpus_of = tuple(hello.gpus for hello in first if hello.gpus is not None)
+    return group, [msgspec.structs.replace(p, node=names[p.id]) for p in peers], order, rails_of, gpus_of
 
 
 def _refusal(hellos: list[_Hello]) -> CwaiError | None:

@@ -33,13 +33,14 @@ class Rails(msgspec.Struct, frozen=True):
 class World:
     """What the plan knows of the launch: how many ranks, on which nodes, and whether an MPI runs them.
 
-    ``rails`` are those of each of ``nodes``; empty as long as nobody has looked.
+    ``rails`` are those of each of ``nodes``, ``gpus`` how many NVIDIA GPUs each has; empty as long as nobody has looked.
     """
 
     size: int
     nodes: tuple[str, ...]
     mpi: bool
     rails: tuple[Rails, ...] = ()
+    gpus: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,7 @@ class Options:
     cold: bool = False
     memory: Literal["host", "gpu"] = "host"
     like_nccl: bool = False
+    precisions: tuple[str, ...] | None = None
 
 
 @dataclass
@@ -117,7 +119,7 @@ class Context:
 class Probe:
     info: CheckInfo
     commands: tuple[str, ...]
-    """The commands whose plan it belongs to: ``run``, ``rdma``, ``collective``."""
+    """The commands whose plan it belongs to: ``run``, ``rdma``, ``collective``, ``gpu``."""
     plan: Callable[[World, Options], list[ProbeSpec | LeftOut]]
     measure: Callable[[Context], None]
 

@@ -84,6 +84,7 @@ RUN_TYPE: dict[str, Text] = {
     "check": Text("server check", "服务器检测"),
     "rdma": Text("network performance check", "网络性能检测"),
     "collective": Text("collective library check", "通讯库性能检测"),
+    "gpu": Text("GPU check", "GPU 性能检测"),
     "gate": Text("gate before a job", "作业准入检测"),
 }
 
@@ -333,6 +334,13 @@ CHECK_RESULT = Text("Check result", "校验结果")
 RANKS_MISSING = Text("only {n} of {m} ranks came to the end of it", "{m} 个进程中仅 {n} 个完成")
 BUS_BY_SIZE = Text("{operation}: bus bandwidth over the data size", "{operation}：总线带宽随数据大小的变化")
 BY_RANK = Text("{operation} at {size}: the time of each rank", "{operation}（{size}）：各进程耗时")
+GPUS = Text("GPUs", "GPU 性能")
+GPUS_NOTE = Text(
+    "GB/s are 1e9 bytes, TFLOP/s 1e12 floating-point operations per second. Of copies within a card's memory bytes read "
+    "and bytes written count both; two-way is each way.",
+    "GB/s 为每秒 1e9 字节，TFLOP/s 为每秒 1e12 次浮点运算。显存内复制的读与写均计入；双向为每个方向的值。",
+)
+CARD = Text("Card", "卡")
 OTHER = Text("Other measurements", "其他测量")
 
 # ---------------------------------------------------------------------- ranks, plan, environment

@@ -28,11 +28,12 @@ def sections(report: Report) -> list[Section]:
     """The sections that have something to show."""
     collective = [m for m in report.measurements if "operation" in m.parameters]
     collective = [m for m in collective if not m.metric.endswith((".arrival", ".device"))]
-    rest = [m for m in report.measurements if "operation" not in m.parameters]
+    gpus = [m for m in report.measurements if m.metric.startswith("gpu.")]
+    rest = [m for m in report.measurements if "operation" not in m.parameters and not m.metric.startswith("gpu.")]
     bandwidth = [m for m in rest if m.unit == "B/s"]
     latency = [m for m in rest if m.unit == "s" and "bytes" in m.parameters]
     other = [m for m in rest if m not in bandwidth and m not in latency]
-    found = [_network(bandwidth, latency, report), _collectives(collective), _other(other)]
+    found = [_network(bandwidth, latency, report), _collectives(collective), _gpus(gpus), _other(other)]
     return [section for section in found if section is not None]
 
 
@@ -565,6 +566,45 @@ def _rank_table(operation: str, points: list[_Point]) -> list[Table]:
     ]
     title = labels.BY_RANK.fill(operation=operation, size=units.size(point.size))
     return [Table(title, columns, rows, folded=True)]
+
+
+# ------------------------------------------------------------------------------------------------ GPUs
+
+_TOLD_ELSEWHERE = ("card", "pci")
+_SCALES = {"B/s": ("GB/s", 1e9), "FLOP/s": ("TFLOP/s", 1e12)}
+
+
+def _gpus(ms: list[Measurement]) -> Section | None:
+    if not ms:
+        return None
+    columns = [
+        Column(labels.TEST),
+        Column(labels.WHERE, words=True),
+        Column(labels.CARD, words=True),
+        Column(labels.PARAMETERS, words=True),
+        *(Column(plain(name), numeric=True) for name in ("p50", "min", "max")),
+        Column(labels.UNIT),
+        Column(labels.SAMPLES, numeric=True),
+        Column(labels.DATA, words=True),
+    ]
+    rows = [Row(_gpu_cells(m), bad=_broken(m)) for m in _in_order(ms)]
+    table = Table(None, columns, rows, folded=len(rows) > ROWS_OPEN)
+    return Section("gpus", labels.GPUS, [table], note=labels.GPUS_NOTE)
+
+
+def _gpu_cells(m: Measurement) -> list[Cell]:
+    unit, scale = _SCALES.get(m.unit, (m.unit, 1.0))
+    picks = (lambda s: s.p50, lambda s: s.min, lambda s: s.max)
+    return [
+        Cell(m.metric),
+        Cell(m.subject.id),
+        Cell(_word(m, "card") or "–"),
+        Cell(parameters({k: v for k, v in m.parameters.items() if k not in _TOLD_ELSEWHERE})),
+        *_figures(m, lambda value: units.number(value / scale), picks),
+        Cell(unit),
+        _count(m),
+        _outcome(m),
+    ]
 
 
 # ----------------------------------------------------------------------------------------------- other
