@@ -3,8 +3,9 @@
 // algorithms, all alike.
 //
 // Environment:
-//   CWAI_FAKE_CUBLASLT_WRONG=N    product N (from 1 on) has one bit wrong, in the middle; a test asks
-//                                 for it by fake_cublaslt_wrong_after(N - 1)
+//   CWAI_FAKE_CUBLASLT_WRONG=N    every Nth product has one bit wrong, in the middle; a test in C++
+//                                 asks for one after N others by fake_cublaslt_wrong_after(N)
+//   CWAI_FAKE_CUBLASLT_CARD=1     only those of this card
 //   CWAI_FAKE_CUBLASLT_BROKEN=1   every element of every product is wrong, and always the same
 //   CWAI_FAKE_CUBLASLT_OLD=1      a library that knows no fp8
 #include <dlfcn.h>
@@ -120,10 +121,20 @@ struct Job {
   Matrix a, b, d;
   const std::byte *left, *right;
   std::byte* out;
+  int card;
 };
 
-// How many products there are until the wrong one; below 1 there will be none.
-std::atomic<long> until_wrong{from_environment("CWAI_FAKE_CUBLASLT_WRONG")};
+// How many products there are until the one wrong one that a test asked for; below 1 there will be none.
+std::atomic<long> until_wrong{0};
+std::atomic<long> products{0};
+
+bool is_wrong(int card) {
+  if (--until_wrong == 0) return true;
+  const long every = from_environment("CWAI_FAKE_CUBLASLT_WRONG");
+  const char* only = std::getenv("CWAI_FAKE_CUBLASLT_CARD");
+  if (every == 0 || (only != nullptr && card != std::atoi(only))) return false;
+  return ++products % every == 0;
+}
 
 void multiply(const Job& job) {
   const std::uint64_t rows = job.d.rows, columns = job.d.columns;
@@ -151,7 +162,7 @@ void multiply(const Job& job) {
     }
   const std::uint64_t middle = rows / 2 + columns / 2 * rows;
   std::byte* const at = job.out + middle * bytes_of(job.d.type);
-  if (--until_wrong == 0) *at ^= std::byte{1};
+  if (is_wrong(job.card)) *at ^= std::byte{1};
 }
 
 template <typename Thing>
@@ -230,12 +241,18 @@ EXPORTED int cublasLtMatmul(void*, void* product, const void*, const void* a, vo
                             void* stream) {
   if (algorithm == nullptr || algorithm[0] == 0) return kInvalidValue;
   using Host = int(void*, void (*)(void*), void*);
-  static auto* const later = reinterpret_cast<Host*>(
-      dlsym(dlopen("libcuda.so.1", RTLD_NOW | RTLD_NOLOAD), "cuLaunchHostFunc"));
-  auto job = std::make_unique<Job>(Job{*static_cast<Product*>(product),
-                                       *static_cast<Matrix*>(a_is), *static_cast<Matrix*>(b_is),
-                                       *static_cast<Matrix*>(d_is), static_cast<const std::byte*>(a),
-                                       static_cast<const std::byte*>(b), static_cast<std::byte*>(d)});
+  void* const cuda = dlopen("libcuda.so.1", RTLD_NOW | RTLD_NOLOAD);
+  static auto* const later = reinterpret_cast<Host*>(dlsym(cuda, "cuLaunchHostFunc"));
+  static auto* const device = reinterpret_cast<int (*)(int*)>(dlsym(cuda, "cuCtxGetDevice"));
+  auto job = std::make_unique<Job>();
+  job->product = *static_cast<Product*>(product);
+  job->a = *static_cast<Matrix*>(a_is);
+  job->b = *static_cast<Matrix*>(b_is);
+  job->d = *static_cast<Matrix*>(d_is);
+  job->left = static_cast<const std::byte*>(a);
+  job->right = static_cast<const std::byte*>(b);
+  job->out = static_cast<std::byte*>(d);
+  if (const int bad = device(&job->card)) return bad;
   return later(
       stream,
       [](void* data) {
