@@ -117,7 +117,8 @@ ReadStatus = Literal["ok", "missing", "denied", "timeout", "error"]
 class Reading(msgspec.Struct, frozen=True, omit_defaults=True):
     """One source as it was found. ``source`` is a path under the root (``proc/meminfo``), ``$ CMD ARG`` for a
     command, ``call:NAME`` for a question put to the system, ``script:ITEM`` for a person's own script (standard output
-    and error as one), ``log:LIBRARY:SPEC:RANK`` for what a library logged while it was measured. ``text`` is at most 1 MiB; ``truncated`` says it was cut. ``exit_code`` -n: ended by signal n.
+    and error as one), ``log:LIBRARY:SPEC:RANK`` for what a library logged while it was measured. ``text`` is at most
+    1 MiB; ``truncated`` says it was cut. ``exit_code`` -n: ended by signal n.
     """
 
     source: str

@@ -8,6 +8,7 @@ import msgspec
 
 from cwai_bench.config import Criteria, Criterion
 from cwai_bench.goodput import DEFAULTS, Thresholds
+from cwai_bench.judge.arrivals import arrival_verdicts
 from cwai_bench.judge.collectives import Found, of_spec
 from cwai_bench.judge.found import ALL, OBSERVED_LIMIT, joined
 from cwai_bench.judge.gpus import gpu_verdicts
@@ -78,6 +79,8 @@ def probe_verdicts(
     parts = part_verdicts(run, spec, matrices, criterion, thresholds)
     verdicts = [v for v in verdicts if not told_by(parts, v)] + [v for _, v in parts]
     verdicts += group_verdicts(run, spec, matrices, criterion, thresholds)
+    if collective is not None:
+        verdicts += arrival_verdicts(run, spec)
     if verdicts and not _unfinished(run, spec):
         return verdicts
     end = _unmeasured(run, spec)

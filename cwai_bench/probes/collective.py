@@ -16,6 +16,7 @@ is timed.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -476,7 +477,9 @@ class _Run:
             if len(member.device):
                 emit("device", member.device)
             if len(member.lateness) >= ARRIVALS:
-                emit("arrival", member.lateness, clock_uncertainty=self.group.clock[1])
+                emit(
+                    "arrival", member.lateness, clock_uncertainty=self.group.clock[1], oversubscribed=self._crowded()
+                )
 
     def _samples(
         self,
@@ -508,6 +511,11 @@ class _Run:
                 stats=stats_of(values),
             )
         )
+
+    def _crowded(self) -> bool:
+        """Whether this node has more ranks than CPUs: then who comes last is whom the scheduler let wait."""
+        here = sum(node == self.ctx.node for node in self.ctx.group.nodes)
+        return here > len(os.sched_getaffinity(0))
 
     def _emit(self, parameters: dict[str, Scalar], **status: object) -> None:
         """What was not measured, for each member of this process."""
