@@ -27,7 +27,7 @@ CLOCK = "clock_uncertainty"
 CROWDED = "oversubscribed"
 """Parameter that is true where ranks outnumber the CPUs of a node."""
 CROWDED_FLOOR = 5e-3
-"""Seconds, there: a rank that waits for a CPU comes later by a slice of the scheduler or two, which are some
+"""Seconds, there, and where others took the CPUs of a rank while it measured: a rank that waits for a CPU comes later by a slice of the scheduler or two, which are some
 milliseconds (Linux, kernel/sched/fair.c: 0.75 ms, times one more than the binary logarithm of the CPUs, of 8 at
 most)."""
 FAIL_SHARE, FAIL_SECONDS = 0.20, 100e-6
@@ -96,7 +96,7 @@ def _judged(ms: list[Measurement], times: list[list[float]]) -> _Point | None:
         [m.node for m in ms],
         times=np.array([some[:count] for some in times]) if all(len(some) >= count for some in times) else None,
         uncertainty=np.array([float(m.parameters.get(CLOCK, 0.0)) for m in ms]),
-        floor=CROWDED_FLOOR if any(m.parameters.get(CROWDED) for m in ms) else arrivals.FLOOR,
+        floor=CROWDED_FLOOR if any(m.parameters.get(CROWDED) or m.reason_code == "busy" for m in ms) else arrivals.FLOOR,
     )
     if found.iterations < arrivals.LEAST:
         return None
@@ -124,8 +124,9 @@ def _weight(late: Late) -> tuple[bool, float, float]:
 
 def _on_late(spec: ProbeSpec, point: _Point, late: Late, said: int, points: int) -> Verdict:
     """On what is late, told by the ``point`` at which that weighs most: one of ``said`` of ``points``."""
-    status = Status.FAIL if _grave(late) and not late.why else Status.WARN
     busy = [m.reason for r in late.ranks if (m := point.arrivals[r]).reason_code == "busy" and m.reason is not None]
+    # A rank that had to wait for a CPU is late by that: true, and no fault that measures again.
+    status = Status.FAIL if _grave(late) and not late.why and not busy else Status.WARN
     detail = [_who(point, late), _victims(late, point), _often(said, points), *busy[:1]]
     subject, nodes = (ALL, []) if late.why else (_subject(late.ranks, late.nodes[0], point), list(late.nodes))
     return Verdict(

@@ -220,8 +220,10 @@ def info_of(library: Library, operation: Operation) -> CheckInfo:
             "每个进程完成所有数据量，且收到的每个元素均正确",
         ),
         suggestion=Text(
-            "wrong data: check memory and NIC of the node named; no result: see the other probes for its network",
-            "数据错误：检查所列节点的内存与网卡；没有结果：参考其他探测项检查其网络",
+            "wrong data: check memory, card and NIC of the node named; late: see what else runs on its CPUs, and their "
+            "frequency; slow: see the probes of its network and cards; no result: see its log",
+            "数据错误：检查所列节点的内存、加速卡与网卡；晚到：检查其 CPU 上的其他程序及 CPU 频率；"
+            "过慢：参考其网络与加速卡的探测项；没有结果：查看其日志",
         ),
         severity=Severity.CRITICAL,
         action=Action.ISOLATE,
