@@ -8,7 +8,17 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from cwai_bench.checks.topology import topology_of
-from cwai_bench.collective_bound import ABOVE, DEFAULTS, PREDICTED, Bound, Thresholds, Topology, due, references
+from cwai_bench.collective_bound import (
+    ABOVE,
+    DEFAULTS,
+    PREDICTED,
+    SMALLEST_JUDGED,
+    Bound,
+    Thresholds,
+    Topology,
+    due,
+    references,
+)
 from cwai_bench.judge.ports import Sign
 from cwai_bench.model import Measurement, ProbeSpec, Run, Scalar, Status, stats_of
 from cwai_bench.readers import Unreadable
@@ -24,7 +34,8 @@ WARNINGS = 3
 
 class Standing(NamedTuple):
     """``share`` of what is due of the size at which the highest bus bandwidth was measured; None where nothing is.
-    ``bus``: that bandwidth, of the slowest rank, in bytes per second. ``status`` UNKNOWN: it is more than can be."""
+    ``bus``: that bandwidth, of the slowest rank, in bytes per second. ``status`` UNKNOWN: it is more than can be; PASS
+    of a small size says no more than that."""
 
     status: Status
     bytes: int
@@ -49,8 +60,8 @@ class Standing(NamedTuple):
         )
 
     def demand(self, thresholds: Thresholds = DEFAULTS) -> Text | None:
-        """What it is held against, with the terms; None where nothing is due."""
-        if self.bound.value is None:
+        """What it is held against, with the terms; None where nothing is due, or the size is too small."""
+        if self.bound.value is None or self.bytes < SMALLEST_JUDGED:
             return None
         return Text(
             "at least {w:g} % of {v} GB/s, below {f:g} % it fails; {t}",
@@ -68,9 +79,9 @@ def standing(
 ) -> Standing | None:
     """How one operation does, by the measurements of all its ranks and sizes; None where nothing is known of it.
 
-    Small sizes demand so little that they prove nothing: the size, type and placement that did best counts, as a group
-    by its slowest rank, by the pipelined time where it was measured so, since published figures are. A rehearsal, whose
-    rank comes late on purpose, proves nothing.
+    The size, type and placement that did best counts, as a group by its slowest rank, by the pipelined time where it
+    was measured so, since published figures are. Small sizes prove nothing (SMALLEST_JUDGED), nor does a rehearsal,
+    whose rank comes late on purpose.
     """
     slowest: dict[tuple[Scalar | None, ...], tuple[float, Measurement]] = {}
     for m in ms:
@@ -82,7 +93,8 @@ def standing(
             slowest[point] = bus, m
     if topology is None or not slowest:
         return None
-    bus, best = max(slowest.values(), key=lambda found: found[0])
+    large = [found for point, found in slowest.items() if isinstance(point[0], int) and point[0] >= SMALLEST_JUDGED]
+    bus, best = max(large or slowest.values(), key=lambda found: found[0])
     bound = due(best.metric, best.parameters, topology)
     if bound is None:
         return None
@@ -90,7 +102,7 @@ def standing(
     status = Status.PASS
     if bound.ceiling is not None and bus > ABOVE * bound.ceiling:
         status = Status.UNKNOWN
-    elif share is not None and share < thresholds.warn_below:
+    elif share is not None and large and share < thresholds.warn_below:
         status = Status.FAIL if share < thresholds.fail_below else Status.WARN
     return Standing(status, int(best.parameters["bytes"]), bus, share, bound)
 

@@ -16,6 +16,7 @@ from cwai_bench.collective_bound import (
     FAIL_BELOW,
     OPERATIONS,
     REFERENCES,
+    SMALLEST_JUDGED,
     WARN_BELOW,
     Bound,
     Reference,
@@ -74,13 +75,63 @@ def label(reference: Reference) -> str:
 
 @pytest.mark.parametrize("reference", [r for r in REFERENCES if not r.gate and r.algorithm], ids=label)
 def test_with_the_algorithm_known_the_bound_is_what_was_published(reference: Reference) -> None:
-    computed = value(of(reference), algorithm=reference.algorithm)
-    assert 0.95 < reference.bus / computed < 1.03
+    computed = value(of(reference), reference.operation, algorithm=reference.algorithm)
+    assert 0.90 < reference.bus / computed < 1.03
 
 
-@pytest.mark.parametrize("reference", [r for r in REFERENCES if not r.gate], ids=label)
+# stas00/ml-engineering, network/README.md: GB/s of bus bandwidth of all_reduce, 32 KiB to 16 GiB, each twice the last.
+TABLES = {
+    "8 A100": (
+        SYSTEMS["A100"],
+        "1.31 2.45 4.43 7.47 11.41 18.0 36.18 72.33 109.93 106.16 138.49 171.54 176.92 194.07 "
+        "222.72 229.04 231.41 233.88 234.61 234.89",
+    ),
+    "8 H200": (
+        SYSTEMS["H200"],
+        "1.44 2.93 5.73 11.74 23.94 39.93 64.53 107.16 155.53 219.89 275.84 346.51 401.93 436.15 "
+        "450.29 463.58 469.17 473.10 477.45 482.26",
+    ),
+    "8 B200": (
+        SYSTEMS["B200"],
+        "1.20 2.17 4.86 9.54 18.71 36.06 63.09 76.48 126.49 254.96 325.97 400.6 568.38 646.11 "
+        "688.99 723.34 734.97 740.64 839.07 845.67",
+    ),
+    "4 x 8 B200": (
+        replace(SYSTEMS["B200"], nodes=4),
+        "0.01 0.04 0.45 1.33 2.84 5.37 10.38 18.9 35.12 64.43 91.19 156.74 197.94 229.09 "
+        "326.9 361.99 372.42 377.34 380.39 381.8",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_sizes_that_are_judged_are_those_of_which_published_tables_keep_what_is_due(name: str) -> None:
+    topology, figures = TABLES[name][0], [float(word) for word in TABLES[name][1].split()]
+    shares = {32 << 10 << i: bus * GB / value(topology, size=32 << 10 << i) for i, bus in enumerate(figures)}
+    assert list(shares)[-1] == LARGE
+    assert min(share for size, share in shares.items() if size >= SMALLEST_JUDGED) > WARN_BELOW
+    if name in ("8 H200", "8 B200"):
+        known = [bus * GB / value(topology, size=32 << 10 << i, algorithm="NVLS") for i, bus in enumerate(figures)]
+        assert min(share for share, size in zip(known, shares, strict=True) if size >= SMALLEST_JUDGED) > WARN_BELOW
+        assert known[14] < WARN_BELOW or name == "8 H200", "512 MiB cannot be judged"
+    assert all(bus * GB < (reached(topology, size=32 << 10 << i).ceiling or 0) for i, bus in enumerate(figures))
+
+
+def test_smaller_sizes_cannot_be_judged() -> None:
+    shares = [
+        bus * GB / value(topology, size=32 << 10 << i)
+        for topology, figures in TABLES.values()
+        for i, bus in enumerate(map(float, figures.split()))
+        if 1 << 20 <= 32 << 10 << i < SMALLEST_JUDGED
+    ]
+    assert min(shares) < FAIL_BELOW, "or else let them be judged as well"
+    assert min(shares) > 0.6
+
+
+# An algorithm that was forced though it is slower is meant to be noticed.
+@pytest.mark.parametrize("reference", [r for r in REFERENCES if not r.gate and "forced" not in r.source], ids=label)
 def test_nothing_published_would_be_accused_or_disbelieved(reference: Reference) -> None:
-    found = reached(of(reference))
+    found = reached(of(reference), reference.operation)
     assert found.ceiling is not None
     assert reference.bus < found.ceiling
     if found.value is not None:
@@ -91,7 +142,7 @@ def test_nothing_published_would_be_accused_or_disbelieved(reference: Reference)
 def test_our_thresholds_are_no_stricter_than_public_gates_are(reference: Reference) -> None:
     """Each gate demands at least the share below which we fail, so what fails here fails there; one is laxer than our
     warning."""
-    share = reference.bus / value(of(reference), algorithm=reference.algorithm)
+    share = reference.bus / value(of(reference), reference.operation, algorithm=reference.algorithm)
     assert share > FAIL_BELOW
     assert share > WARN_BELOW or reference.bus == 185 * GB
 
@@ -106,7 +157,7 @@ def test_our_thresholds_are_no_stricter_than_public_gates_are(reference: Referen
         (2, "", 370.8),  # 8 × 50 × 0.96 = 384 is more
         (2, "TREE", 0.92 * 15 / 16 * 370.8),
         (4, "TREE", 0.92 * 31 / 32 * 370.8),
-        (4, "NVLS_TREE", 31 / 32 * 384),
+        (4, "NVLS_TREE", 0.92 * 31 / 32 * 384),
         (2, "NVLS_TREE", 2 * 15 / 16 * 0.85 * 8 / 9 * 370.8),
         (4, "COLLNET_DIRECT", 370.8),
     ],
@@ -233,10 +284,11 @@ def test_a_measurement_is_held_against_the_topology_that_it_was_made_on() -> Non
 
 
 def test_references_are_found_by_card_cards_nodes_and_network() -> None:
-    assert [r.bus / GB for r in references(SYSTEMS["B200"], "all_reduce")] == [845.7]
+    assert [r.bus / GB for r in references(SYSTEMS["B200"], "all_reduce")] == [845.7, 682.2]
     assert [r.bus / GB for r in references(replace(SYSTEMS["B200"], nodes=4), "all_reduce")] == [381.8]
     assert references(replace(SYSTEMS["B200"], nodes=4, nics=4), "all_reduce") == []
     assert references(SYSTEMS["B200"], "all_gather") == []
+    assert [r.bus / GB for r in references(SYSTEMS["H200"], "reduce_scatter")] == [362.9]
     assert [r.gate for r in references(SYSTEMS["H100"], "all_reduce")].count(True) == 2
     assert [r.bus / GB for r in references(SYSTEMS["910B"], "all_reduce")] == [126]
     assert all(references(of(r), r.operation) for r in REFERENCES)

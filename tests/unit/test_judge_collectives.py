@@ -49,10 +49,17 @@ def test_the_slowest_rank_of_the_best_size_counts() -> None:
     found = standing(ms, H100)
     assert found is not None
     assert (found.bytes, found.status) == (8 << 30, Status.FAIL)
-    small = standing([measured(0.1, size=1024)], H100)
+
+
+def test_sizes_too_small_are_told_and_not_judged() -> None:
+    small = standing([measured(120, size=64 << 20), measured(0.1, size=1024)], H100)
     assert small is not None
     assert small.share is not None
-    assert small.share > 1, "small sizes demand little"
+    assert small.share < 0.5
+    assert (small.status, small.demand()) == (Status.PASS, None)
+    both = standing([measured(400, size=64 << 20), measured(240, size=1 << 30)], H100)
+    assert both is not None
+    assert (both.bytes, both.status) == (1 << 30, Status.FAIL)
 
 
 def test_pipelined_time_counts_where_it_was_measured() -> None:
