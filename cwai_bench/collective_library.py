@@ -9,8 +9,11 @@ src/init.cc, VERSION_STRING; sii-research/VCCL and ROCm/rccl, the same place)::
     RCCL version : 2.27.7-HEAD:29e1567         RCCL version 2.18.3+hip6.0 HEAD:abc1234
     NCCL version 2.27.5+cudaCUDA_MAJOR.CUDA_MINOR         (a build that left its own fields as they were)
 
-A communicator refuses to start where the numbers of its ranks differ ("Mismatched NCCL version", src/init.cc), and
-names two ranks of them. Here all are named, before anything starts.
+HCCL has no such line; its version stands in a file of the CANN toolkit that it belongs to, ``Version=8.5.1`` in
+``share/info/hccl/version.info`` (``hccl/version.info`` of older ones).
+
+A communicator refuses to start where the numbers of its ranks differ ("Mismatched NCCL version", src/init.cc; EI0008 of
+HCCL), and names two ranks of them. Here all are named, before anything starts.
 """
 
 from __future__ import annotations
@@ -18,9 +21,10 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from cwai_bench.text import Text
 
@@ -39,6 +43,8 @@ _LINE = re.compile(
     rf"(?:-[0-9A-Za-z._:+-]{{1,60}})?(?: ?\(nccl ({_NUMBER})\))?(?:\+(cuda|hip)([0-9A-Za-z._]{{1,40}}))?"
 )
 _BYTES = re.compile(_LINE.pattern.encode())
+TOOLKIT_FILES = ("share/info/hccl/version.info", "hccl/version.info")
+_TOOLKIT = re.compile(rf"^Version *= *({_NUMBER})\r?$".encode(), re.M)
 _MARK, _BEFORE = b"CCL version ", 12
 
 
@@ -92,13 +98,14 @@ def of_code(code: int) -> Version | None:
 def of_file(path: Path) -> Version | None:
     """The version among the strings of a library, or of a library that NCCL is linked into; nothing in it is run.
 
-    A fork may hold the line of the NCCL that it is made from as well: then its own counts. None where there is no such
-    line, as in libhccl, or the path is no plain file. Raises OSError.
+    A fork may hold the line of the NCCL that it is made from as well: then its own counts. Of libhccl, that of its
+    toolkit. None where nothing tells it, or the path is no plain file. Raises OSError.
     """
-    found: list[Version] = []
-    # A pipe of that name would wait for ever.
-    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+    if path.name.startswith("libhccl"):
+        return _of_toolkit(path)
+    found: dict[Version, None] = {}
+    with _opened(path) as file:
+        if file is None:
             return None
         kept, seen, piece = b"", 0, b"-"
         while piece:
@@ -112,10 +119,32 @@ def of_file(path: Path) -> Version | None:
                 around = held[max(0, at - _BEFORE) : at + _LONGEST].split(b"\0")
                 told = next((_BYTES.search(part) for part in around if _MARK in part), None)
                 if told is not None:
-                    found.append(_version(*(None if g is None else g.decode("ascii") for g in told.groups())))
+                    found[_version(*(None if g is None else g.decode("ascii") for g in told.groups()))] = None
                 at = held.find(_MARK, at + 1)
             kept = held[max(0, end - _BEFORE) :]
-    return next((version for version in found if version.name != "NCCL"), found[0] if found else None)
+    return next((version for version in found if version.name != "NCCL"), next(iter(found), None))
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO | None]:
+    """None for what is no plain file: a pipe of that name would wait for ever. Raises OSError."""
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+        yield file if stat.S_ISREG(os.fstat(file.fileno()).st_mode) else None
+
+
+def _of_toolkit(library: Path) -> Version | None:
+    """The version of HCCL beside a libhccl in ``lib64`` or ``ARCHITECTURE/lib64`` of a toolkit. Raises OSError where
+    the library is not there."""
+    with _opened(library) as file:
+        if file is None:
+            return None
+    places = [place for start in (library.absolute(), library.resolve()) for place in list(start.parents)[1:4]]
+    for path in (place / name for place in places for name in TOOLKIT_FILES):
+        with suppress(OSError), _opened(path) as file:
+            told = None if file is None else _TOOLKIT.search(file.read(_PIECE))
+            if told is not None:
+                return Version("HCCL", told[1].decode("ascii"))
+    return None
 
 
 def _version(name: str | None, number: str | None, nccl: str | None, kit: str | None, built: str | None) -> Version:

@@ -79,6 +79,24 @@ def test_a_fork_counts_by_its_own_line(tmp_path: Path) -> None:
     assert of_file(library(tmp_path, LINE, b"CTCCL version 0.2.0(nccl 2.19.4)+cuda12.2")) == CTCCL
 
 
+@pytest.mark.parametrize("where", ["lib64", "aarch64-linux/lib64"])
+@pytest.mark.parametrize("file", collective_library.TOOLKIT_FILES)
+def test_hccl_is_of_the_version_of_its_toolkit(tmp_path: Path, where: str, file: str) -> None:
+    path = tmp_path / "cann-8.5.1" / where / "libhccl.so"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"\x7fELF\0HcclAllReduce\0")
+    assert of_file(path) is None, "nothing tells it"
+    told = tmp_path / "cann-8.5.1" / file
+    told.parent.mkdir(parents=True)
+    told.write_text("timestamp=20260101\nVersion=8.5.1\nversion_dir=cann-8.5.1\n")
+    assert of_file(path) == Version("HCCL", "8.5.1")
+    linked = tmp_path / "libhccl.so"
+    linked.symlink_to(path)
+    assert str(of_file(linked)) == "HCCL 8.5.1"
+    with pytest.raises(FileNotFoundError):
+        of_file(path.with_name("libhccl_fwk.so"))
+
+
 def test_a_file_that_tells_none_and_what_is_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert of_file(library(tmp_path, b"HcclAllReduce")) is None
     pipe = tmp_path / "pipe"
