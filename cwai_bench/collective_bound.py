@@ -234,7 +234,7 @@ class _Path(NamedTuple):
 
 def _links(t: Topology) -> _Path | None:
     """Between the cards of a node; None where that is not known, or there is but one."""
-    if t.cards < 2:
+    if not 2 <= t.cards <= t.installed:  # several ranks on one card go over no link
         return None
     if _HCCS.search(t.card):
         most = HCCS_LINK * (t.cards - 1)
@@ -242,12 +242,8 @@ def _links(t: Topology) -> _Path | None:
         return _Path(0.0, most, (plain(said),))
     generation = next((g for g in _GENERATIONS if g.cards.search(t.card)), None)
     if t.links and generation is not None:
-        if t.installed < t.cards:
-            own = 0.0  # how many cards share the links is not known
-        elif t.installed >= SWITCHED:
-            own = 1.0
-        else:  # of a board whose links go from card to card, those between the cards that take part
-            own = (t.cards - 1) / (t.installed - 1)
+        # Of a board whose links go from card to card, those between the cards that take part.
+        own = 1.0 if t.installed >= SWITCHED else (t.cards - 1) / (t.installed - 1)
         least, most = t.links * generation.link * own, t.links * generation.nominal
         if not _BRIDGED.search(t.card):
             said = f"NVLink {t.links} × {_shown(generation.link)}" + (f" × {own:.3g}" if own < 1 else "")

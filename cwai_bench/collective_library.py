@@ -64,10 +64,11 @@ class Version(NamedTuple):
         return self.nccl or self.number
 
     def __str__(self) -> str:
+        """The line of the library as it would be without flaws: :func:`of_line` reads it again."""
         if not self.name:
             return f"NCCL interface {self.interface}"
-        built = f"+{self.toolkit}" if self.toolkit else ""
-        return f"{self.name} {self.number}{f' (nccl {self.nccl})' if self.nccl else ''}{built}"
+        kept, built = f"(nccl {self.nccl})" if self.nccl else "", f"+{self.toolkit}" if self.toolkit else ""
+        return f"{self.name} version {self.number}{kept}{built}"
 
 
 class Mixture(NamedTuple):

@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import NamedTuple
 
+import msgspec
+
 from cwai_bench.checks.topology import topology_of
 from cwai_bench.collective_bound import (
     ABOVE,
@@ -143,13 +145,26 @@ def of_spec(run: Run, spec: ProbeSpec) -> Found:
             if source.startswith(begins) and reading.status == "ok":
                 with contextlib.suppress(Unreadable):
                     logs.append(collective_log(reading.text))
+    log = merge(logs) if logs else None
     sharp = {"on": True, "off": False}.get(str(spec.parameters.get("sharp")))
     operation = str(spec.parameters.get("operation"))
     return Found(
-        standing(ms, topology),
-        log_signs(merge(logs), topology, sharp=sharp) if logs else [],
+        standing(ms if log is None else [_as_chosen(m, log) for m in ms], topology),
+        [] if log is None else log_signs(log, topology, sharp=sharp),
         published(topology, operation) if spec.info.scope in PREDICTED else [],
     )
+
+
+def _as_chosen(m: Measurement, log: CollectiveLog) -> Measurement:
+    """With the algorithm and the protocol that the log tells of its size, if it does."""
+    count, ranks = m.parameters.get("bytes"), m.parameters.get("ranks")
+    if not isinstance(count, int) or not isinstance(ranks, int):
+        return m
+    choice = log.choice(str(m.parameters.get("operation")), count, ranks)
+    if choice is None:
+        return m
+    chosen: dict[str, Scalar] = {"algorithm": choice.algorithm, "protocol": choice.protocol}
+    return msgspec.structs.replace(m, parameters=m.parameters | chosen)
 
 
 def published(topology: Topology, operation: str) -> list[Text]:

@@ -223,7 +223,14 @@ def test_boards_without_a_switch_use_the_links_between_the_cards_that_take_part(
     four = replace(SYSTEMS["A100"], installed=4, cards=4)
     assert value(four) / GB == pytest.approx(240, rel=0.01)
     assert value(replace(four, cards=2)) / GB == pytest.approx(80, rel=0.01)
-    assert reached(replace(four, installed=0)).value is None, "how many share the links is not known"
+    assert expected_of(replace(four, installed=0), "all_reduce", LARGE) is None, "how many share them is not known"
+
+
+def test_ranks_that_share_a_card_go_over_no_link() -> None:
+    one = replace(SYSTEMS["H100"], installed=1, cards=2)
+    assert expected_of(one, "all_reduce", LARGE) is None
+    between = reached(replace(one, nodes=2))
+    assert (between.value, between.ceiling is not None) == (None, True), "what goes between nodes is another matter"
 
 
 def test_cards_without_links_meet_over_pcie_and_demand_little_of_it() -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from cwai_bench import collective_library
 from cwai_bench.collective_library import Version, folded, mixed, of_code, of_file, of_line
+from cwai_bench.probes.nccl import mixture
 
 CTCCL = Version("CTCCL", "0.2.0", "2.19.4", "cuda12.2")
 
@@ -18,12 +19,12 @@ CTCCL = Version("CTCCL", "0.2.0", "2.19.4", "cuda12.2")
 @pytest.mark.parametrize(
     ("line", "version", "shown"),
     [
-        ("NCCL version 2.21.5+cuda12.4", Version("NCCL", "2.21.5", "", "cuda12.4"), "NCCL 2.21.5+cuda12.4"),
-        ("CTCCL version 0.2.0(nccl 2.19.4)+cuda12.2", CTCCL, "CTCCL 0.2.0 (nccl 2.19.4)+cuda12.2"),
+        ("NCCL version 2.21.5+cuda12.4", Version("NCCL", "2.21.5", "", "cuda12.4"), "NCCL version 2.21.5+cuda12.4"),
+        ("CTCCL version 0.2.0(nccl 2.19.4)+cuda12.2", CTCCL, "CTCCL version 0.2.0(nccl 2.19.4)+cuda12.2"),
         ("CTCCCL version 0.2.0(nccl 2.19.4)+cuda12.2", CTCCL._replace(name="CTCCCL"), None),
         ("VCCL version 2.26.62+cuda12.8", Version("VCCL", "2.26.62", "", "cuda12.8"), None),
-        ("NCCL version 2.27.5+cudaCUDA_MAJOR.CUDA_MINOR", Version("NCCL", "2.27.5"), "NCCL 2.27.5"),
-        ("RCCL version : 2.27.7-HEAD:29e1567", Version("RCCL", "2.27.7"), "RCCL 2.27.7"),
+        ("NCCL version 2.27.5+cudaCUDA_MAJOR.CUDA_MINOR", Version("NCCL", "2.27.5"), "NCCL version 2.27.5"),
+        ("RCCL version : 2.27.7-HEAD:29e1567", Version("RCCL", "2.27.7"), "RCCL version 2.27.7"),
         ("RCCL version 2.18.3+hip6.0 HEAD:5bc6ac9+", Version("RCCL", "2.18.3", "", "hip6.0"), None),
         ("node1:41:41 [0] NCCL INFO NCCL version 2.7.8+cuda10.1", Version("NCCL", "2.7.8", "", "cuda10.1"), None),
         ("Mismatched NCCL version detected : rank 3 version 21905", None, None),
@@ -36,6 +37,7 @@ def test_every_form_of_the_line(line: str, version: Version | None, shown: str |
     found = of_line(line)
     assert found == version
     assert shown is None or str(found) == shown
+    assert found is None or of_line(str(found)) == found, "what is said of it is read again as it was"
 
 
 @pytest.mark.parametrize(
@@ -92,7 +94,7 @@ def test_hccl_is_of_the_version_of_its_toolkit(tmp_path: Path, where: str, file:
     assert of_file(path) == Version("HCCL", "8.5.1")
     linked = tmp_path / "libhccl.so"
     linked.symlink_to(path)
-    assert str(of_file(linked)) == "HCCL 8.5.1"
+    assert str(of_file(linked)) == "HCCL version 8.5.1"
     with pytest.raises(FileNotFoundError):
         of_file(path.with_name("libhccl_fwk.so"))
 
@@ -120,8 +122,10 @@ def test_mixed_versions_name_their_ranks_in_both_languages() -> None:
     assert found is not None
     assert found.refused
     assert found.groups[old] == [3, 9]
-    assert found.text.en.endswith("NCCL 2.21.5+cuda12.4: ranks 0-2, 4-8, 10-15; NCCL 2.19.3+cuda12.2: ranks 3, 9")
-    assert "NCCL 2.19.3+cuda12.2：rank 3, 9" in found.text.zh
+    assert found.text.en.endswith(
+        "NCCL version 2.21.5+cuda12.4: ranks 0-2, 4-8, 10-15; NCCL version 2.19.3+cuda12.2: ranks 3, 9"
+    )
+    assert "NCCL version 2.19.3+cuda12.2：rank 3, 9" in found.text.zh
     assert "refuse to start" in found.text.en
 
 
@@ -144,6 +148,15 @@ def test_what_is_not_known_is_not_like_the_rest() -> None:
     nothing = mixed({0: None, 1: None})
     assert nothing is not None
     assert "not known: ranks 0-1" in nothing.text.en
+
+
+def test_ranks_tell_each_other_what_they_have_loaded_as_text() -> None:
+    assert mixture([str(CTCCL)] * 8) is None
+    assert mixture([None, None]) is None
+    found = mixture([str(CTCCL), "NCCL version 2.21.5+cuda12.4"])
+    assert found is not None
+    assert found.refused
+    assert "CTCCL version 0.2.0(nccl 2.19.4)+cuda12.2: ranks 0" in found.text.en
 
 
 def test_very_many_ranks_are_told_in_short() -> None:

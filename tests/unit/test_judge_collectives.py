@@ -8,9 +8,23 @@ import msgspec
 import pytest
 
 from cwai_bench.collective_bound import Topology
-from cwai_bench.judge.collectives import log_signs, published, standing
-from cwai_bench.model import Measurement, Scalar, Status, Subject, stats_of
+from cwai_bench.judge import judge
+from cwai_bench.judge.collectives import SOURCE, log_signs, published, standing
+from cwai_bench.model import (
+    Facts,
+    Measurement,
+    NodeRecord,
+    Plan,
+    RankEvent,
+    Reading,
+    Scalar,
+    Status,
+    Subject,
+    Verdict,
+    stats_of,
+)
 from cwai_bench.readers.collective_log import CollectiveLog, collective_log, merge
+from tests.unit.test_judge_run import info, run, spec, verdict_of
 from tests.unit.test_reader_collective_log import log
 
 GB = 1e9
@@ -167,3 +181,75 @@ def test_few_nics_and_warnings_explain_and_accuse_nobody() -> None:
     assert [sign.fault for sign in signs] == [False, False]
     assert signs[0].text.en == "only 2 of 8 NICs are used: mlx5_0:1/IB, mlx5_1:1/IB"
     assert "status=12" in signs[1].text.zh
+
+
+# ------------------------------------------------------------------------------------------------------- a whole run
+
+SWEEP = msgspec.structs.replace(
+    spec("nccl.all_reduce"),
+    info=msgspec.structs.replace(info("nccl.all_reduce"), scope="nccl"),
+    parameters={"operation": "all_reduce", "sharp": "auto"},
+)
+
+
+def judged(facts: Facts, gbytes: float, said: str = "", nodes: int = 1, **more: Scalar) -> Verdict:
+    """Eight ranks a node, each on a card of its own; ``said``: the log of one of them."""
+    names = [f"node{i + 1}" for i in range(nodes)]
+    ranks = 8 * nodes
+    factor = 2 * (ranks - 1) / ranks
+    ms = [
+        msgspec.structs.replace(
+            measured(gbytes, rank=rank, ranks=ranks, bus_factor=factor, **more),
+            node=names[rank // 8],
+            spec=SWEEP.id,
+            subject=Subject("rank", f"{names[rank // 8]}/rank{rank}"),
+            correct=True,
+        )
+        for rank in range(ranks)
+    ]
+    source = f"{SOURCE}{SWEEP.id}:0"
+    logged = {source: Reading(source, "ok", said)} if said else {}
+    known = [msgspec.structs.replace(facts, node=name, readings=facts.readings | logged) for name in names]
+    whole = run(
+        world_size=ranks,
+        plan=Plan([], [SWEEP], [], 1.0),
+        nodes=[NodeRecord(name, [*range(8 * i, 8 * i + 8)], True, True) for i, name in enumerate(names)],
+        facts=known,
+        measurements=ms,
+        events=[RankEvent(rank, names[rank // 8], 5.0, "finished") for rank in range(ranks)],
+    )
+    return verdict_of(judge(whole), "nccl.all_reduce")
+
+
+@pytest.mark.parametrize(("gbytes", "status"), [(368, Status.PASS), (310, Status.WARN), (240, Status.FAIL)])
+def test_a_run_is_held_against_the_links_of_its_nodes(good_facts: Facts, gbytes: float, status: Status) -> None:
+    verdict = judged(good_facts, gbytes)
+    assert verdict.status is status
+    assert verdict.expected is not None
+    assert "NVLink 18 × 20.6 GB/s" in verdict.expected.en
+    if status is not Status.PASS:
+        assert verdict.detail is not None
+        assert f"% of {370.3}" in verdict.detail.en
+        assert "8 H100 NVLS: 480.0 GB/s" in verdict.detail.en
+
+
+def test_the_algorithm_in_the_log_of_a_run_demands_more(good_facts: Facts) -> None:
+    said = "n:1:1 [0] NCCL INFO AllReduce: 8589934592 Bytes -> Algo NVLS proto SIMPLE channel{Lo..Hi}={0..15}\n"
+    assert judged(good_facts, 400).status is Status.PASS
+    assert judged(good_facts, 400, said).status is Status.WARN
+
+
+def test_a_run_over_sockets_beside_rails_fails_whatever_its_figure(good_facts: Facts) -> None:
+    verdict = judged(good_facts, 368, log("nccl_a100_sockets.log"), nodes=2)
+    assert verdict.status is Status.FAIL
+    assert verdict.detail is not None
+    assert "used sockets though there are 8 RDMA rails" in verdict.detail.en
+    assert "使用了 Socket" in verdict.detail.zh
+    assert judged(good_facts, 368, log("nccl_h100_two_nodes.log"), nodes=2).status is Status.PASS
+
+
+def test_a_figure_of_a_run_that_cannot_be_is_not_known(good_facts: Facts) -> None:
+    verdict = judged(good_facts, 900)
+    assert verdict.status is Status.UNKNOWN
+    assert verdict.detail is not None
+    assert "more than the 700.0 GB/s that can be" in verdict.detail.en

@@ -75,7 +75,7 @@ def test_algorithms_by_number_as_by_name() -> None:
 
 def test_a_fork_with_sharp_and_without_gpudirect() -> None:
     told = collective_log(log("ctccl_sharp.log"))
-    assert [str(v) for v in told.versions] == ["CTCCL 0.2.0 (nccl 2.19.4)+cuda12.2"]
+    assert [str(v) for v in told.versions] == ["CTCCL version 0.2.0(nccl 2.19.4)+cuda12.2"]
     assert told.sharp == Feature(True, "rank 0 Connected CollNet")
     assert Way("COLLNET", "SHARP", 0, True) in told.between_nodes
     assert told.gpudirect is False, "one connection goes through the host's memory"
