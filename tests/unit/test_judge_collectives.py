@@ -192,14 +192,14 @@ SWEEP = msgspec.structs.replace(
 )
 
 
-def judged(facts: Facts, gbytes: float, said: str = "", nodes: int = 1, **more: Scalar) -> Verdict:
+def judged(facts: Facts, gbytes: float, said: str = "", nodes: int = 1) -> Verdict:
     """Eight ranks a node, each on a card of its own; ``said``: the log of one of them."""
     names = [f"node{i + 1}" for i in range(nodes)]
     ranks = 8 * nodes
     factor = 2 * (ranks - 1) / ranks
     ms = [
         msgspec.structs.replace(
-            measured(gbytes, rank=rank, ranks=ranks, bus_factor=factor, **more),
+            measured(gbytes, rank=rank, ranks=ranks, bus_factor=factor),
             node=names[rank // 8],
             spec=SWEEP.id,
             subject=Subject("rank", f"{names[rank // 8]}/rank{rank}"),
