@@ -24,7 +24,7 @@ LINES_SHOWN = 8
 
 TERA, GIGA = 1e12, 1e9
 GEN4, GEN5 = (lanes * rate * 1e9 / 8 * 128 / 130 for lanes, rate in ((16, 16), (16, 32)))
-"""Bytes per second that 16 lanes carry each way (PCI Express Base Specification 4.0 and 5.0: 16 and 32 GT/s, 128/130)."""
+"""Bytes per second that 16 lanes carry each way (PCI Express Base Specification 4.0, 5.0: 16, 32 GT/s, 128/130)."""
 
 
 class Datasheet(NamedTuple):
@@ -73,8 +73,8 @@ def datasheet_of(card: str) -> Datasheet | None:
 
 
 class Line(NamedTuple):
-    """What two cards have in common whose figures are compared. ``what`` is the precision, or the direction; ``place`` a
-    pair of cards within its node, for not all pairs are joined alike."""
+    """What two cards have in common whose figures are compared. ``what`` is the precision, or the direction; ``place``
+    a pair of cards within its node, for not all pairs are joined alike."""
 
     metric: str
     card: str
@@ -171,8 +171,8 @@ def _ceiling(line: Line) -> float | None:
 
 
 def gpu_verdicts(run: Run, spec: ProbeSpec, thresholds: Thresholds = DEFAULTS) -> list[Verdict]:
-    """One verdict for each card (or pair of cards, or node without one) that a probe of scope ``gpu`` told of; none where
-    it told of nothing, which is for the caller to say."""
+    """One verdict for each card (or pair of cards, or node without one) that a probe of scope ``gpu`` told of; none
+    where it told of nothing, which is for the caller to say."""
     own = [m for m in run.measurements if m.spec == spec.id]
     told = standings(figures(own))
     by_subject: dict[Subject, list[Measurement]] = {}
@@ -189,9 +189,7 @@ def _verdict(
     def verdict(status: Status, detail: Text | None, code: ReasonCode = "", expected: Text | None = None) -> Verdict:
         action = spec.info.action if status is Status.FAIL else Action.NONE
         nodes = list(dict.fromkeys(m.node for m in ms))
-        return Verdict(
-            spec.info.id, spec.info.kind, subject, nodes, status, observed, expected, detail, code, action
-        )
+        return Verdict(spec.info.id, spec.info.kind, subject, nodes, status, observed, expected, detail, code, action)
 
     wrong = [m for m in ms if m.correct is False]
     if wrong:
@@ -232,7 +230,9 @@ def _observed(ms: Sequence[Measurement], lines: Sequence[Standing]) -> str:
         if m.metric == "gpu.compute.products" and m.samples:
             parts.append(f"{m.parameters.get('precision')} ×{m.samples[0]:g}")
         if m.metric == "gpu.compute.memory" and m.samples:
-            parts.append(f"{number(float(m.parameters.get('tested_bytes', 0)) / GIGA)} GB ×{m.parameters.get('passes')}")
+            parts.append(
+                f"{number(float(m.parameters.get('tested_bytes', 0)) / GIGA)} GB ×{m.parameters.get('passes')}"
+            )
     return ", ".join(parts)[:OBSERVED_LIMIT]
 
 
