@@ -37,14 +37,15 @@ UNITS: dict[str, tuple[str, float]] = (
     | {"ns": ("s", 1e-9), "us": ("s", 1e-6), "µs": ("s", 1e-6), "ms": ("s", 1e-3), "s": ("s", 1.0)}
     | {"min": ("s", 60.0), "h": ("s", 3600.0), "d": ("s", 86400.0)}
     | {"%": ("1", 0.01)}
+    | {"GFLOP/s": ("FLOP/s", 1e9), "TFLOP/s": ("FLOP/s", 1e12), "PFLOP/s": ("FLOP/s", 1e15)}
 )
-"""Unit as written: what it measures, and how much of it (bytes, bits per second, seconds)."""
+"""Unit as written: what it measures, and how much of it (bytes, bits per second, seconds, operations per second)."""
 _QUANTITY = re.compile(r"([-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?)\s*([A-Za-zµ%/]*)")
 
 
 @dataclass(frozen=True)
 class Quantity:
-    """A number and what it measures: ``B``, ``bit/s``, ``s`` or ``1``. ``text`` is how it was written."""
+    """A number and what it measures: ``B``, ``bit/s``, ``s``, ``FLOP/s`` or ``1``. ``text`` is how it was written."""
 
     value: float
     unit: str

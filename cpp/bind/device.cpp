@@ -93,8 +93,8 @@ void register_device(py::module_& m) {
                                    Watch(nanos(timeout)));
         }));
       },
-      py::kw_only(), "gpu"_a, "direction"_a, "bytes"_a, "duration"_a, "least"_a, "most"_a,
-      "seed"_a, "timeout"_a);
+      py::kw_only(), "gpu"_a, "direction"_a, "bytes"_a, "duration"_a, "least"_a, "most"_a, "seed"_a,
+      "timeout"_a);
 
   m.def(
       "gpu_peer_copy",
@@ -116,12 +116,12 @@ void register_device(py::module_& m) {
   m.def(
       "gpu_gemm",
       [](int gpu, const std::vector<std::string>& libraries, const std::string& precision,
-         std::size_t size, double duration, std::size_t least, std::size_t most,
-         std::uint64_t seed, double timeout) {
+         std::size_t size, double duration, std::size_t least, std::size_t most, std::uint64_t seed,
+         double timeout) {
         const GemmSpec spec = gemm_spec(precision, size, seed, timing(duration, least, most));
         const GemmResult result = freely([&] {
-          const cublaslt::Library library(libraries);
-          return measure_gemm(Gpu(gpu), library, spec, Watch(nanos(timeout)));
+          return measure_gemm(Gpu(gpu), cublaslt::Library::kept(libraries), spec,
+                              Watch(nanos(timeout)));
         });
         return py::dict("supported"_a = result.supported, "library"_a = result.library,
                         "samples"_a = to_numpy(result.samples), "tried"_a = result.tried,
@@ -133,19 +133,19 @@ void register_device(py::module_& m) {
   m.def(
       "gpu_compute",
       [](int gpu, const std::vector<std::string>& libraries, const std::string& precision,
-         std::size_t size, double duration, std::size_t least, std::size_t most,
-         std::uint64_t seed, double timeout) {
+         std::size_t size, double duration, std::size_t least, std::size_t most, std::uint64_t seed,
+         double timeout) {
         const GemmSpec spec = gemm_spec(precision, size, seed, timing(duration, least, most));
         const ComputeResult result = freely([&] {
-          const cublaslt::Library library(libraries);
-          return check_compute(Gpu(gpu), library, spec, Watch(nanos(timeout)));
+          return check_compute(Gpu(gpu), cublaslt::Library::kept(libraries), spec,
+                               Watch(nanos(timeout)));
         });
         return py::dict("supported"_a = result.supported, "library"_a = result.library,
                         "products"_a = result.products, "sampled"_a = result.sampled,
                         "beyond"_a = result.beyond, "worst"_a = result.worst,
-                        "wrong"_a = result.wrong, "row"_a = result.row,
-                        "column"_a = result.column, "first"_a = result.first,
-                        "later"_a = result.later, "exact"_a = result.exact);
+                        "wrong"_a = result.wrong, "row"_a = result.row, "column"_a = result.column,
+                        "first"_a = result.first, "later"_a = result.later,
+                        "exact"_a = result.exact);
       },
       py::kw_only(), "gpu"_a, "libraries"_a, "precision"_a, "size"_a, "duration"_a, "least"_a,
       "most"_a, "seed"_a, "timeout"_a);
@@ -153,9 +153,8 @@ void register_device(py::module_& m) {
   m.def(
       "gpu_memory",
       [](int gpu, double share, int passes, std::uint64_t seed, double timeout) {
-        const MemoryResult result = freely([&] {
-          return check_memory(Gpu(gpu), {share, passes, seed}, Watch(nanos(timeout)));
-        });
+        const MemoryResult result = freely(
+            [&] { return check_memory(Gpu(gpu), {share, passes, seed}, Watch(nanos(timeout))); });
         return py::dict("bytes"_a = result.bytes, "passes"_a = result.passes,
                         "slowest"_a = result.slowest, "wrong"_a = result.wrong,
                         "first_bad"_a = result.first_bad, "expected"_a = result.expected,

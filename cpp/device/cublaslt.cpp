@@ -1,5 +1,9 @@
 #include "device/cublaslt.hpp"
 
+#include <map>
+#include <mutex>
+#include <type_traits>
+
 #include "support/error.hpp"
 
 namespace cwai::cublaslt {
@@ -35,6 +39,15 @@ Library::Library(const std::vector<std::string>& names) : library(first_of(names
   take(end_preference, "cublasLtMatmulPreferenceDestroy");
   take(heuristics, "cublasLtMatmulAlgoGetHeuristic");
   take(multiply, "cublasLtMatmul");
+}
+
+const Library& Library::kept(const std::vector<std::string>& names) {
+  static std::mutex mutex;
+  // Never destroyed.
+  static auto& loaded = *new std::map<std::vector<std::string>, const Library>;
+  const std::lock_guard lock(mutex);
+  const auto found = loaded.find(names);
+  return found != loaded.end() ? found->second : loaded.emplace(names, names).first->second;
 }
 
 std::string Library::name() const {

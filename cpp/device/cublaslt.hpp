@@ -43,9 +43,13 @@ static_assert(sizeof(Heuristic) == 96);
 
 /// The library. Functions as it has them; each gives a cublasStatus_t unless it says otherwise.
 struct Library {
-  /// The first of ``names`` (sonames or paths) that loads. Throws Error(kLibrary), with the loader's
-  /// words for the last one, when none does.
+  /// The first of ``names`` (sonames or paths) that loads. Throws Error(kLibrary), with the
+  /// loader's words for the last one, when none does.
   explicit Library(const std::vector<std::string>& names);
+
+  /// As the constructor, once for the same names: what is loaded stays, for it takes long, and a
+  /// library of CUDA does not like to go.
+  static const Library& kept(const std::vector<std::string>& names);
 
   DynamicLibrary library;
   std::size_t (*version)();  ///< 120304 is 12.3.4.

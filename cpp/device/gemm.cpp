@@ -88,12 +88,12 @@ double value_of(const Format& format, std::uint64_t bits) noexcept {
       static_cast<int>(bits >> format.mantissa & ((std::uint64_t{1} << format.exponent) - 1));
   const bool negative = (bits >> (format.exponent + format.mantissa) & 1) != 0;
   if (exponent == (1 << format.exponent) - 1)
-    return fraction != 0 ? std::numeric_limits<double>::quiet_NaN()
-                         : std::copysign(std::numeric_limits<double>::infinity(), negative ? -1 : 1);
+    return fraction != 0
+               ? std::numeric_limits<double>::quiet_NaN()
+               : std::copysign(std::numeric_limits<double>::infinity(), negative ? -1 : 1);
   const double whole = static_cast<double>(
       exponent == 0 ? fraction : fraction | std::uint64_t{1} << format.mantissa);
-  const double size =
-      std::ldexp(whole, std::max(exponent, 1) - format.bias() - format.mantissa);
+  const double size = std::ldexp(whole, std::max(exponent, 1) - format.bias() - format.mantissa);
   return negative ? -size : size;
 }
 
@@ -268,7 +268,8 @@ class Gemm {
 
   Held product(bool transposed) const {
     const int scale = kind_.compute == cublaslt::kCompute64 ? cublaslt::kReal64 : cublaslt::kReal32;
-    Held product(library_.end_product, made("matrix product", library_.product, kind_.compute, scale));
+    Held product(library_.end_product,
+                 made("matrix product", library_.product, kind_.compute, scale));
     const auto set = [&](int attribute, auto value) {
       library_.must(library_.set_product(product.get(), attribute, &value, sizeof value),
                     "matrix product");
@@ -284,14 +285,15 @@ class Gemm {
     if (!in_ || !out_) return candidates;
     const Held preference(library_.end_preference, made("preference", library_.preference));
     const std::size_t most = kWorkspace;
-    library_.must(library_.set_preference(preference.get(), cublaslt::kMostWorkspace, &most, sizeof most),
-                  "preference");
+    library_.must(
+        library_.set_preference(preference.get(), cublaslt::kMostWorkspace, &most, sizeof most),
+        "preference");
     const Held asked = product(transposed);
     std::array<cublaslt::Heuristic, kProposals> found{};
     int count = 0;
-    const int status = library_.heuristics(handle_.get(), asked.get(), in_->get(), in_->get(),
-                                           out_->get(), out_->get(), preference.get(), kProposals,
-                                           found.data(), &count);
+    const int status =
+        library_.heuristics(handle_.get(), asked.get(), in_->get(), in_->get(), out_->get(),
+                            out_->get(), preference.get(), kProposals, found.data(), &count);
     if (is_unsupported(status)) return candidates;
     library_.must(status, "matrix product");
     for (int i = 0; i < std::min(count, kProposals); ++i)
@@ -342,8 +344,7 @@ class Gemm {
 // multiprocessor, is about as large.
 constexpr std::size_t kTile = 256;
 
-void compare_with_cpu(Gemm& gemm, ComputeResult& result, std::uint64_t seed,
-                      const Watch& watch) {
+void compare_with_cpu(Gemm& gemm, ComputeResult& result, std::uint64_t seed, const Watch& watch) {
   const std::size_t tiles = (gemm.size() + kTile - 1) / kTile;
   for (std::size_t tile = 0; tile < tiles * tiles; ++tile) {
     watch.check();
@@ -369,16 +370,15 @@ void compare_with_cpu(Gemm& gemm, ComputeResult& result, std::uint64_t seed,
 }
 
 // Which element of a word of 8 bytes differs, and what it is in both.
-void name_element(Gemm& gemm, const std::byte* later, std::int64_t word,
-                  ComputeResult& result) {
+void name_element(Gemm& gemm, const std::byte* later, std::int64_t word, ComputeResult& result) {
   const std::size_t bytes = gemm.kind().out.bytes, many = sizeof(std::uint64_t) / bytes;
   std::array<std::array<std::byte, sizeof(std::uint64_t)>, 2> both{};
   const auto at = static_cast<std::size_t>(word) * sizeof(std::uint64_t);
   gemm.stream().gpu().read(both[0], gemm.result() + at);
   gemm.stream().gpu().read(both[1], later + at);
   std::size_t which = 0;
-  while (which + 1 < many && std::memcmp(both[0].data() + which * bytes,
-                                         both[1].data() + which * bytes, bytes) == 0)
+  while (which + 1 < many &&
+         std::memcmp(both[0].data() + which * bytes, both[1].data() + which * bytes, bytes) == 0)
     ++which;
   const std::size_t index = at / bytes + which;
   const std::size_t row = index % gemm.size(), column = index / gemm.size();

@@ -34,9 +34,10 @@ struct GemmResult {
   /// The library has no such product for this GPU; nothing else is told then but its name.
   bool supported = false;
   std::string library;
-  std::vector<double> samples;  ///< Floating-point operations per second: 2 · size³ in each product.
-  std::size_t tried = 0;        ///< Algorithms of which the fastest was taken.
-  bool transposed = false;      ///< The first factor lies row by row.
+  std::vector<double>
+      samples;              ///< Floating-point operations per second: 2 · size³ in each product.
+  std::size_t tried = 0;    ///< Algorithms of which the fastest was taken.
+  bool transposed = false;  ///< The first factor lies row by row.
 };
 
 /// The fastest of the algorithms that the library proposes, on random data (a GPU multiplies zeros
@@ -55,17 +56,18 @@ struct ComputeResult {
   std::uint64_t sampled = 0, beyond = 0;
   double worst = 0;
 
-  /// Words of 8 bytes that differ from the first product, in the first one that did; the elements in
-  /// one of them.
+  /// Words of 8 bytes that differ from the first product, in the first one that did; the elements
+  /// in one of them.
   std::uint64_t wrong = 0;
 
-  /// Of the first bad element: -1 when there is none. What was there at first, later, and by the CPU.
+  /// Of the first bad element: -1 when there is none. What was there at first, later, and by the
+  /// CPU.
   std::int64_t row = -1, column = -1;
   double first = 0, later = 0, exact = 0;
 };
 
-/// The same product again and again, for ``spec.timing.duration``, each compared with the first bit by
-/// bit. Ends with the first that differs.
+/// The same product again and again, for ``spec.timing.duration``, each compared with the first bit
+/// by bit. Ends with the first that differs.
 ComputeResult check_compute(const Gpu& gpu, const cublaslt::Library& library, const GemmSpec& spec,
                             const Watch& watch);
 

@@ -15,7 +15,8 @@ constexpr unsigned kBlocksPerMultiprocessor = 8;
 // Two words of 8 bytes for each thread at a time: the widest that one instruction moves.
 constexpr std::size_t kStep = 16;
 
-// Each thread takes a pair of words, then the one that comes as many pairs later as there are threads.
+// Each thread takes a pair of words, then the one that comes as many pairs later as there are
+// threads.
 constexpr const char* kPtx = R"(
 .version 6.4
 .target sm_50

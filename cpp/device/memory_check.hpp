@@ -11,7 +11,8 @@ namespace cwai {
 
 struct MemorySpec {
   double share;  ///< Of the memory that is free: above 0, below 1.
-  int passes;    ///< Each writes other data; every second one is the one before with all bits turned over.
+  int passes;  ///< Each writes other data; every second one is the one before with all bits turned
+               ///< over.
   std::uint64_t seed;
 };
 
@@ -20,7 +21,7 @@ struct MemoryResult {
   int passes = 0;
   double slowest = 0;       ///< Bytes per second of the slowest pass, written and read back.
   std::uint64_t wrong = 0;  ///< Words of 8 bytes in the first pass that has any; it is the last.
-  std::int64_t first_bad = -1;           ///< Offset of the first in bytes.
+  std::int64_t first_bad = -1;            ///< Offset of the first in bytes.
   std::uint64_t expected = 0, found = 0;  ///< In that word.
 };
 

@@ -19,8 +19,7 @@ constexpr std::size_t kBatch = 8;
 std::vector<double> time_rounds(const Stream& stream, const TimingSpec& spec,
                                 const std::function<void()>& post, const Watch& watch) {
   std::vector<std::unique_ptr<Event>> events;
-  for (std::size_t i = 0; i <= kBatch; ++i)
-    events.push_back(std::make_unique<Event>(stream.gpu()));
+  for (std::size_t i = 0; i <= kBatch; ++i) events.push_back(std::make_unique<Event>(stream.gpu()));
   const auto run = [&](std::size_t samples, std::size_t together) {
     post();
     events[0]->record(stream);

@@ -28,7 +28,10 @@ def own(parser: Parser) -> None:
         "--duration",
         metavar="TIME",
         type=words.seconds,
-        help=Text("of each figure (default 0.1s); corruption is looked for three times as long", "每项数据的测量时长（默认 0.1s）；静默错误检测为其三倍"),
+        help=Text(
+            "of each figure (default 0.1s); corruption is looked for three times as long",
+            "每项数据的测量时长（默认 0.1s）；静默错误检测为其三倍",
+        ),
     )
 
 

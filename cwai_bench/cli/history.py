@@ -37,7 +37,9 @@ def main(parser: Parser, argv: Sequence[str], lang: Lang) -> int:
         "run", metavar="RUN", nargs="?", help=Text("run id, the end of one, or 'last'", "运行编号、编号末尾或 last")
     )
     parser.add(
-        "--type", choices=("run", "check", "rdma", "collective", "gpu"), help=Text("only runs of this type", "仅列出此类型")
+        "--type",
+        choices=("run", "check", "rdma", "collective", "gpu"),
+        help=Text("only runs of this type", "仅列出此类型"),
     )
     options.common(parser, root=False)
     args = options.parse(parser, argv)

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from statistics import median
 from typing import NamedTuple
 
+from cwai_bench.config import Criterion
 from cwai_bench.goodput import DEFAULTS, Thresholds
 from cwai_bench.judge.found import OBSERVED_LIMIT, joined
 from cwai_bench.model import Action, Measurement, ProbeSpec, ReasonCode, Run, Status, Subject, Verdict, stats_of
@@ -24,7 +25,7 @@ LINES_SHOWN = 8
 
 TERA, GIGA = 1e12, 1e9
 GEN4, GEN5 = (lanes * rate * 1e9 / 8 * 128 / 130 for lanes, rate in ((16, 16), (16, 32)))
-"""Bytes per second that 16 lanes carry each way (PCI Express Base Specification 4.0 and 5.0: 16 and 32 GT/s, 128/130)."""
+"""Bytes per second that 16 lanes carry each way (PCI Express Base Specification 4.0, 5.0: 16, 32 GT/s, 128/130)."""
 
 
 class Datasheet(NamedTuple):
@@ -73,8 +74,8 @@ def datasheet_of(card: str) -> Datasheet | None:
 
 
 class Line(NamedTuple):
-    """What two cards have in common whose figures are compared. ``what`` is the precision, or the direction; ``place`` a
-    pair of cards within its node, for not all pairs are joined alike."""
+    """What two cards have in common whose figures are compared. ``what`` is the precision, or the direction; ``place``
+    a pair of cards within its node, for not all pairs are joined alike."""
 
     metric: str
     card: str
@@ -145,7 +146,7 @@ class Standing(NamedTuple):
 def shown(figure: Figure) -> str:
     if figure.unit == "FLOP/s":
         return f"{number(figure.value / TERA)} TFLOP/s"
-    return f"{gigabytes(figure.value)} GB/s"
+    return f"{gigabytes(figure.value)} GB/s" if figure.unit == "B/s" else number(figure.value)
 
 
 def standings(found: Figures) -> dict[Subject, list[Standing]]:
@@ -170,38 +171,40 @@ def _ceiling(line: Line) -> float | None:
     return {"gpu.copy": sheet.memory, "gpu.host_copy": sheet.pcie}.get(line.metric)
 
 
-def gpu_verdicts(run: Run, spec: ProbeSpec, thresholds: Thresholds = DEFAULTS) -> list[Verdict]:
-    """One verdict for each card (or pair of cards, or node without one) that a probe of scope ``gpu`` told of; none where
-    it told of nothing, which is for the caller to say."""
+def gpu_verdicts(
+    run: Run, spec: ProbeSpec, criterion: Criterion | None = None, thresholds: Thresholds = DEFAULTS
+) -> list[Verdict]:
+    """One verdict for each card (or pair of cards, or node without one) that a probe of scope ``gpu`` told of; none
+    where it told of nothing, which is for the caller to say. A ``criterion`` takes the place of the peers."""
     own = [m for m in run.measurements if m.spec == spec.id]
     told = standings(figures(own))
     by_subject: dict[Subject, list[Measurement]] = {}
     for m in own:
         by_subject.setdefault(m.subject, []).append(m)
-    return [_verdict(spec, subject, ms, told.get(subject, []), thresholds) for subject, ms in by_subject.items()]
+    return [
+        _verdict(spec, subject, ms, told.get(subject, []), criterion, thresholds) for subject, ms in by_subject.items()
+    ]
 
 
 def _verdict(
-    spec: ProbeSpec, subject: Subject, ms: Sequence[Measurement], lines: Sequence[Standing], thresholds: Thresholds
+    spec: ProbeSpec,
+    subject: Subject,
+    ms: Sequence[Measurement],
+    lines: Sequence[Standing],
+    criterion: Criterion | None,
+    thresholds: Thresholds,
 ) -> Verdict:
     observed = _observed(ms, lines)
 
     def verdict(status: Status, detail: Text | None, code: ReasonCode = "", expected: Text | None = None) -> Verdict:
         action = spec.info.action if status is Status.FAIL else Action.NONE
         nodes = list(dict.fromkeys(m.node for m in ms))
-        return Verdict(
-            spec.info.id, spec.info.kind, subject, nodes, status, observed, expected, detail, code, action
-        )
+        return Verdict(spec.info.id, spec.info.kind, subject, nodes, status, observed, expected, detail, code, action)
 
     wrong = [m for m in ms if m.correct is False]
     if wrong:
         return verdict(Status.FAIL, joined([_named(m) for m in wrong]), "wrong_data")
-    expected = _expected(lines, thresholds)
-    below = sorted((s for s in lines if s.status(thresholds) is not Status.PASS), key=_share)
-    status = Status.PASS
-    if below:
-        status = Status.FAIL if any(s.status(thresholds) is Status.FAIL for s in below) else Status.WARN
-    slow = joined([s.words for s in below]) if below else None
+    status, slow, expected = _beside_peers(lines, thresholds) if criterion is None else _held_against(criterion, ms)
     if status is Status.FAIL:
         return verdict(status, slow, expected=expected)
     broken = [m for m in ms if m.status in ("error", "timeout", "aborted")]
@@ -218,8 +221,38 @@ def _verdict(
         if not skipped:
             return verdict(Status.UNKNOWN, Text("it gave no samples", "没有采到样本"), "error")
         return verdict(Status.SKIP, skipped[0].reason, skipped[0].reason_code or "unsupported")
+    if status is Status.UNKNOWN:
+        return verdict(status, slow, "not_comparable", expected)
     said = [text for text in (slow, *(m.reason for m in skipped)) if text is not None]
-    return verdict(status, joined(said) if said else None, expected=expected)
+    return verdict(status, joined(said), expected=expected)
+
+
+def _beside_peers(lines: Sequence[Standing], thresholds: Thresholds) -> tuple[Status, Text | None, Text | None]:
+    """How a card does, what is to be said of it, and what was demanded."""
+    below = sorted((s for s in lines if s.status(thresholds) is not Status.PASS), key=_share)
+    status = Status.PASS
+    if below:
+        status = Status.FAIL if any(s.status(thresholds) is Status.FAIL for s in below) else Status.WARN
+    return status, joined([s.words for s in below]), _expected(lines, thresholds)
+
+
+def _held_against(criterion: Criterion, ms: Sequence[Measurement]) -> tuple[Status, Text | None, Text | None]:
+    """As ``_beside_peers``, by what a person demands: of every figure that it is about."""
+    meant: list[tuple[Figure, str]] = []
+    for m in ms:
+        stats = m.stats or stats_of(m.samples)
+        unit = "bit/s" if m.unit == "B/s" else m.unit
+        if m.status == "ok" and stats is not None and criterion.fits(unit) and criterion.selects(m.parameters):
+            meant.append((Figure(stats.p50, m.unit), _doing(m)))
+    if not meant:
+        none = Text("no measurement is what the criterion is about", "没有与判据相符的测量")
+        return Status.UNKNOWN, none, criterion.words()
+    bad = [
+        f"{doing} {shown(figure)}".strip()
+        for figure, doing in meant
+        if not criterion.holds(figure.value * (8 if figure.unit == "B/s" else 1))
+    ]
+    return Status.FAIL if bad else Status.PASS, plain(", ".join(bad)) if bad else None, criterion.words()
 
 
 def _share(standing: Standing) -> float:
@@ -232,7 +265,9 @@ def _observed(ms: Sequence[Measurement], lines: Sequence[Standing]) -> str:
         if m.metric == "gpu.compute.products" and m.samples:
             parts.append(f"{m.parameters.get('precision')} ×{m.samples[0]:g}")
         if m.metric == "gpu.compute.memory" and m.samples:
-            parts.append(f"{number(float(m.parameters.get('tested_bytes', 0)) / GIGA)} GB ×{m.parameters.get('passes')}")
+            parts.append(
+                f"{number(float(m.parameters.get('tested_bytes', 0)) / GIGA)} GB ×{m.parameters.get('passes')}"
+            )
     return ", ".join(parts)[:OBSERVED_LIMIT]
 
 
@@ -275,9 +310,13 @@ def _expected(lines: Sequence[Standing], thresholds: Thresholds) -> Text | None:
     return joined(parts) if parts else None
 
 
+def _doing(m: Measurement) -> str:
+    return " ".join(str(m.parameters[key]) for key in ("precision", "direction") if key in m.parameters)
+
+
 def _named(m: Measurement) -> Text:
     """Which card, in doing what, and what of it."""
-    doing = [str(m.parameters[key]) for key in ("precision", "direction") if key in m.parameters]
-    where = plain(" ".join([m.subject.id, f"({m.parameters['pci']})" if "pci" in m.parameters else "", *doing]).strip())
+    pci = f"({m.parameters['pci']})" if "pci" in m.parameters else ""
+    where = plain(" ".join(part for part in (m.subject.id, pci, _doing(m)) if part))
     said = m.reason or Text("the data was wrong", "数据有误")
     return Text("{w}: {s}", "{w}：{s}").fill(w=where, s=said)

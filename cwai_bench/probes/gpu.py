@@ -78,7 +78,9 @@ _HIDDEN = Text(
 )
 
 
-def _info(name: str, title: Text, method: Text, suggestion: Text = _WHY_SLOW, severity: Severity = Severity.MAJOR) -> CheckInfo:
+def _info(
+    name: str, title: Text, method: Text, suggestion: Text = _WHY_SLOW, severity: Severity = Severity.MAJOR
+) -> CheckInfo:
     faulty = severity is Severity.CRITICAL
     return CheckInfo(
         id=f"{SCOPE}.{name}",
@@ -89,8 +91,8 @@ def _info(name: str, title: Text, method: Text, suggestion: Text = _WHY_SLOW, se
         criterion=Text("every product and every word of memory is what it was", "每次计算结果与显存内容均保持一致")
         if faulty
         else Text(
-            "all that arrived was right; 5 % below the median of the other cards of the same model is a warning, 10 % a "
-            "failure",
+            "all that arrived was right; 5 % below the median of the other cards of the same model is a warning, 10 % "
+            "a failure",
             "数据全部正确；比同型号其他卡的中位数低 5 % 告警，低 10 % 不通过",
         ),
         suggestion=suggestion,
@@ -141,8 +143,8 @@ COMPUTE = _info(
     "compute",
     Text("silent corruption on the GPU", "GPU 静默错误"),
     Text(
-        "the same products again and again, each compared bit by bit with the first, and that with the CPU; most of the "
-        "free memory written and read back",
+        "the same products again and again, each compared bit by bit with the first, and that with the CPU; most of "
+        "the free memory written and read back",
         "反复计算同一矩阵乘法并逐位比对，首个结果与 CPU 比对；写满大部分空闲显存并读回",
     ),
     Text(
@@ -206,8 +208,8 @@ def libraries() -> list[str]:
 
 @contextmanager
 def near(gpu: native.Gpu) -> Iterator[None]:
-    """This thread on CPUs of the card's NUMA node meanwhile, where the system says which: memory that it touches first is
-    there as well."""
+    """This thread on CPUs of the card's NUMA node meanwhile, where the system says which: memory that it touches first
+    is there as well."""
     try:
         told = (PCI / gpu.pci / "local_cpulist").read_text()
     except OSError:
@@ -223,8 +225,8 @@ def near(gpu: native.Gpu) -> Iterator[None]:
 
 
 class Found(NamedTuple):
-    """One figure. No samples: the card cannot do it. ``correct``: False when the data was wrong, None when nobody looked.
-    ``reason``: what is to be said of it."""
+    """One figure. No samples: the card cannot do it. ``correct``: False when the data was wrong, None when nobody
+    looked. ``reason``: what is to be said of it."""
 
     samples: list[float]
     parameters: dict[str, Scalar]
@@ -271,7 +273,9 @@ class _Node:
         except DeviceError as e:
             found, status, code = Found([], {}, None, e.message), "error", "error"
         known: dict[str, Scalar] = {"card": gpu.name, "pci": gpu.pci}
-        self._emit(subject, figure, found._replace(parameters={**known, **given, **found.parameters}), started, status, code)
+        self._emit(
+            subject, figure, found._replace(parameters={**known, **given, **found.parameters}), started, status, code
+        )
 
     def nothing(self, metric: str, status: MeasureStatus, code: ReasonCode, reason: Text) -> None:
         """Of the node as a whole, why there is nothing to measure."""
@@ -481,8 +485,8 @@ def _repeated(node: _Node, gpu: native.Gpu, precision: str) -> Found:
     where = {"r": told.row, "c": told.column, "a": told.first, "b": told.later, "e": told.exact}
     if told.wrong:
         reason = Text(
-            "product {n} differs from the first in {w} words; at row {r}, column {c}: {a:.9g}, then {b:.9g}, by the CPU "
-            "{e:.9g}",
+            "product {n} differs from the first in {w} words; at row {r}, column {c}: {a:.9g}, then {b:.9g}, by the "
+            "CPU {e:.9g}",
             "第 {n} 次结果与首次相差 {w} 个字；第 {r} 行第 {c} 列：首次 {a:.9g}，后为 {b:.9g}，CPU 结果 {e:.9g}",
         ).fill(n=told.products, w=told.wrong, **where)
     else:

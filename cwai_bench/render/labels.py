@@ -336,8 +336,8 @@ BUS_BY_SIZE = Text("{operation}: bus bandwidth over the data size", "{operation}
 BY_RANK = Text("{operation} at {size}: the time of each rank", "{operation}（{size}）：各进程耗时")
 GPUS = Text("GPUs", "GPU 性能")
 GPUS_NOTE = Text(
-    "GB/s are 1e9 bytes, TFLOP/s 1e12 floating-point operations per second. Of copies within a card's memory bytes read "
-    "and bytes written count both; two-way is each way.",
+    "GB/s are 1e9 bytes, TFLOP/s 1e12 floating-point operations per second. Of copies within a card's memory bytes "
+    "read and bytes written count both; two-way is each way.",
     "GB/s 为每秒 1e9 字节，TFLOP/s 为每秒 1e12 次浮点运算。显存内复制的读与写均计入；双向为每个方向的值。",
 )
 CARD = Text("Card", "卡")

@@ -1,5 +1,5 @@
-// A cuBLASLt without a GPU: products are computed on the CPU, in the order of a plain loop, when the
-// fake libcuda's stream comes to them. It keeps the binary interface and nothing else: a few
+// A cuBLASLt without a GPU: products are computed on the CPU, in the order of a plain loop, when
+// the fake libcuda's stream comes to them. It keeps the binary interface and nothing else: a few
 // algorithms, all alike.
 //
 // Environment:
@@ -124,7 +124,8 @@ struct Job {
   int card;
 };
 
-// How many products there are until the one wrong one that a test asked for; below 1 there will be none.
+// How many products there are until the one wrong one that a test asked for; below 1 there will be
+// none.
 std::atomic<long> until_wrong{0};
 std::atomic<long> products{0};
 
@@ -153,9 +154,8 @@ void multiply(const Job& job) {
       for (std::uint64_t k = 0; k < inner; ++k) {
         const double term =
             left[job.product.transposed != 0 ? k + i * inner : i + k * rows] * right[k + j * inner];
-        sum = job.product.scale == kReal64
-                  ? sum + term
-                  : static_cast<double>(static_cast<float>(sum + term));
+        sum = job.product.scale == kReal64 ? sum + term
+                                           : static_cast<double>(static_cast<float>(sum + term));
       }
       put(job.d.type, broken ? sum * 1.5 + 1 : sum,
           job.out + (i + j * rows) * bytes_of(job.d.type));

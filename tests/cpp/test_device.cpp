@@ -33,7 +33,9 @@ FakeKernels& kernels() {
 // A variable that the fake library reads, for one test: each is a process of its own.
 void demand(const char* name, const char* value) { setenv(name, value, 1); }
 
-cublaslt::Library library() { return cublaslt::Library({"libno_such_library.so", CWAI_FAKE_CUBLASLT}); }
+cublaslt::Library library() {
+  return cublaslt::Library({"libno_such_library.so", CWAI_FAKE_CUBLASLT});
+}
 
 TimingSpec brief(std::size_t samples = 3) {
   return {.duration = kSecond / 100, .least = samples, .most = 50};
@@ -107,7 +109,8 @@ TEST(device_copies_are_timed_and_verified) {
   for (const int streams : {1, 2, 3}) {
     const CopyResult found = measure_card_copy(gpu, streams, copies(1 << 20), patient());
     CHECK(found.samples.size() >= 3U);
-    CHECK(std::all_of(found.samples.begin(), found.samples.end(), [](double s) { return s > 1e6; }));
+    CHECK(
+        std::all_of(found.samples.begin(), found.samples.end(), [](double s) { return s > 1e6; }));
     CHECK_EQUAL(found.found.wrong, 0U);
   }
   for (const Direction way : {Direction::kThere, Direction::kBack, Direction::kBoth}) {
@@ -150,8 +153,8 @@ TEST(device_products_of_every_precision_are_right) {
     const GemmResult speed = measure_gemm(Gpu(0), lt, products(precision), patient());
     CHECK(speed.supported);
     CHECK(speed.samples.size() >= 3U);
-    // Of three proposals in each layout one cannot be used; fp8 has one layout. On a busy machine there is
-    // no time for all.
+    // Of three proposals in each layout one cannot be used; fp8 has one layout. On a busy machine
+    // there is no time for all.
     CHECK(speed.tried >= 1 && speed.tried <= (precision == std::string("fp8") ? 2U : 4U));
     const ComputeResult found = check_compute(Gpu(0), lt, products(precision, 272), patient());
     CHECK(found.products >= 3U);
@@ -162,11 +165,14 @@ TEST(device_products_of_every_precision_are_right) {
     CHECK_EQUAL(found.sampled, precision == std::string("fp8") ? 0U : 4U);
     // In fp64 the stand-in adds in the CPU's own order.
     CHECK(found.worst <= 1);
-    CHECK_EQUAL(found.worst > 0, precision != std::string("fp8") && precision != std::string("fp64"));
+    CHECK_EQUAL(found.worst > 0,
+                precision != std::string("fp8") && precision != std::string("fp64"));
   }
   CHECK_FAULT(measure_gemm(Gpu(0), lt, products("fp32", 24), patient()), Fault::kInvalid);
   CHECK_FAULT(products("fp4"), Fault::kInvalid);
   CHECK_FAULT(cublaslt::Library({"libno_such_library.so"}), Fault::kLibrary);
+  const auto kept = [] { return &cublaslt::Library::kept({CWAI_FAKE_CUBLASLT}); };
+  CHECK_EQUAL(kept(), kept());
 }
 
 TEST(device_a_product_that_differs_once_is_found_and_named) {

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from cwai_bench.config import parse_criteria
 from cwai_bench.judge.gpus import DATASHEETS, datasheet_of, gpu_verdicts
 from cwai_bench.model import Action, Measurement, Plan, Run, Status, Subject
 from cwai_bench.probes import World, gpu
@@ -32,11 +33,12 @@ def figure(probe: str, where: str, *values: float, **changes: Any) -> Measuremen
     )
 
 
-def judged(probe: str, *ms: Measurement) -> dict[str, Any]:
+def judged(probe: str, *ms: Measurement, demanded: str = "") -> dict[str, Any]:
     (spec,), _ = planned(probe, WORLD)
+    criteria = parse_criteria(f"[criteria]\n{demanded}\n", "c.toml", {probe: ""}, {probe}) if demanded else None
     plan = Plan([], [spec], [], 1.0)
     run = Run("r", "gpu", [], "1", 0.0, 1.0, 0, "complete", 1, plan, {}, {}, [], [], list(ms), [])
-    return {v.subject.id: v for v in gpu_verdicts(run, spec)}
+    return {v.subject.id: v for v in gpu_verdicts(run, spec, criteria and criteria.get(probe))}
 
 
 def products(*values: float, precision: str = "bf16", node: str = "a") -> list[Measurement]:
@@ -178,6 +180,22 @@ def test_a_slow_card_fails_even_if_another_of_its_figures_is_missing() -> None:
     assert passed.status is Status.PASS
     assert passed.detail is not None
     assert "no fp8" in passed.detail.en
+
+
+def test_what_a_person_demands_takes_the_place_of_the_peers() -> None:
+    ms = [*products(7e14, 7e14, 5e14), *products(6e13, 6e13, 6e13, precision="fp64")]
+    demand = 'gpu.gemm = { min = "650 TFLOP/s", where.precision = "bf16" }'
+    found = judged("gpu.gemm", *ms, demanded=demand)
+    assert [v.status for v in found.values()] == [Status.PASS, Status.PASS, Status.FAIL]
+    assert found["a/gpu2"].detail == plain("bf16 500.0 TFLOP/s")
+    assert "650 TFLOP/s" in str(found["a/gpu0"].expected)
+    slow_is_allowed = judged("gpu.gemm", *ms, demanded='gpu.gemm.min = "50 TFLOP/s"')
+    assert {v.status for v in slow_is_allowed.values()} == {Status.PASS}
+    about_nothing = judged("gpu.gemm", *ms, demanded='gpu.gemm = { min = "1 TFLOP/s", where.precision = "fp8" }')
+    assert {(v.status, v.reason_code) for v in about_nothing.values()} == {(Status.UNKNOWN, "not_comparable")}
+    copies = [figure("gpu.copy", "a/gpu0", 4e12)]
+    assert judged("gpu.copy", *copies, demanded='gpu.copy.min = "3.9 TB/s"')["a/gpu0"].status is Status.PASS
+    assert judged("gpu.copy", *copies, demanded='gpu.copy.min = "4.1 TB/s"')["a/gpu0"].status is Status.FAIL
 
 
 def test_nothing_measured_gives_no_verdict_here() -> None:

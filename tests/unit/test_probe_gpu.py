@@ -14,9 +14,9 @@ import pytest
 
 from cwai_bench import native
 from cwai_bench.errors import DeadlineError, DeviceError, UsageError
-from cwai_bench.model import LeftOut, Measurement, ProbeSpec
+from cwai_bench.model import Measurement
 from cwai_bench.plan import Choice, make_plan
-from cwai_bench.probes import Options, World, gpu
+from cwai_bench.probes import World, gpu
 from cwai_bench.text import plain
 from tests.unit.ranks import measured, planned
 
@@ -352,7 +352,5 @@ def test_the_library_of_this_python_comes_first(tmp_path: Path, monkeypatch: pyt
 
 
 def test_specs_hold_what_was_chosen() -> None:
-    found = gpu._plan(gpu.GEMM, gpu._seconds_gemm)(ONE_NODE, Options(precisions=("fp8",), duration=2.0))
-    (spec,) = found
-    assert isinstance(spec, ProbeSpec) and not isinstance(spec, LeftOut)
+    (spec,), _ = planned("gpu.gemm", ONE_NODE, precisions=("fp8",), duration=2.0)
     assert spec.parameters == {"duration": 2.0, "precisions": "fp8"}
