@@ -27,7 +27,7 @@ CLOCK = "clock_uncertainty"
 CROWDED = "oversubscribed"
 """Parameter that is true where the ranks of a node outnumber its CPUs."""
 BUSY_SHARE = 0.5
-"""Of the ranks, that waited for a CPU while they measured: from there on it is no better than ranks that are too many."""
+"""Of the ranks, that waited for a CPU while they measured: from there on it is as if they were too many."""
 CROWDED_FLOOR = 5e-3
 """Seconds, in both cases: a rank that waits for a CPU comes later by a slice of the scheduler or two, which are some
 milliseconds (Linux, kernel/sched/fair.c: 0.75 ms, times one more than the binary logarithm of the CPUs, of 8 at
