@@ -25,9 +25,11 @@ POINT = ("operation", "bytes", "dtype", "reduction", "in_place")
 """Parameters that tell one point from another."""
 CLOCK = "clock_uncertainty"
 CROWDED = "oversubscribed"
-"""Parameter that is true where ranks outnumber the CPUs of a node."""
+"""Parameter that is true where the ranks of a node outnumber its CPUs."""
+BUSY_SHARE = 0.5
+"""Of the ranks, that waited for a CPU while they measured: from there on it is as if they were too many."""
 CROWDED_FLOOR = 5e-3
-"""Seconds, there, and where others took the CPUs of a rank while it measured: a rank that waits for a CPU comes later by a slice of the scheduler or two, which are some
+"""Seconds, in both cases: a rank that waits for a CPU comes later by a slice of the scheduler or two, which are some
 milliseconds (Linux, kernel/sched/fair.c: 0.75 ms, times one more than the binary logarithm of the CPUs, of 8 at
 most)."""
 FAIL_SHARE, FAIL_SECONDS = 0.20, 100e-6
@@ -91,12 +93,14 @@ def _judged(ms: list[Measurement], times: list[list[float]]) -> _Point | None:
     from cwai_bench import arrivals
 
     count = min(len(m.samples) for m in ms)
+    busy = sum(m.reason_code == "busy" for m in ms)
+    crowded = busy >= BUSY_SHARE * len(ms) or any(m.parameters.get(CROWDED) for m in ms)
     found = arrivals.judged(
         np.array([m.samples[:count] for m in ms]),
         [m.node for m in ms],
         times=np.array([some[:count] for some in times]) if all(len(some) >= count for some in times) else None,
         uncertainty=np.array([float(m.parameters.get(CLOCK, 0.0)) for m in ms]),
-        floor=CROWDED_FLOOR if any(m.parameters.get(CROWDED) or m.reason_code == "busy" for m in ms) else arrivals.FLOOR,
+        floor=CROWDED_FLOOR if crowded else arrivals.FLOOR,
     )
     if found.iterations < arrivals.LEAST:
         return None
@@ -124,10 +128,10 @@ def _weight(late: Late) -> tuple[bool, float, float]:
 
 def _on_late(spec: ProbeSpec, point: _Point, late: Late, said: int, points: int) -> Verdict:
     """On what is late, told by the ``point`` at which that weighs most: one of ``said`` of ``points``."""
-    busy = [m.reason for r in late.ranks if (m := point.arrivals[r]).reason_code == "busy" and m.reason is not None]
-    # A rank that had to wait for a CPU is late by that: true, and no fault that measures again.
-    status = Status.FAIL if _grave(late) and not late.why and not busy else Status.WARN
-    detail = [_who(point, late), _victims(late, point), _often(said, points), *busy[:1]]
+    busy = _busy(late.ranks, point)
+    # A rank that had to wait for a CPU is late by that: true, and no fault of the part.
+    status = Status.FAIL if _grave(late) and not late.why and busy is None else Status.WARN
+    detail = [_who(point, late), _victims(late, point), _often(said, points), busy]
     subject, nodes = (ALL, []) if late.why else (_subject(late.ranks, late.nodes[0], point), list(late.nodes))
     return Verdict(
         spec.info.id,
@@ -140,6 +144,12 @@ def _on_late(spec: ProbeSpec, point: _Point, late: Late, said: int, points: int)
         joined([part for part in detail if part is not None]),
         action=spec.info.action if status is Status.FAIL else Action.NONE,
     )
+
+
+def _busy(ranks: Sequence[int], point: _Point) -> Text | None:
+    """What one of them waited for meanwhile."""
+    arrivals = [point.arrivals[r] for r in ranks]
+    return next((m.reason for m in arrivals if m.reason_code == "busy"), None)
 
 
 def _subject(ranks: Sequence[int], node: str, point: _Point) -> Subject:
@@ -213,7 +223,7 @@ def _on_hiccups(spec: ProbeSpec, points: Sequence[_Point]) -> list[Verdict]:
         ranks = mates if left.issuperset(mates) else [first]
         left.difference_update(ranks)
         often = sum(counts[r] for r in ranks)
-        detail = Text(
+        said = Text(
             "rank {r} on {n} was {x:g} times as late as it usually is, or more, {k} times in {i} iterations; "
             "other ranks {o:.1f} times on average",
             "{n} 上的 rank {r} 在 {i} 次迭代中有 {k} 次比平时晚 {x:g} 倍以上；其他进程平均 {o:.1f} 次",
@@ -226,6 +236,8 @@ def _on_hiccups(spec: ProbeSpec, points: Sequence[_Point]) -> list[Verdict]:
             o=(sum(counts) - often) / max(1, len(counts) - len(ranks)),
         )
         subject = _subject(ranks, node, points[0])
+        busy = [found for point in points if (found := _busy(ranks, point)) is not None]
+        detail = joined([said, *busy[:1]])
         verdicts.append(
             Verdict(spec.info.id, spec.info.kind, subject, [node], Status.WARN, f"{often}/{iterations}", None, detail)
         )

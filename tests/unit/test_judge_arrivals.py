@@ -9,6 +9,7 @@ import numpy as np
 
 from cwai_bench.judge.arrivals import arrival_verdicts
 from cwai_bench.model import Action, Measurement, NodeRecord, Run, Scalar, Status, Subject, Verdict
+from cwai_bench.text import Text
 from tests.unit.test_judge_run import SWEEP, run
 
 US, MS = 1e-6, 1e-3
@@ -24,6 +25,7 @@ def arrivals(
     iterations: int = 200,
     time: float = 30 * US,
     uncertainty: float = 0.0,
+    busy: tuple[int, ...] = (),
     **more: Scalar,
 ) -> list[Measurement]:
     """Ranks, ``each`` to a node, that come ``late(rank, iteration)`` seconds after the first, and an operation that
@@ -45,6 +47,8 @@ def arrivals(
                 node=node,
                 rank=rank,
                 spec=SWEEP.id,
+                reason_code="busy" if rank in busy else "",
+                reason=Text("waited for a CPU", "等待 CPU") if rank in busy else None,
             )
             came = [late(rank, i) + US * float(rng.random()) for i in range(iterations)]
             told = {**base.parameters, "clock_uncertainty": uncertainty}
@@ -150,19 +154,17 @@ def test_without_times_it_is_named_and_warned_of() -> None:
 
 def test_where_ranks_share_cpus_a_scheduler_is_not_taken_for_a_fault() -> None:
     assert not of(arrivals(lambda rank, _: 3 * MS if rank == 2 else 0.0, oversubscribed=True))
-    assert only(of(arrivals(lambda rank, _: 10 * MS if rank == 2 else 0.0, oversubscribed=True))).nodes == ["node2"]
+    assert not of(arrivals(lambda rank, _: 3 * MS if rank == 2 else 0.0, busy=(0, 3)))
+    verdict = only(of(arrivals(lambda rank, _: 10 * MS if rank == 2 else 0.0, oversubscribed=True)))
+    assert (verdict.status, verdict.nodes) == (Status.FAIL, ["node2"])
 
 
-def test_that_others_used_the_cpu_is_told_beside_it() -> None:
-    busy = {
-        "reason_code": "busy",
-        "reason": msgspec.structs.replace(SWEEP.info.title, en="waited for a CPU", zh="等待"),
-    }
-    ms = [msgspec.structs.replace(m, **busy) if m.rank == 2 else m for m in arrivals(rank_2)]
-    verdict = only(of(ms))
+def test_a_rank_that_alone_waited_for_a_cpu_is_warned_of() -> None:
+    verdict = only(of(arrivals(rank_2, busy=(2,))))
+    assert (verdict.status, verdict.nodes) == (Status.WARN, ["node2"])
     assert verdict.detail is not None
     assert verdict.detail.en.endswith("waited for a CPU")
-    assert verdict.detail.zh.endswith("等待")
+    assert verdict.detail.zh.endswith("等待 CPU")
 
 
 def test_hiccups_that_come_again_are_a_warning_on_that_rank() -> None:
@@ -174,5 +176,8 @@ def test_hiccups_that_come_again_are_a_warning_on_that_rank() -> None:
     )
     assert verdict.observed == "30/600"
     assert not of(arrivals(lambda rank, i: 5 * MS if rank == 1 and i == 10 else 0.0))
+    busy = only(of(arrivals(lambda rank, i: 5 * MS if rank == 1 and i % 20 == 10 else 0.0, busy=(1,))))
+    assert busy.detail is not None
+    assert busy.detail.en.endswith("0.0 times on average; waited for a CPU")
     whole = only(of(arrivals(lambda rank, i: 5 * MS if rank < 2 and i % 20 == 10 else 0.0)))
     assert whole.subject == Subject("node", "node1")
