@@ -187,3 +187,16 @@ def mpirun() -> list[str]:
     """
     prefix = [str(MPIRUN), "--oversubscribe", "--mca", "mpi_yield_when_idle", "1"]
     return [*prefix, "--allow-run-as-root"] if os.geteuid() == 0 else prefix
+
+
+@pytest.fixture(scope="session")
+def stand_ins() -> Path:
+    """The folder of libraries (tests/cpp) that, on LD_LIBRARY_PATH, make a machine with GPUs and NCCL of this one."""
+    cmake = shutil.which("cmake") or shutil.which("cmake", path=sysconfig.get_path("scripts"))
+    if cmake is None:
+        pytest.skip("no cmake on this machine: apt-get install cmake, or pip install cmake")
+    targets = ("fake_cuda", "fake_nccl", "fake_nccl_old", "fake_cublaslt")
+    for words in (("--preset", "default"), ("--build", "--preset", "default", "-t", *targets)):
+        done = subprocess.run([cmake, *words], cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
+        assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
+    return ROOT / "build" / "default" / "tests" / "cpp"

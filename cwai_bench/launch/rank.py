@@ -267,17 +267,9 @@ def _work(task: Task, told: world.Launched, link: Link, progress: Progress) -> G
     return group
 
 
-<<<<<<< HEAD
 def _meet(task: Task, told: world.Launched, link: Link) -> tuple[Group, list[Peer], Order, World]:
     """The group of all ranks, the keepers of its nodes, what was ordered, and what there is of NICs and GPUs (where
     anybody looked), once all agree that the run can be."""
-=======
-def _meet(
-    task: Task, told: world.Launched, link: Link
-) -> tuple[Group, list[Peer], Order, tuple[Rails, ...], tuple[int, ...]]:
-    """The group of all ranks, the keepers of its nodes, what was ordered, and the RDMA NICs and the number of NVIDIA
-    GPUs of each node (where anybody looked), once all agree that the run can be."""
->>>>>>> cf70795 (GPU probes: cuBLASLt stays loaded; the comparison with torch and CuPy; told in the readmes)
     rails = hca.look() if task.choice.measures_network else None
     gpus = gpu.look() if task.choice.measures_gpus else None
     seen = cards.look() if task.choice.measures_collectives else None
