@@ -190,6 +190,11 @@ _FAULTS: dict[str, tuple[type[CwaiError], Text, Text | None]] = {
         Text("{subject} cannot do {why}", "{subject} 不支持 {why}"),
         Text("choose another operation, type or reduction", "请选择其他操作、数据类型或归约方式"),
     ),
+    "mixed": (
+        DeviceError,
+        Text("the ranks have loaded different versions of {subject}: {why}", "各进程加载的 {subject} 版本不一致：{why}"),
+        Text("load the same library on all nodes", "请在所有节点加载相同的库"),
+    ),
     "collective": (
         DeviceError,
         Text("{subject} failed: {why}", "{subject} 失败：{why}"),

@@ -582,7 +582,7 @@ std::unique_ptr<CollectiveBackend> nccl_backend(Meeting& meeting, const NcclSpec
   const int newest = static_cast<int>(known[processes]);
   const int oldest = static_cast<int>(-known[processes + 1]);
   if (newest != oldest)
-    throw Error(Fault::kDisagreed, "NCCL", 0,
+    throw Error(Fault::kMixed, "NCCL", 0,
                 Api::version_text(oldest) + ", " + Api::version_text(newest));
   const auto end = known.begin() + static_cast<std::ptrdiff_t>(processes);
   const int size = static_cast<int>(std::accumulate(known.begin(), end, 0.0));

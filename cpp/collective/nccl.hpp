@@ -23,7 +23,7 @@ struct NcclSpec {
 /// all processes come here, and where one fails all throw.
 ///
 /// Throws Error: kLibrary, kDevice; kInvalid without a card; kUnsupported for what the library is
-/// too old for; kDisagreed with the two versions where not all processes have the same; kCollective
+/// too old for; kMixed with the two versions where not all processes have the same; kCollective
 /// with what the library says; kStopped, kDeadline. In the last two a thread may be left waiting in
 /// the library, which cannot be stopped while it starts: the process should end soon.
 ///

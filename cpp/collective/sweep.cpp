@@ -207,7 +207,7 @@ PointResult Sweep::measure(const PointSpec& spec, const Watch& watch) {
 void Sweep::isolated(const PointSpec& spec, const Laid& laid, std::uint64_t iterations,
                      std::uint64_t stride, const Watch& watch, ProgressOwner& progress,
                      PointResult& result) {
-  std::vector<double> ready(iterations), entered(iterations);
+  std::vector<double> ready(iterations), entered(iterations), posted_at(iterations);
   result.times.resize(iterations);
   result.posts.resize(iterations);
   backend_.marks(true);
@@ -223,6 +223,7 @@ void Sweep::isolated(const PointSpec& spec, const Laid& laid, std::uint64_t iter
     const Nanos done = now();
     ready[i] = seconds(came);
     entered[i] = seconds(left);
+    posted_at[i] = seconds(posted);
     result.times[i] = seconds(done - left);
     result.posts[i] = seconds(posted - left);
     const std::span<const double> device = backend_.marked();
@@ -232,11 +233,11 @@ void Sweep::isolated(const PointSpec& spec, const Laid& laid, std::uint64_t iter
     progress.iteration(i + 1);
   }
   backend_.marks(false);
-  compare_arrivals(ready, entered, result);
+  compare_arrivals(ready, entered, posted_at, result);
 }
 
 void Sweep::compare_arrivals(const std::vector<double>& ready, const std::vector<double>& entered,
-                             PointResult& result) {
+                             const std::vector<double>& posted, PointResult& result) {
   const auto after_first = [&](const std::vector<double>& mine) {
     std::vector<double> times(mine.size());
     std::transform(mine.begin(), mine.end(), times.begin(),
@@ -253,13 +254,16 @@ void Sweep::compare_arrivals(const std::vector<double>& ready, const std::vector
     result.lateness.assign(backend_.members().size(), all);
     return;
   }
+  // Queued late, or begun late by the card: its mark may lie before what held it up, or after it.
+  const std::vector<double> queued = after_first(posted);
   std::vector<double> longest(late.size(), 0.0);
   for (const std::vector<double>& member : result.device)
     for (std::size_t i = 0; i < member.size(); ++i) longest[i] = std::max(longest[i], member[i]);
   meeting_.largest(longest);
   for (const std::vector<double>& member : result.device) {
     std::vector<double> all = late;
-    for (std::size_t i = 0; i < all.size(); ++i) all[i] += longest[i] - member[i];
+    for (std::size_t i = 0; i < all.size(); ++i)
+      all[i] += std::max(queued[i], longest[i] - member[i]);
     result.lateness.push_back(std::move(all));
   }
 }

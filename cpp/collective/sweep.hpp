@@ -49,8 +49,8 @@ struct PointResult {
   /// By member of this process and iteration: seconds on its card; empty where there is none.
   std::vector<std::vector<double>> device{};
   /// By member and iteration: how much later than the first of all members it came, on the clock of
-  /// process 0. To the barrier, and after it into the operation: where a card tells, by its shorter
-  /// time in it, for who comes last waits least.
+  /// process 0. To the barrier, and after it into the operation: on a card by when it was queued, or
+  /// by the card's shorter time in it, for who comes last waits least.
   std::vector<std::vector<double>> lateness{};
 
   /// As nccl-tests measures (its ``-z 0``): barrier, clock, all posts, complete, clock; over the
@@ -85,7 +85,7 @@ class Sweep {
                 std::uint64_t stride, const Watch& watch, ProgressOwner& progress,
                 PointResult& result);
   void compare_arrivals(const std::vector<double>& ready, const std::vector<double>& entered,
-                        PointResult& result);
+                        const std::vector<double>& posted, PointResult& result);
 
   Meeting& meeting_;
   CollectiveBackend& backend_;
