@@ -192,7 +192,9 @@ _FAULTS: dict[str, tuple[type[CwaiError], Text, Text | None]] = {
     ),
     "mixed": (
         DeviceError,
-        Text("the ranks have loaded different versions of {subject}: {why}", "各进程加载的 {subject} 版本不一致：{why}"),
+        Text(
+            "the ranks have loaded different versions of {subject}: {why}", "各进程加载的 {subject} 版本不一致：{why}"
+        ),
         Text("load the same library on all nodes", "请在所有节点加载相同的库"),
     ),
     "collective": (

@@ -111,6 +111,14 @@ def own(parser: Parser) -> None:
         ),
     )
     group.add(
+        "--find-slow",
+        action="store_true",
+        help=Text(
+            "split the group until the node, card or link that makes it slow is named",
+            "逐步拆分分组，定位使其变慢的节点、加速卡或链路",
+        ),
+    )
+    group.add(
         "--sweep",
         metavar="VAR=V,V",
         action="append",

@@ -21,6 +21,7 @@ from cwai_bench.collective_bound import (
     due,
     references,
 )
+from cwai_bench.collective_library import folded
 from cwai_bench.judge.ports import Sign
 from cwai_bench.model import Measurement, ProbeSpec, Run, Scalar, Status, stats_of
 from cwai_bench.readers import Unreadable
@@ -129,6 +130,20 @@ class Found(NamedTuple):
     standing: Standing | None
     signs: list[Sign]
     published: list[Text]
+    mixed: Text | None = None
+    """What the ranks have loaded, where they have not all loaded the same."""
+
+
+def _mixed(ms: Iterable[Measurement]) -> Text | None:
+    builds: dict[str, set[int]] = {}
+    for m in ms:
+        builds.setdefault(str(m.parameters.get("library", "")), set()).add(m.rank)
+    if len(builds) < 2:
+        return None
+    told = "; ".join(f"{build}: {folded(sorted(ranks))}" for build, ranks in sorted(builds.items()))
+    return Text("the ranks have loaded different builds of the library: {t}", "各进程加载的通信库构建不一致：{t}").fill(
+        t=told
+    )
 
 
 def of_spec(run: Run, spec: ProbeSpec) -> Found:
@@ -137,7 +152,7 @@ def of_spec(run: Run, spec: ProbeSpec) -> Found:
     members = {(m.node, m.rank) for m in ms}
     topology = topology_of(run.facts, Counter(node for node, _ in members)) if members else None
     if topology is None:
-        return Found(None, [], [])
+        return Found(None, [], [], _mixed(ms))
     begins = f"{SOURCE}{spec.id}:"
     logs: list[CollectiveLog] = []
     for facts in run.facts:
@@ -152,6 +167,7 @@ def of_spec(run: Run, spec: ProbeSpec) -> Found:
         standing(ms if log is None else [_as_chosen(m, log) for m in ms], topology),
         [] if log is None else log_signs(log, topology, sharp=sharp),
         published(topology, operation) if spec.info.scope in PREDICTED else [],
+        _mixed(ms),
     )
 
 

@@ -14,6 +14,7 @@ from cwai_bench.judge.found import ALL, OBSERVED_LIMIT, joined
 from cwai_bench.judge.gpus import gpu_verdicts
 from cwai_bench.judge.pairs import group_verdicts, part_verdicts, told_by
 from cwai_bench.judge.paths import Standing, Standings, because, signs
+from cwai_bench.judge.slow_part import SLOW_PART, slow_part_verdicts
 from cwai_bench.model import (
     Action,
     Matrix,
@@ -51,6 +52,9 @@ def probe_verdicts(
     only the best figure of each counts, for that shows what it can do. ``matrices``: what the pairs say together; those
     that prove a part to be bad are told by the verdict on that.
     """
+    if spec.info.id.endswith(SLOW_PART):
+        told = slow_part_verdicts(run, spec)
+        return told if told and not _unfinished(run, spec) else [*told, _unmeasured(run, spec)]
     if spec.info.scope == "gpu":
         told = gpu_verdicts(run, spec)
         return told if told and not _unfinished(run, spec) else [*told, _unmeasured(run, spec)]
@@ -218,6 +222,9 @@ def _against_links(
     faults = [sign.text for sign in found.signs if sign.fault]
     if faults:
         status = Status.FAIL
+    if found.mixed is not None:
+        parts.append(found.mixed)
+        status = Status.WARN if status is Status.PASS else status
     if status is not Status.PASS:
         parts += [*faults, *(sign.text for sign in found.signs if not sign.fault), *found.published]
     told = [part for part in parts if part is not None]

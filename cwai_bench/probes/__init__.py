@@ -50,10 +50,10 @@ class Options:
     """What the person chose; None means the probe's own default. Sizes in bytes, durations in seconds.
 
     ``streams`` are queue pairs where RDMA is measured. ``pairs``: ``ring``, ``all``, ``sample:K`` or ``full``;
-    ``from_ends`` and ``to_ends`` are ``node/nic`` each (:mod:`cwai_bench.probes.pairs`). From ``library`` to ``sharp``
-    all is of collectives (:mod:`cwai_bench.probes.collective`): ``max_bytes`` 0 is the library's own; ``rehearse`` is a
-    rank and by how many seconds it comes late; ``cards`` are those of a node, 0 for all. From ``device`` on all is of
-    RDMA; what the numbers mean is told by :func:`cwai_bench.native.queue_pairs`.
+    ``from_ends`` and ``to_ends`` are ``node/nic`` each (:mod:`cwai_bench.probes.pairs`). From ``library`` to
+    ``find_slow`` all is of collectives (:mod:`cwai_bench.probes.collective`): ``max_bytes`` 0 is the library's own;
+    ``rehearse`` is a rank and by how many seconds it comes late; ``cards`` are those of a node, 0 for all. From
+    ``device`` on all is of RDMA; what the numbers mean is told by :func:`cwai_bench.native.queue_pairs`.
     """
 
     transport: Transport = "auto"
@@ -84,6 +84,7 @@ class Options:
     graph: bool = False
     registered: bool = False
     sharp: Literal["auto", "on", "off", "both"] = "auto"
+    find_slow: bool = False
     verify: bool = True
     item_timeout: float | None = None
     interface: str | None = None

@@ -18,10 +18,11 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cwai_bench.errors import DeadlineError, DeviceError, UsageError
 from cwai_bench.model import (
@@ -30,6 +31,7 @@ from cwai_bench.model import (
     ItemKind,
     LeftOut,
     Measurement,
+    MeasureStatus,
     ProbeSpec,
     Scalar,
     Severity,
@@ -50,6 +52,11 @@ LEAST, MOST = 5, 2000
 ARRIVALS = 20
 """Iterations below which nobody's coming late says anything."""
 LOOPBACK_MEMBERS = 4
+SLOW_PART = ".slow_part"
+SEARCHED = 64 << 20
+"""Bytes that the search for a slow part measures with, at most."""
+SEARCH_MARGIN = 5.0
+"""Seconds before the deadline at which it begins no further round."""
 AGREE_MARGIN = 2.0
 """Seconds before the deadline at which no further size is begun."""
 
@@ -82,7 +89,8 @@ OPERATIONS = {
 
 @dataclass(frozen=True)
 class Library:
-    """A library that is measured. ``join`` makes this rank's part of the group (every rank calls it); ``refusal`` says
+    """A library that is measured. ``join`` makes this rank's part of the group over a communicator (every rank of that
+    calls it); ``refusal`` says
     why it cannot be measured in a world, if it cannot."""
 
     name: str
@@ -90,7 +98,7 @@ class Library:
     needs: tuple[str, ...]
     method: Text
     largest: int
-    join: Callable[[Context, int], Collective]
+    join: Callable[[Context, Any, int], Collective]
     refusal: Callable[[World, Options], LeftOut | None]
 
 
@@ -100,10 +108,11 @@ def _needs_ranks(world: World, _options: Options) -> LeftOut | None:
     return LeftOut("", "one_rank", Text("a collective needs two ranks or more", "集合通信至少需要两个进程"))
 
 
-def _over_mpi(ctx: Context, largest: int) -> Collective:
+def _over_mpi(ctx: Context, comm: Any, largest: int) -> Collective:
+    del ctx
     from cwai_bench import native
 
-    return native.over_mpi(ctx.group.comm, largest=largest)
+    return native.over_mpi(comm, largest=largest)
 
 
 def _needs_alone(world: World, options: Options) -> LeftOut | None:
@@ -115,7 +124,8 @@ def _needs_alone(world: World, options: Options) -> LeftOut | None:
     return None
 
 
-def _in_loopback(ctx: Context, largest: int) -> Collective:
+def _in_loopback(ctx: Context, comm: Any, largest: int) -> Collective:
+    del comm
     from cwai_bench import native
 
     return native.over_loopback(int(ctx.spec.parameters["cards"]) or LOOPBACK_MEMBERS, largest=largest)
@@ -138,31 +148,33 @@ def _needs_cards(world: World, options: Options) -> LeftOut | None:
     return None
 
 
-def _over_nccl(ctx: Context, largest: int) -> Collective:
+def _over_nccl(ctx: Context, comm: Any, largest: int) -> Collective:
     """Raises DeviceError where the ranks do not all have loaded the same."""
     from cwai_bench import native
 
     given = ctx.spec.parameters
-    seen = tuple((str(node), int(count)) for node, count in ctx.group.allgather([ctx.node, cards.look()]))
-    mine = cards.of_rank(ctx.group.rank, seen, int(given["cards"]))
+    seen = tuple((node, count) for node, count in _all(comm, (ctx.node, cards.look())))
+    mine = cards.of_rank(0 if comm is None else comm.rank, seen, int(given.get("cards", 0)))
     nccl.begin_log()
     group = native.over_nccl(
-        ctx.group.comm,
+        comm,
         cards=mine,
         largest=largest,
-        sharp={"on": True, "off": False}.get(str(given["sharp"])),
-        registered=bool(given["registered"]),
+        sharp={"on": True, "off": False}.get(str(given.get("sharp"))),
+        registered=bool(given.get("registered")),
         timeout=max(ctx.deadline - time.monotonic(), AGREE_MARGIN),
     )
     version = nccl.loaded()
-    mixture = nccl.mixture(ctx.group.allgather(None if version is None else str(version)))
-    if mixture is not None:
-        raise DeviceError(
-            mixture.text, Text("load the same library on all nodes", "请在所有节点加载相同的库")
-        )
+    mixture = nccl.mixture(_all(comm, None if version is None else str(version)))
+    if mixture is not None and mixture.refused:
+        raise DeviceError(mixture.text, Text("load the same library on all nodes", "请在所有节点加载相同的库"))
     if version is not None:
         group.named = f"{version}{' (stand-in)' if group.library.endswith('(stand-in)') else ''}"
     return group
+
+
+def _all(comm: Any, mine: Any) -> list[Any]:
+    return [mine] if comm is None else list(comm.allgather(mine))
 
 
 def _keep_log(ctx: Context) -> None:
@@ -378,7 +390,7 @@ def _measure(library: Library, ctx: Context) -> None:
     operation = OPERATIONS[str(given["operation"])]
     sizes = _sizes(given)
     try:
-        group = library.join(ctx, sizes[-1])
+        group = library.join(ctx, ctx.group.comm, sizes[-1])
     finally:
         if library.name == "nccl":
             _keep_log(ctx)
@@ -479,9 +491,7 @@ class _Run:
             if len(member.device):
                 emit("device", member.device)
             if len(member.lateness) >= ARRIVALS:
-                emit(
-                    "arrival", member.lateness, clock_uncertainty=self.group.clock[1], oversubscribed=self._crowded()
-                )
+                emit("arrival", member.lateness, clock_uncertainty=self.group.clock[1], oversubscribed=self._crowded())
 
     def _samples(
         self,
@@ -557,6 +567,183 @@ class _Run:
             common["rehearsed"] = f"rank {given['late_rank']} late by {float(given['late']) * 1e6:g} us"
         return common
 
+
+def _slow_part_info(library: Library) -> CheckInfo:
+    return CheckInfo(
+        id=f"{library.name}{SLOW_PART}",
+        kind=ItemKind.PROBE,
+        scope=library.name,
+        title=Text("{l}: which part is slow", "{l}：定位慢的部分").fill(l=library.title),
+        method=Text(
+            "all-reduce in rails, pairs and halves of the group, several at once, until a part is named",
+            "在轨道、成对与对半分组中（可并行）执行全归约，直至定位",
+        ),
+        criterion=Text("no node, card or link is slower than the others", "没有节点、加速卡或链路慢于其他"),
+        suggestion=Text(
+            "see the probes of its network and cards, then take it out and measure again",
+            "参考其网络与加速卡的探测项，排除后重新测量",
+        ),
+        severity=Severity.CRITICAL,
+        action=Action.ISOLATE,
+        needs=[*library.needs, "three ranks"],
+        required=True,
+    )
+
+
+def _plan_slow_part(library: Library, world: World, options: Options) -> list[ProbeSpec | LeftOut]:
+    info = _slow_part_info(library)
+    if not options.find_slow or library.name not in _chosen(world, options):
+        return []
+    refused = library.refusal(world, options)
+    if refused is not None:
+        return [LeftOut(info.id, refused.reason_code, refused.reason)]
+    size = min(options.max_bytes or library.largest, SEARCHED)
+    rounds = 6 + 4 * max(1, world.size - 1).bit_length()
+    expected = rounds * (0.5 + 40 * size * 1e-9)
+    given: dict[str, Scalar] = {"operation": "all_reduce", "bytes": size}
+    deadline = options.item_timeout or max(60.0, 5 * expected)
+    return [ProbeSpec(f"{info.id}#0", info.id, info, given, expected, deadline)]
+
+
+def _find_slow_part(library: Library, ctx: Context) -> None:
+    """Sub-groups are measured, several at once, until a part is named or time is over."""
+    from cwai_bench.probes.slow_part import Search, drive
+
+    if any(count > 1 for count in Counter(ctx.group.nodes).values()):
+        number: Counter[str] = Counter()
+        parts = []
+        for node in ctx.group.nodes:
+            parts.append(f"{node}/{number[node]}")
+            number[node] += 1
+    else:
+        parts = list(ctx.group.nodes)
+    search = _Search(ctx, library, parts, int(ctx.spec.parameters["bytes"]))
+    whole = search.measure([tuple(range(ctx.group.size))])
+    found = drive(Search(parts, None if whole is None else whole[0]), search.measure)
+    if ctx.group.rank != 0:
+        return
+    reason = None if not search.out_of_time else Text("time ran out before it was decided", "尚未判定即超时")
+    if not found:
+        usual = None if whole is None else whole[0]
+        search.tell({}, [] if usual is None else [usual], "ok" if reason is None else "timeout", reason)
+    for part in found:
+        told: dict[str, Scalar] = {"kind": part.kind, "members": ",".join(parts[i] for i in part.members)}
+        if part.usual is not None:
+            told["usual"] = part.usual
+        search.tell(told, [] if part.observed is None else [part.observed], "ok", reason)
+
+
+def _split(comm: Any, colour: int | None) -> Any:
+    """The communicator of those with the same colour, in order of rank; a null one for None."""
+    from mpi4py import MPI
+
+    return comm.Split(MPI.UNDEFINED if colour is None else colour, comm.rank)
+
+
+@dataclass
+class _Search:
+    """Measures the groups of a round, all at once, and keeps every figure."""
+
+    ctx: Context
+    library: Library
+    parts: list[str]
+    size: int
+    number: int = 0
+    out_of_time: bool = False
+
+    def measure(self, groups: list[tuple[int, ...]]) -> list[float | None] | None:
+        """The bus bandwidth of each group, on every rank; None where there is no time for it."""
+        comm, ctx = self.ctx.group.comm, self.ctx
+        left = ctx.deadline - time.monotonic()
+        if min(ctx.group.allgather(left)) < SEARCH_MARGIN:
+            self.out_of_time = True
+            return None
+        mine = next((g for g, members in enumerate(groups) if ctx.group.rank in members), None)
+        own = _split(comm, mine)
+        figure: float | None = None
+        if mine is not None:
+            started = time.time()
+            figure = self._busbw(own, left)
+            own.Free()
+            if ctx.group.rank == groups[mine][0]:
+                self._keep(groups[mine], figure, started)
+        self.number += 1
+        told = ctx.group.allgather([mine, figure])
+        # A group is as fast as the slowest of its ranks says.
+        figures: list[float | None] = []
+        for g in range(len(groups)):
+            of_group = [f for at, f in told if at == g]
+            figures.append(None if None in of_group or not of_group else min(of_group))
+        return figures
+
+    def _busbw(self, comm: Any, timeout: float) -> float | None:
+        try:
+            group = self.library.join(self.ctx, comm, self.size)
+            point = group.measure(
+                "all_reduce",
+                bytes=self.size,
+                least=LEAST,
+                most=MOST,
+                limit=POINT_SECONDS,
+                warmup=2,
+                isolated=False,
+                pipelined=True,
+                timeout=timeout,
+            )
+        except (DeviceError, DeadlineError):
+            return None
+        if any(member.wrong for member in point.members):
+            return None
+        return point.bytes * OPERATIONS["all_reduce"].factor(group.size) / point.pipelined
+
+    def _keep(self, members: tuple[int, ...], figure: float | None, started: float) -> None:
+        ok = figure is not None
+        self._emit(
+            f"{self.library.name}.part.bandwidth",
+            {"round": self.number, "members": ",".join(self.parts[i] for i in members), "group_bytes": self.size},
+            [] if figure is None else [figure],
+            "ok" if ok else "error",
+            None if ok else Text("this group could not be measured, or its data was wrong", "该分组无法测量或数据有误"),
+            started,
+        )
+
+    def tell(self, told: dict[str, Scalar], samples: list[float], status: MeasureStatus, reason: Text | None) -> None:
+        self._emit(f"{self.library.name}{SLOW_PART}", told, samples, status, reason, time.time())
+
+    def _emit(
+        self,
+        metric: str,
+        parameters: dict[str, Scalar],
+        samples: list[float],
+        status: MeasureStatus,
+        reason: Text | None,
+        started: float,
+    ) -> None:
+        self.ctx.emit(
+            Measurement(
+                metric=metric,
+                unit="B/s",
+                subject=Subject("group", "all"),
+                samples=samples,
+                parameters=parameters,
+                started=started,
+                duration=time.time() - started,
+                node=self.ctx.node,
+                rank=self.ctx.group.rank,
+                spec=self.ctx.spec.id,
+                status=status,
+                reason_code="" if status == "ok" else "timeout" if status == "timeout" else "error",
+                reason=reason,
+                stats=stats_of(samples),
+            )
+        )
+
+
+for _library in LIBRARIES.values():
+    if _library.name != "loopback":
+        probe(_slow_part_info(_library), commands=("collective",), plan=partial(_plan_slow_part, _library))(
+            partial(_find_slow_part, _library)
+        )
 
 _RARE = ("alltoallv", "gather", "scatter")
 """Measured by a sweep, not by a run of everything."""
