@@ -31,6 +31,7 @@ enum class Fault : std::uint8_t {
   kUnknownMpi,   ///< An MPI whose binary interface is not known.
   kMpi,          ///< An MPI call returned an error.
   kUnsupported,  ///< What a library cannot do; said before anything starts.
+  kMixed,        ///< Processes of one group that have loaded different versions of a library.
   kCollective,   ///< A collective library returned an error, or found one on its way.
 };
 
