@@ -17,7 +17,7 @@ A part (a rank, or all ranks of a node) stands out when both of these hold:
   ``z × 1.4826 × MAD`` (Rousseeuw and Croux 1993), z the normal quantile at which one group in a thousand has any such.
 
 What is found is left out, and the rest looked at again. Ranks of several nodes that are late alike are ambiguous, and
-so is a node whose lateness is not more than what the offset of its clock is uncertain by.
+so is whatever is no later than its clock and the others' are uncertain by.
 """
 
 from __future__ import annotations
@@ -104,8 +104,8 @@ def judged(
     floor: float = FLOOR,
 ) -> Arrivals:
     """``lateness[r, i]``: seconds at which rank r, on ``nodes[r]``, came to iteration i, from any origin that all ranks
-    share. ``times[r, i]``: seconds that it spent there after that. ``uncertainty``: seconds by which the clock of each
-    rank may be off; ranks of one node have one clock. ``floor``: seconds below which nobody is called late.
+    share. ``times[r, i]``: seconds that it spent there after that. ``uncertainty``: seconds by which the lateness that
+    each rank tells may be off. ``floor``: seconds below which nobody is called late.
 
     Iterations that some rank does not have (nan) are left out. Raises ValueError when shapes do not fit.
     """
@@ -211,8 +211,7 @@ class _Look:
         why: Why = ""
         if len(concerned) > 1:
             why = "alike"
-        # A clock that is off makes all ranks of its node late, not some of them.
-        elif whole and np.median(lead) <= self.unsure[part].max() + np.median(self.unsure[rest]):
+        elif np.median(lead) <= self.unsure[part].max() + np.median(self.unsure[rest]):
             why = "clocks"
         named = self.ranks if why == "clocks" and len(self.ranks) == 2 else self.ranks[part]
         return Late(
