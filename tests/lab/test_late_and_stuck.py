@@ -39,7 +39,15 @@ def named(report: dict[str, Any]) -> set[tuple[str, str]]:
 @pytest.mark.parametrize(("per_node", "rank", "by"), [(2, 3, "10ms"), (4, 1, "10ms"), (4, 6, "10ms")])
 def test_a_rank_that_comes_late_is_named(two_nodes: Lab, per_node: int, rank: int, by: str) -> None:
     """More ranks than CPUs, and 10 ms over 200 iterations."""
-    words = [*SWEEP, "--rehearse", f"late:{rank}:{by}", "--item-timeout", "120", "--store", two_nodes.folder / "store"]
+    words: list[str | Path] = [
+        *SWEEP,
+        "--rehearse",
+        f"late:{rank}:{by}",
+        "--item-timeout",
+        "120",
+        "--store",
+        two_nodes.folder / "store",
+    ]
     done = two_nodes.run(two_nodes.nodes[0], [*two_nodes.mpirun(per_node), TOOL, *words], timeout=300)
     node = f"node{rank // per_node + 1}"
     assert named(report_of(two_nodes)) == {(f"{node}/rank{rank}", node)}, done.stderr
@@ -56,7 +64,17 @@ def rank_on(lab: Lab, node: Node) -> str:
 
 def test_a_rank_that_is_stopped_on_another_node_is_named_within_ten_seconds(two_nodes: Lab) -> None:
     lab = two_nodes
-    words = ["collective", "--operations", "all_reduce", "-e", "16M", "-n", "20000", "--store", lab.folder / "store"]
+    words: list[str | Path] = [
+        "collective",
+        "--operations",
+        "all_reduce",
+        "-e",
+        "16M",
+        "-n",
+        "20000",
+        "--store",
+        lab.folder / "store",
+    ]
     process = lab.start(lab.nodes[0], [*lab.mpirun(), TOOL, *words])
     deadline = time.monotonic() + 60
     while '"measurement"' not in lab.run(lab.nodes[1], ["sh", "-c", "cat /var/tmp/cwai-bench-*/*/*.jsonl"]).stdout:
