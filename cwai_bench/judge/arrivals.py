@@ -23,6 +23,8 @@ ARRIVAL, TIME = ".arrival", ".time"
 """What metrics end with: when a rank came, and how long it was in the operation."""
 POINT = ("operation", "bytes", "dtype", "reduction", "in_place")
 """Parameters that tell one point from another."""
+ROOTED = ("broadcast", "reduce", "gather", "scatter")
+"""Operations in which not all ranks wait for all."""
 CLOCK = "clock_uncertainty"
 CLOCKS_READ = 2
 """A rank's lateness is the sum of two, to the barrier and after it: each has what its clock may be off by."""
@@ -96,6 +98,7 @@ def _judged(ms: list[Measurement], times: list[list[float]]) -> _Point | None:
 
     from cwai_bench import arrivals
 
+    operation, bytes = ms[0].parameters.get("operation"), ms[0].parameters.get("bytes")
     count = min(len(m.samples) for m in ms)
     busy = sum(m.reason_code == "busy" for m in ms)
     crowded = any(m.parameters.get(CROWDED) for m in ms)
@@ -105,10 +108,10 @@ def _judged(ms: list[Measurement], times: list[list[float]]) -> _Point | None:
         times=np.array([some[:count] for some in times]) if all(len(some) >= count for some in times) else None,
         uncertainty=np.array([CLOCKS_READ * float(m.parameters.get(CLOCK, 0.0)) for m in ms]),
         floor=CROWDED_FLOOR if crowded else arrivals.FLOOR,
+        ends_together=operation not in ROOTED,
     )
     if found.iterations < arrivals.LEAST:
         return None
-    operation, bytes = ms[0].parameters.get("operation"), ms[0].parameters.get("bytes")
     name = str(operation or ms[0].metric.removesuffix(ARRIVAL))
     name = f"{name}, {size(bytes)}" if isinstance(bytes, int) else name
     return _Point(name, ms, found, calm=busy < BUSY_SHARE * len(ms) and not crowded)

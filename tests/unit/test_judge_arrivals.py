@@ -102,6 +102,18 @@ def test_the_longest_times_are_told_as_those_of_victims() -> None:
     assert " 1030 us, itself 30." in verdict.detail.en
 
 
+def test_leaves_that_a_broadcast_lets_go_late_are_not_late() -> None:
+    """Rank 2 has its data 1 ms after the root is done; and so it comes to the next one."""
+    ms = [
+        msgspec.structs.replace(m, samples=[s + MS * (m.rank == 2) for s in m.samples])
+        if m.metric.endswith(".time")
+        else m
+        for m in arrivals(rank_2)
+    ]
+    assert only(of(ms)).nodes == ["node2"]
+    assert not of([msgspec.structs.replace(m, parameters={**m.parameters, "operation": "broadcast"}) for m in ms])
+
+
 def test_what_costs_little_is_a_warning() -> None:
     verdict = only(of(arrivals(rank_2, time=10 * MS)))  # a tenth of the operation
     assert (verdict.status, verdict.action, verdict.nodes) == (Status.WARN, Action.NONE, ["node2"])
