@@ -4,8 +4,8 @@ Pure: arrival times in, findings out. Import it where it is used: it needs numpy
 
 Where all wait for all (a barrier, an operation that synchronises) the rank with the longest time is the victim: it came
 first and waited. The one to look at came last, and has the shortest time. So ranks are told by when they came, never by
-their times. These say something else: a rank that was let go later than others by the operation itself, as the leaves
-of a broadcast are, comes later to the next one, and that much is taken off.
+their times. These say something else where an operation does not end on all ranks at once: a leaf of a broadcast is let
+go later than the root, comes later to the next one, and that much is taken off.
 
 A part (a rank, or all ranks of a node) stands out when both of these hold:
 
@@ -17,7 +17,7 @@ A part (a rank, or all ranks of a node) stands out when both of these hold:
   ``z × 1.4826 × MAD`` (Rousseeuw and Croux 1993), z the normal quantile at which one group in a thousand has any such.
 
 What is found is left out, and the rest looked at again. Ranks of several nodes that are late alike are ambiguous, and
-so is a node whose lateness is not more than what the offset of its clock is uncertain by.
+so is whatever is no later than its clock and the others' are uncertain by.
 """
 
 from __future__ import annotations
@@ -102,10 +102,12 @@ def judged(
     times: Floats | None = None,
     uncertainty: Floats | float = 0.0,
     floor: float = FLOOR,
+    ends_together: bool = True,
 ) -> Arrivals:
     """``lateness[r, i]``: seconds at which rank r, on ``nodes[r]``, came to iteration i, from any origin that all ranks
-    share. ``times[r, i]``: seconds that it spent there after that. ``uncertainty``: seconds by which the clock of each
-    rank may be off; ranks of one node have one clock. ``floor``: seconds below which nobody is called late.
+    share. ``times[r, i]``: seconds that it spent there after that. ``uncertainty``: seconds by which the lateness that
+    each rank tells may be off. ``floor``: seconds below which nobody is called late. ``ends_together``: no rank is let
+    go before all have come; without times that is taken for granted.
 
     Iterations that some rank does not have (nan) are left out. Raises ValueError when shapes do not fit.
     """
@@ -115,9 +117,10 @@ def judged(
     lateness = lateness - lateness.min(0)
     usual = None
     if times is not None:
-        let_go = np.zeros_like(lateness)
-        let_go[:, 1:] = (times - times.min(0))[:, :-1]
-        lateness = np.maximum(lateness - let_go, 0.0)
+        if not ends_together:
+            let_go = np.zeros_like(lateness)
+            let_go[:, 1:] = (times - times.min(0))[:, :-1]
+            lateness = np.maximum(lateness - let_go, 0.0)
         usual = np.nanmedian(times, axis=1)
         floor = max(floor, SHARE * float(np.median(usual)))
     lateness = lateness[:, np.isfinite(lateness).all(axis=0)]
@@ -211,8 +214,7 @@ class _Look:
         why: Why = ""
         if len(concerned) > 1:
             why = "alike"
-        # A clock that is off makes all ranks of its node late, not some of them.
-        elif whole and np.median(lead) <= self.unsure[part].max() + np.median(self.unsure[rest]):
+        elif np.median(lead) <= self.unsure[part].max() + np.median(self.unsure[rest]):
             why = "clocks"
         named = self.ranks if why == "clocks" and len(self.ranks) == 2 else self.ranks[part]
         return Late(

@@ -23,15 +23,19 @@ ARRIVAL, TIME = ".arrival", ".time"
 """What metrics end with: when a rank came, and how long it was in the operation."""
 POINT = ("operation", "bytes", "dtype", "reduction", "in_place")
 """Parameters that tell one point from another."""
+ROOTED = ("broadcast", "reduce", "gather", "scatter")
+"""Operations in which not all ranks wait for all."""
 CLOCK = "clock_uncertainty"
+CLOCKS_READ = 2
+"""A rank's lateness is the sum of two, to the barrier and after it: each has what its clock may be off by."""
 CROWDED = "oversubscribed"
 """Parameter that is true where the ranks of a node outnumber its CPUs."""
-BUSY_SHARE = 0.5
-"""Of the ranks, that waited for a CPU while they measured: from there on it is as if they were too many."""
 CROWDED_FLOOR = 5e-3
-"""Seconds, in both cases: a rank that waits for a CPU comes later by a slice of the scheduler or two, which are some
+"""Seconds, there: a rank that waits for a CPU comes later by a slice of the scheduler or two, which are some
 milliseconds (Linux, kernel/sched/fair.c: 0.75 ms, times one more than the binary logarithm of the CPUs, of 8 at
-most)."""
+most), and where that order is always the same it is no chance."""
+BUSY_SHARE = 0.5
+"""Of the ranks, that waited for a CPU while they measured: from there on who stumbles has no trouble of its own."""
 FAIL_SHARE, FAIL_SECONDS = 0.20, 100e-6
 """What the others lost, of the operation's own time and in seconds, from which on (both) it is a failure."""
 NAMED = 8
@@ -45,6 +49,8 @@ class _Point:
     name: str
     arrivals: list[Measurement]
     found: Arrivals
+    calm: bool
+    """Not many of its ranks had to wait for a CPU."""
 
 
 def arrival_verdicts(run: Run, spec: ProbeSpec) -> list[Verdict]:
@@ -61,9 +67,9 @@ def arrival_verdicts(run: Run, spec: ProbeSpec) -> list[Verdict]:
     for (ranks, certain), said in told.items():
         point, late = max(said, key=lambda one: _weight(one[1]))
         # What is not decided is worth a word where much is lost by it.
-        if certain or (_grave(late) and not named.issuperset(ranks)):
+        if certain or (point.calm and _grave(late) and not named.issuperset(ranks)):
             verdicts.append(_on_late(spec, point, late, len(said), len(points)))
-    return verdicts + _on_hiccups(spec, points)
+    return verdicts + _on_hiccups(spec, [point for point in points if point.calm])
 
 
 def _points(run: Run, spec: ProbeSpec) -> Iterator[_Point]:
@@ -92,22 +98,23 @@ def _judged(ms: list[Measurement], times: list[list[float]]) -> _Point | None:
 
     from cwai_bench import arrivals
 
+    operation, bytes = ms[0].parameters.get("operation"), ms[0].parameters.get("bytes")
     count = min(len(m.samples) for m in ms)
     busy = sum(m.reason_code == "busy" for m in ms)
-    crowded = busy >= BUSY_SHARE * len(ms) or any(m.parameters.get(CROWDED) for m in ms)
+    crowded = any(m.parameters.get(CROWDED) for m in ms)
     found = arrivals.judged(
         np.array([m.samples[:count] for m in ms]),
         [m.node for m in ms],
         times=np.array([some[:count] for some in times]) if all(len(some) >= count for some in times) else None,
-        uncertainty=np.array([float(m.parameters.get(CLOCK, 0.0)) for m in ms]),
+        uncertainty=np.array([CLOCKS_READ * float(m.parameters.get(CLOCK, 0.0)) for m in ms]),
         floor=CROWDED_FLOOR if crowded else arrivals.FLOOR,
+        ends_together=operation not in ROOTED,
     )
     if found.iterations < arrivals.LEAST:
         return None
-    operation, bytes = ms[0].parameters.get("operation"), ms[0].parameters.get("bytes")
     name = str(operation or ms[0].metric.removesuffix(ARRIVAL))
     name = f"{name}, {size(bytes)}" if isinstance(bytes, int) else name
-    return _Point(name, ms, found)
+    return _Point(name, ms, found, calm=busy < BUSY_SHARE * len(ms) and not crowded)
 
 
 # ---------------------------------------------------------------------------------------------- telling
