@@ -468,17 +468,25 @@ TEST(nccl_versions_that_differ_are_told_before_the_start) {
   CHECK_EQUAL(in_two_processes(side("22809"), side("22703")), 0);
 }
 
-TEST(nccl_process_that_cannot_start_takes_the_others_along) {
-  const auto failing = [](const char* library, const char* expected) -> Side {
-    return [library, expected](Meeting& meeting) {
-      NcclSpec mine = spec({0});
-      mine.library = library;
-      CHECK(contains(said([&] { nccl_backend(meeting, mine, Watch(kSecond)); }), expected));
-    };
+namespace {
+
+Side failing(const char* library, const char* expected) {
+  return [library, expected](Meeting& meeting) {
+    NcclSpec mine = spec({0});
+    mine.library = library;
+    CHECK(contains(said([&] { nccl_backend(meeting, mine, Watch(kLong)); }), expected));
   };
+}
+
+}  // namespace
+
+TEST(nccl_process_without_a_library_takes_the_others_along) {
   CHECK_EQUAL(in_two_processes(failing(CWAI_FAKE_NCCL_PATH, "another process could not start it"),
                                failing("libnccl.nowhere.so", "library | libnccl.nowhere.so | ")),
               0);
+}
+
+TEST(nccl_process_that_the_library_refuses_to_start_takes_the_others_along) {
   const Asked refused("CWAI_FAKE_NCCL", "refuse=1");
   CHECK_EQUAL(in_two_processes(failing(CWAI_FAKE_NCCL_PATH, "Connection closed by remote peer"),
                                failing(CWAI_FAKE_NCCL_PATH,
