@@ -462,7 +462,7 @@ TEST(nccl_versions_that_differ_are_told_before_the_start) {
     return [version](Meeting& meeting) {
       const Asked asked("CWAI_FAKE_NCCL_VERSION", version);
       CHECK_EQUAL(said([&] { nccl_backend(meeting, spec({0}), Watch(kLong)); }),
-                  "disagreed | NCCL | 2.27.3, 2.28.9");
+                  "mixed | NCCL | 2.27.3, 2.28.9");
     };
   };
   CHECK_EQUAL(in_two_processes(side("22809"), side("22703")), 0);
