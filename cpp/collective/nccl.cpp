@@ -127,7 +127,7 @@ void aside(std::function<void()> work, const std::function<void(Nanos)>& look) {
     }
     work = nullptr;  // what it holds is let go before anyone goes on
     const std::lock_guard lock(state->mutex);
-    state->failed = failed;
+    state->failed = std::move(failed);
     state->done = true;
     state->ended.notify_one();
   }).detach();
@@ -136,7 +136,7 @@ void aside(std::function<void()> work, const std::function<void(Nanos)>& look) {
     look(now());
     state->ended.wait_for(lock, std::chrono::milliseconds(10));
   }
-  if (state->failed) std::rethrow_exception(state->failed);
+  if (state->failed) std::rethrow_exception(std::move(state->failed));
 }
 
 // Memory of a card, of the kind that the library likes best; cleared.

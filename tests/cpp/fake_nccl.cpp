@@ -19,7 +19,8 @@
 //   CWAI_FAKE_NCCL_COLLNET  1: CollNet (SHARP) is there, and used unless the caller turned it off
 // NCCL_DEBUG, NCCL_DEBUG_FILE and NCCL_DEBUG_SUBSYS work as they do in NCCL (src/debug.cc).
 //
-// Built with CWAI_OLD it is NCCL 2.8.4: what came later is not there.
+// Built with CWAI_OLD it is NCCL 2.8.4: what came later is not there. Built with CWAI_FORK it is one of
+// NCCL's children, which bear a version of their own.
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <sched.h>
@@ -53,10 +54,16 @@ namespace {
 constexpr int kSuccess = 0, kCudaError = 1, kSystemError = 2, kInvalidArgument = 4,
               kInvalidUsage = 5, kRemoteError = 6;
 
-#ifdef CWAI_OLD
+// The line is a literal, for it is read in the file as well.
+#if defined(CWAI_OLD)
 constexpr int kVersion = 2804, kTypes = 9, kReductions = 4;
+constexpr const char* kLine = "NCCL version 2.8.4+cuda11.2";
+#elif defined(CWAI_FORK)
+constexpr int kVersion = 21904, kTypes = 10, kReductions = 5;
+constexpr const char* kLine = "CTCCL version 0.2.0(nccl 2.19.4)+cuda12.2";
 #else
 constexpr int kVersion = 22703, kTypes = 12, kReductions = 5;
+constexpr const char* kLine = "NCCL version 2.27.3+cuda12.9";
 #endif
 
 const char* setting(const char* name, const char* otherwise) {
@@ -68,12 +75,6 @@ int version() {
   const char* given = std::getenv("CWAI_FAKE_NCCL_VERSION");
   return given == nullptr ? kVersion : std::atoi(given);
 }
-std::string version_text() {
-  const int v = version();
-  const int big = v < 10000 ? 1000 : 10000;
-  return std::to_string(v / big) + "." + std::to_string(v / 100 % (big / 100)) + "." +
-         std::to_string(v % 100);
-}
 
 // ------------------------------------------------------------------------------ misbehaviour,
 // asked
@@ -81,7 +82,8 @@ std::string version_text() {
 /// The number after ``word=RANK@``; -1 where nothing of the kind is asked of this rank.
 long asked(const char* word, int rank) {
   const std::string all = setting("CWAI_FAKE_NCCL", "");
-  const std::string begin = std::string(word) + "=" + std::to_string(rank);
+  std::string begin = word;
+  begin.append("=").append(std::to_string(rank));
   for (std::size_t at = 0; at < all.size();) {
     const std::size_t end = std::min(all.find(' ', at), all.size());
     const std::string one = all.substr(at, end - at);
@@ -126,13 +128,12 @@ class Log {
     va_end(arguments);
   }
   void version_line() {
-    const std::string line =
-        setting("CWAI_FAKE_NCCL_LINE", ("NCCL version " + version_text() + "+cuda12.9").c_str());
+    const char* const line = setting("CWAI_FAKE_NCCL_LINE", kLine);
     if (level_ == kVersionOnly || level_ == kWarn) {
-      std::fprintf(file_, "%s\n", line.c_str());
+      std::fprintf(file_, "%s\n", line);
       std::fflush(file_);
     } else {
-      info("INIT", "%s", line.c_str());
+      info("INIT", "%s", line);
     }
   }
 
@@ -146,7 +147,7 @@ class Log {
              : is("WARN")                ? kWarn
              : is("INFO") || is("TRACE") ? kInfo
                                          : kNone;
-    parts_ = "," + std::string(setting("NCCL_DEBUG_SUBSYS", "INIT,BOOTSTRAP,ENV")) + ",";
+    parts_.append(",").append(setting("NCCL_DEBUG_SUBSYS", "INIT,BOOTSTRAP,ENV")).append(",");
     gethostname(host_, sizeof host_ - 1);
     host_[std::strcspn(host_, ".")] = '\0';
     const char* path = std::getenv("NCCL_DEBUG_FILE");
@@ -167,7 +168,8 @@ class Log {
   }
 
   bool shows(const char* part) const {
-    return parts_ == ",ALL," || parts_.find("," + std::string(part) + ",") != std::string::npos;
+    const std::string wanted = std::string(",").append(part).append(",");
+    return parts_ == ",ALL," || parts_.find(wanted) != std::string::npos;
   }
   void say(const char* kind, const char* format, std::va_list arguments) {
     char text[1024];
