@@ -61,7 +61,7 @@ Ptx::Ptx(const std::string& text) {
     Function function;
     ++at;
     if (words.at(at) == "(") function.results = names(words, at);
-    const std::string name = words.at(at++);
+    const std::string& name = words.at(at++);
     function.parameters = names(words, at);
     for (++at; words.at(at) != "}";) {
       if (words.at(at + 1) == ":") {
@@ -141,7 +141,7 @@ std::vector<std::uint64_t> Ptx::call(const Function& function,
     if (does == "bra") {
       at = function.labels.at(now.operands.at(0).at(0));
     } else if (does == "call") {
-      const bool gives = functions_.count(now.operands.at(0).at(0)) == 0;
+      const bool gives = !functions_.contains(now.operands.at(0).at(0));
       const Function& called = functions_.at(now.operands.at(gives ? 1 : 0).at(0));
       std::vector<std::uint64_t> given;
       if (now.operands.size() > (gives ? 2U : 1U))

@@ -15,7 +15,7 @@ class Ptx {
   /// Throws std::runtime_error for what it cannot read.
   explicit Ptx(const std::string& text);
 
-  bool has(const std::string& entry) const { return functions_.count(entry) != 0; }
+  bool has(const std::string& entry) const { return functions_.contains(entry); }
   std::size_t parameters(const std::string& entry) const;
 
   /// One thread of a launch: ``thread`` of ``block``, of so many each.

@@ -80,10 +80,11 @@ TEST(device_one_wrong_bit_is_found_where_it_is) {
   for (const GpuMemory* memory : {&one, &other})
     programs.fill(stream, memory->data(), 4096, {.seed = 9});
   stream.wait(patient());
+  constexpr std::size_t kBad = 8 * 400 + 3;
   std::byte bad{};
-  gpu.read({&bad, 1}, other.data() + 8 * 400 + 3);
+  gpu.read({&bad, 1}, other.data() + kBad);
   bad = bad ^ std::byte{0x20};
-  gpu.write(other.data() + 8 * 400 + 3, {&bad, 1});
+  gpu.write(other.data() + kBad, {&bad, 1});
 
   programs.compare(stream, one.data(), other.data(), 4096);
   Mismatch found = programs.found(stream, patient());
