@@ -5,7 +5,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
-#include <optional>
+#include <memory>
 #include <span>
 
 #include "device/kernels.hpp"
@@ -193,7 +193,7 @@ class Gemm {
         if (best == nullptr || candidate.time < best->time) best = &candidate;
       }
     if (best == nullptr) return false;
-    chosen_.emplace(std::move(*best));
+    chosen_ = std::make_unique<Candidate>(std::move(*best));
     return true;
   }
 
@@ -257,13 +257,12 @@ class Gemm {
   }
 
   // A square matrix of ``format``; nothing where the library is older than the type.
-  std::optional<Held> matrix(const Format& format) const {
+  Held matrix(const Format& format) const {
     cublaslt::Descriptor made = nullptr;
     const int status =
         library_.matrix(&made, format.type, size_, size_, static_cast<std::int64_t>(size_));
-    if (is_unsupported(status)) return std::nullopt;
-    library_.must(status, "matrix");
-    return Held(library_.end_matrix, made);
+    if (!is_unsupported(status)) library_.must(status, "matrix");
+    return {library_.end_matrix, made};
   }
 
   Held product(bool transposed) const {
@@ -282,7 +281,7 @@ class Gemm {
 
   std::vector<Candidate> proposed(bool transposed) {
     std::vector<Candidate> candidates;
-    if (!in_ || !out_) return candidates;
+    if (in_.get() == nullptr || out_.get() == nullptr) return candidates;
     const Held preference(library_.end_preference, made("preference", library_.preference));
     const std::size_t most = kWorkspace;
     library_.must(
@@ -292,8 +291,8 @@ class Gemm {
     std::array<cublaslt::Heuristic, kProposals> found{};
     int count = 0;
     const int status =
-        library_.heuristics(handle_.get(), asked.get(), in_->get(), in_->get(), out_->get(),
-                            out_->get(), preference.get(), kProposals, found.data(), &count);
+        library_.heuristics(handle_.get(), asked.get(), in_.get(), in_.get(), out_.get(),
+                            out_.get(), preference.get(), kProposals, found.data(), &count);
     if (is_unsupported(status)) return candidates;
     library_.must(status, "matrix product");
     for (int i = 0; i < std::min(count, kProposals); ++i)
@@ -310,8 +309,8 @@ class Gemm {
     const bool wide = kind_.compute == cublaslt::kCompute64;
     const void* alpha = wide ? static_cast<const void*>(&one) : &one_single;
     const void* beta = wide ? static_cast<const void*>(&zero) : &zero_single;
-    return library_.multiply(handle_.get(), candidate.product.get(), alpha, a_.data(), in_->get(),
-                             b_.data(), in_->get(), beta, to, out_->get(), to, out_->get(),
+    return library_.multiply(handle_.get(), candidate.product.get(), alpha, a_.data(), in_.get(),
+                             b_.data(), in_.get(), beta, to, out_.get(), to, out_.get(),
                              &candidate.found.algorithm, workspace_.data(), kWorkspace,
                              stream_.handle());
   }
@@ -333,10 +332,10 @@ class Gemm {
   Stream stream_;
   Held handle_;
   GpuMemory a_, b_, result_, workspace_;
-  const std::optional<Held> in_, out_;
+  const Held in_, out_;
   std::uint64_t seed_;
   std::vector<double> values_a_, values_b_;
-  std::optional<Candidate> chosen_;
+  std::unique_ptr<Candidate> chosen_;
   std::size_t tried_ = 0;
 };
 

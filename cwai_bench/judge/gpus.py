@@ -186,6 +186,15 @@ def gpu_verdicts(
     ]
 
 
+class _Judged(NamedTuple):
+    """``observed``: of that alone which is not as it should be; empty where all is."""
+
+    status: Status
+    detail: Text | None
+    expected: Text | None
+    observed: str = ""
+
+
 def _verdict(
     spec: ProbeSpec,
     subject: Subject,
@@ -194,50 +203,54 @@ def _verdict(
     criterion: Criterion | None,
     thresholds: Thresholds,
 ) -> Verdict:
-    observed = _observed(ms, lines)
-
-    def verdict(status: Status, detail: Text | None, code: ReasonCode = "", expected: Text | None = None) -> Verdict:
-        action = spec.info.action if status is Status.FAIL else Action.NONE
-        nodes = list(dict.fromkeys(m.node for m in ms))
-        return Verdict(spec.info.id, spec.info.kind, subject, nodes, status, observed, expected, detail, code, action)
+    def verdict(found: _Judged, code: ReasonCode = "") -> Verdict:
+        return Verdict(
+            spec.info.id,
+            spec.info.kind,
+            subject,
+            list(dict.fromkeys(m.node for m in ms)),
+            found.status,
+            (found.observed or _observed(ms, lines))[:OBSERVED_LIMIT],
+            found.expected,
+            found.detail,
+            code,
+            spec.info.action if found.status is Status.FAIL else Action.NONE,
+        )
 
     wrong = [m for m in ms if m.correct is False]
     if wrong:
-        return verdict(Status.FAIL, joined([_named(m) for m in wrong]), "wrong_data")
-    status, slow, expected = _beside_peers(lines, thresholds) if criterion is None else _held_against(criterion, ms)
-    if status is Status.FAIL:
-        return verdict(status, slow, expected=expected)
+        named, where = joined([_named(m) for m in wrong]), ", ".join(_bad_part(m) for m in wrong)
+        return verdict(_Judged(Status.FAIL, named, None, where), "wrong_data")
+    found = _beside_peers(lines, thresholds) if criterion is None else _held_against(criterion, ms)
+    if found.status is Status.FAIL:
+        return verdict(found)
     broken = [m for m in ms if m.status in ("error", "timeout", "aborted")]
     if broken:
         codes: dict[str, ReasonCode] = {"timeout": "timeout", "aborted": "aborted"}
-        return verdict(
-            Status.UNKNOWN,
-            joined([_named(m) for m in broken]),
-            broken[0].reason_code or codes.get(broken[0].status, "error"),
-        )
-    done = [m for m in ms if m.status == "ok" and m.samples]
+        code = broken[0].reason_code or codes.get(broken[0].status, "error")
+        return verdict(_Judged(Status.UNKNOWN, joined([_named(m) for m in broken]), None), code)
     skipped = [m for m in ms if m.status == "skip"]
-    if not done:
+    if not any(m.status == "ok" and m.samples for m in ms):
         if not skipped:
-            return verdict(Status.UNKNOWN, Text("it gave no samples", "没有采到样本"), "error")
-        return verdict(Status.SKIP, skipped[0].reason, skipped[0].reason_code or "unsupported")
-    if status is Status.UNKNOWN:
-        return verdict(status, slow, "not_comparable", expected)
-    said = [text for text in (slow, *(m.reason for m in skipped)) if text is not None]
-    return verdict(status, joined(said), expected=expected)
+            return verdict(_Judged(Status.UNKNOWN, Text("it gave no samples", "没有采到样本"), None), "error")
+        return verdict(_Judged(Status.SKIP, skipped[0].reason, None), skipped[0].reason_code or "unsupported")
+    if found.status is Status.UNKNOWN:
+        return verdict(found, "not_comparable")
+    said = [text for text in (found.detail, *(m.reason for m in skipped)) if text is not None]
+    return verdict(found._replace(detail=joined(said)))
 
 
-def _beside_peers(lines: Sequence[Standing], thresholds: Thresholds) -> tuple[Status, Text | None, Text | None]:
-    """How a card does, what is to be said of it, and what was demanded."""
+def _beside_peers(lines: Sequence[Standing], thresholds: Thresholds) -> _Judged:
     below = sorted((s for s in lines if s.status(thresholds) is not Status.PASS), key=_share)
-    status = Status.PASS
-    if below:
-        status = Status.FAIL if any(s.status(thresholds) is Status.FAIL for s in below) else Status.WARN
-    return status, joined([s.words for s in below]), _expected(lines, thresholds)
+    if not below:
+        return _Judged(Status.PASS, None, _expected(lines, thresholds))
+    status = Status.FAIL if any(s.status(thresholds) is Status.FAIL for s in below) else Status.WARN
+    observed = ", ".join(s.observed for s in below)
+    return _Judged(status, joined([s.words for s in below]), _expected(below, thresholds), observed)
 
 
-def _held_against(criterion: Criterion, ms: Sequence[Measurement]) -> tuple[Status, Text | None, Text | None]:
-    """As ``_beside_peers``, by what a person demands: of every figure that it is about."""
+def _held_against(criterion: Criterion, ms: Sequence[Measurement]) -> _Judged:
+    """By what a person demands: of every figure that it is about."""
     meant: list[tuple[Figure, str]] = []
     for m in ms:
         stats = m.stats or stats_of(m.samples)
@@ -246,13 +259,13 @@ def _held_against(criterion: Criterion, ms: Sequence[Measurement]) -> tuple[Stat
             meant.append((Figure(stats.p50, m.unit), _doing(m)))
     if not meant:
         none = Text("no measurement is what the criterion is about", "没有与判据相符的测量")
-        return Status.UNKNOWN, none, criterion.words()
+        return _Judged(Status.UNKNOWN, none, criterion.words())
     bad = [
         f"{doing} {shown(figure)}".strip()
         for figure, doing in meant
         if not criterion.holds(figure.value * (8 if figure.unit == "B/s" else 1))
     ]
-    return Status.FAIL if bad else Status.PASS, plain(", ".join(bad)) if bad else None, criterion.words()
+    return _Judged(Status.FAIL if bad else Status.PASS, None, criterion.words(), ", ".join(bad))
 
 
 def _share(standing: Standing) -> float:
@@ -268,7 +281,14 @@ def _observed(ms: Sequence[Measurement], lines: Sequence[Standing]) -> str:
             parts.append(
                 f"{number(float(m.parameters.get('tested_bytes', 0)) / GIGA)} GB ×{m.parameters.get('passes')}"
             )
-    return ", ".join(parts)[:OBSERVED_LIMIT]
+    return ", ".join(parts)
+
+
+def _bad_part(m: Measurement) -> str:
+    """Where the data was wrong, and in how many places, as its kind tells it: an element, a byte, a word."""
+    given = m.parameters
+    at = f"[{given['row']}, {given['column']}]" if "row" in given else f"@ {given.get('first_bad_index', '?')}"
+    return f"{_doing(m) or m.metric} {at} ×{given.get('bad_count', '?')}"
 
 
 def _expected(lines: Sequence[Standing], thresholds: Thresholds) -> Text | None:

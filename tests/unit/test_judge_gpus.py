@@ -91,7 +91,8 @@ def test_models_and_precisions_are_not_mixed() -> None:
     assert found["a/gpu2"].status is Status.FAIL
     assert found["a/gpu2"].detail is not None
     assert found["a/gpu2"].detail.en.startswith("fp64 40.00 TFLOP/s (60%)")
-    assert "bf16" not in found["a/gpu2"].detail.en
+    for text in (found["a/gpu2"].detail.en, found["a/gpu2"].observed, str(found["a/gpu2"].expected)):
+        assert "bf16" not in text
 
 
 def test_the_best_of_sizes_and_streams_is_what_a_card_can_do() -> None:
@@ -126,7 +127,7 @@ def test_wrong_data_fails_whatever_the_speed_and_says_where() -> None:
         unit="1",
         correct=False,
         reason=plain("product 143 differs"),
-        parameters={"precision": "fp32"},
+        parameters={"precision": "fp32", "row": 17, "column": 900, "bad_count": 1},
     )
     good = figure("gpu.compute", "a/gpu0", 200.0, metric="gpu.compute.products", unit="1", correct=True)
     found = judged("gpu.compute", good, bad)
@@ -135,6 +136,7 @@ def test_wrong_data_fails_whatever_the_speed_and_says_where() -> None:
     assert (verdict.status, verdict.reason_code, verdict.action) == (Status.FAIL, "wrong_data", Action.ISOLATE)
     assert verdict.detail is not None
     assert verdict.detail.en == "a/gpu1 (0000:1b:00.0) fp32: product 143 differs"
+    assert verdict.observed == "fp32 [17, 900] ×1"
 
 
 def test_memory_and_products_are_told_and_not_compared() -> None:
@@ -187,7 +189,8 @@ def test_what_a_person_demands_takes_the_place_of_the_peers() -> None:
     demand = 'gpu.gemm = { min = "650 TFLOP/s", where.precision = "bf16" }'
     found = judged("gpu.gemm", *ms, demanded=demand)
     assert [v.status for v in found.values()] == [Status.PASS, Status.PASS, Status.FAIL]
-    assert found["a/gpu2"].detail == plain("bf16 500.0 TFLOP/s")
+    assert found["a/gpu2"].observed == "bf16 500.0 TFLOP/s"
+    assert found["a/gpu0"].observed == "bf16 700.0 TFLOP/s (71%), fp64 60.00 TFLOP/s (90%)"
     assert "650 TFLOP/s" in str(found["a/gpu0"].expected)
     slow_is_allowed = judged("gpu.gemm", *ms, demanded='gpu.gemm.min = "50 TFLOP/s"')
     assert {v.status for v in slow_is_allowed.values()} == {Status.PASS}
