@@ -161,13 +161,16 @@ def _measured(
     wrong = [m for m in ms if m.correct is False]
     if wrong:
         blamed = list(dict.fromkeys(m.node for m in wrong))
-        return verdict(
+        receivers = list(dict.fromkeys(m.subject for m in wrong))
+        judged = verdict(
             Status.FAIL,
-            _summary(good),
+            ", ".join(filter(None, map(_damage, wrong[:4]))) or _summary(good),
             joined([_wrong(m) for m in wrong[:8]]),
             "wrong_data",
             at=blamed if len(blamed) == 1 else [],
         )
+        # Of a group, what one rank alone received is said of that rank.
+        return judged if len(receivers) > 1 else msgspec.structs.replace(judged, subject=receivers[0])
     broken = [m for m in ms if m.status in ("error", "timeout", "aborted")]
     told = signs(ms)
     if broken:
@@ -343,6 +346,12 @@ def _bytes(m: Measurement) -> float:
 def _speed(m: Measurement) -> float:
     """Larger is better: bandwidth, or time the other way round."""
     return -_stats(m).p50 if m.unit == "s" else _stats(m).p50
+
+
+def _damage(m: Measurement) -> str:
+    """How much of it is wrong, where that was counted: ``3 wrong from 81920 on (16 MiB)``."""
+    bad, first = m.parameters.get("bad_count"), m.parameters.get("first_bad_index")
+    return f"{bad} wrong from {first} on{_where(m)}" if bad and first is not None else ""
 
 
 def _wrong(m: Measurement) -> Text:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 
+import msgspec
+
 from cwai_bench.judge import judge
 from cwai_bench.model import (
     Action,
@@ -36,6 +38,8 @@ from cwai_bench.model import (
     Verdict,
     stats_of,
 )
+from cwai_bench.probes.collective import LIBRARIES, info_of
+from cwai_bench.probes.collective import OPERATIONS as NCCL_OPERATIONS
 from cwai_bench.text import Text, plain
 
 START = 1767225599.25  # 2025-12-31 23:59:59 UTC: the local date is another one
@@ -816,9 +820,88 @@ def paths() -> Report:
     return judge(run)
 
 
+def collectives() -> Report:
+    """NCCL on two nodes of four cards: one operation is well, in one a rank keeps coming late, in one a rank receives
+    wrong data, and one never came to its end at a size."""
+    nodes = [f"node{i:02d}" for i in (1, 1, 1, 1, 2, 2, 2, 2)]
+    specs = {
+        operation: spec_of(
+            info_of(LIBRARIES["nccl"], NCCL_OPERATIONS[operation]), 0, 3.0, operation=operation, sharp="auto"
+        )
+        for operation in ("broadcast", "all_reduce", "reduce_scatter", "all_gather")
+    }
+    measurements = []
+    for operation, spec in specs.items():
+        factor = NCCL_OPERATIONS[operation].factor(len(nodes))
+        for size in (64 * KIB, 16 * MIB, 1024 * MIB):
+            whole = 22e-6 + size * factor / 180e9
+            for rank, node in enumerate(nodes):
+                late = 1.4e-3 if (operation, rank) == ("all_reduce", 5) else 0.0
+                wrong = 3 if (operation, rank, size) == ("reduce_scatter", 2, 16 * MIB) else 0
+                given: dict[str, Scalar] = {
+                    "library": "NCCL 2.27.3+cuda12.9",
+                    "operation": operation,
+                    "dtype": "float32",
+                    "ranks": len(nodes),
+                    "bus_factor": factor,
+                    "bytes": size,
+                    "iterations": 40,
+                    "bad_count": wrong,
+                    "pipelined": 0.94 * whole,
+                    "pipelined_iterations": 40,
+                }
+                if wrong:
+                    given["first_bad_index"] = 81920
+
+                def told(what: str, middle: float, **more: Scalar) -> Measurement:
+                    return measured(
+                        spec,  # noqa: B023
+                        f"nccl.{operation}.{what}",  # noqa: B023
+                        "s",
+                        Subject("rank", f"{node}/rank{rank}"),  # noqa: B023
+                        jitter(middle, 40, rank),  # noqa: B023
+                        {**given, **more},  # noqa: B023
+                        node,  # noqa: B023
+                        rank,  # noqa: B023
+                        warmup=5,
+                        correct=None if what != "time" else wrong == 0,  # noqa: B023
+                    )
+
+                if (operation, size) == ("all_gather", 1024 * MIB):
+                    reason = Text("time ran out before the run was over", "测试未能在时限内完成")
+                    lost = told("time", 1.0)
+                    measurements.append(
+                        msgspec.structs.replace(
+                            lost, samples=[], stats=None, status="timeout", reason_code="timeout", reason=reason
+                        )
+                    )
+                    continue
+                measurements += [told("time", whole), told("arrival", 2e-6 + late, clock_uncertainty=4e-7)]
+    run = Run(
+        run_id="20251231T235959Z-collective-5a11e4",
+        run_type="collective",
+        command=["cwai-bench", "collective", "--library", "nccl", "--hosts", "node[01-02]", "--per-node", "4"],
+        version="0.1.0",
+        started=START,
+        finished=START + 63.0,
+        utc_offset=EAST,
+        status="complete",
+        world_size=len(nodes),
+        plan=Plan([], list(specs.values()), [], 13.0),
+        environment={},
+        settings={},
+        nodes=[NodeRecord("node01", [0, 1, 2, 3], True, True), NodeRecord("node02", [4, 5, 6, 7], True, True)],
+        facts=[],
+        measurements=measurements,
+        events=[RankEvent(rank, node, START + 62, "finished") for rank, node in enumerate(nodes)],
+    )
+    return judge(run)
+
+
 SAMPLES: dict[str, Callable[[], Report]] = {
     "healthy": healthy,
     "failing": failing,
     "killed": killed,
     "paths": paths,
+    "collectives": collectives,
 }
