@@ -872,7 +872,13 @@ def collectives() -> Report:
                     lost = told("time", 1.0)
                     measurements.append(
                         msgspec.structs.replace(
-                            lost, samples=[], stats=None, status="timeout", reason_code="timeout", reason=reason
+                            lost,
+                            samples=[],
+                            stats=None,
+                            parameters={k: v for k, v in given.items() if not k.startswith("pipelined")},
+                            status="timeout",
+                            reason_code="timeout",
+                            reason=reason,
                         )
                     )
                     continue
