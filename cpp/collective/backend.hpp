@@ -123,6 +123,8 @@ class CollectiveBackend {
   /// that a small message is not always found in the cache.
   virtual bool rotates() const noexcept = 0;
 
+  /// Whether post() comes back before the operation is done.
+  virtual bool queues() const noexcept { return true; }
   /// Starts the operation for all members of this process. A library of the host returns when its
   /// part is done, one of cards when it is queued.
   virtual void post(const Call& call) = 0;

@@ -34,6 +34,7 @@ class HostBackend : public CollectiveBackend {
     std::memset(to, value, bytes);
   }
   bool rotates() const noexcept override { return false; }
+  bool queues() const noexcept override { return false; }
   void complete(const Watch&) override {}
   void marks(bool) override {}
   std::span<const double> marked() override { return {}; }

@@ -211,25 +211,34 @@ void Sweep::isolated(const PointSpec& spec, const Laid& laid, std::uint64_t iter
   result.times.resize(iterations);
   result.posts.resize(iterations);
   backend_.marks(true);
+  const bool queues = backend_.queues();
+  Nanos came = now();
   for (std::uint64_t i = 0; i < iterations; ++i) {
-    if (i > 0 && i % stride == 0) agree(0, watch);
-    if (spec.late > 0) std::this_thread::sleep_for(std::chrono::nanoseconds(spec.late));
-    const Nanos came = now();
+    // Where nothing lies between, this process comes as it has completed the one before.
+    if ((i > 0 && i % stride == 0) || spec.late > 0) {
+      if (i % stride == 0) agree(0, watch);
+      if (spec.late > 0) std::this_thread::sleep_for(std::chrono::nanoseconds(spec.late));
+      came = now();
+    }
     meeting_.barrier();
     const Nanos left = now();
     backend_.post(laid.calls[i % laid.calls.size()]);
-    const Nanos posted = now();
+    Nanos posted = queues ? now() : 0;
     backend_.complete(watch);
     const Nanos done = now();
+    if (!queues) posted = done;
     ready[i] = seconds(came);
     entered[i] = seconds(left);
     posted_at[i] = seconds(posted);
     result.times[i] = seconds(done - left);
     result.posts[i] = seconds(posted - left);
-    const std::span<const double> device = backend_.marked();
-    if (i == 0) result.device.assign(device.size(), std::vector<double>(iterations));
-    for (std::size_t member = 0; member < device.size(); ++member)
-      result.device[member][i] = device[member];
+    came = done;
+    if (queues) {
+      const std::span<const double> device = backend_.marked();
+      if (i == 0) result.device.assign(device.size(), std::vector<double>(iterations));
+      for (std::size_t member = 0; member < device.size(); ++member)
+        result.device[member][i] = device[member];
+    }
     progress.iteration(i + 1);
   }
   backend_.marks(false);
