@@ -216,7 +216,7 @@ void Sweep::isolated(const PointSpec& spec, const Laid& laid, std::uint64_t iter
   for (std::uint64_t i = 0; i < iterations; ++i) {
     // Where nothing lies between, this process comes as it has completed the one before.
     if ((i > 0 && i % stride == 0) || spec.late > 0) {
-      if (i % stride == 0) agree(0, watch);
+      if (i > 0 && i % stride == 0) agree(0, watch);
       if (spec.late > 0) std::this_thread::sleep_for(std::chrono::nanoseconds(spec.late));
       came = now();
     }

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from cwai_bench.collective_bound import bus_factor
 from cwai_bench.errors import DeadlineError, DeviceError, UsageError
 from cwai_bench.model import (
     Action,
@@ -63,26 +64,27 @@ AGREE_MARGIN = 2.0
 
 @dataclass(frozen=True)
 class Operation:
-    """``factor(n)``: bus bandwidth over algorithm bandwidth for n ranks."""
-
     name: str
     title: Text
-    factor: Callable[[int], float]
+
+    def factor(self, ranks: int) -> float:
+        """Bus bandwidth over algorithm bandwidth."""
+        return bus_factor(self.name, ranks)
 
 
 OPERATIONS = {
     o.name: o
     for o in (
-        Operation("all_reduce", Text("all-reduce", "全归约 all_reduce"), lambda n: 2 * (n - 1) / n),
-        Operation("all_gather", Text("all-gather", "全收集 all_gather"), lambda n: (n - 1) / n),
-        Operation("reduce_scatter", Text("reduce-scatter", "归约散播 reduce_scatter"), lambda n: (n - 1) / n),
-        Operation("broadcast", Text("broadcast", "广播 broadcast"), lambda _: 1.0),
-        Operation("alltoall", Text("all-to-all", "全交换 alltoall"), lambda n: (n - 1) / n),
-        Operation("alltoallv", Text("all-to-all of uneven blocks", "不等量全交换 alltoallv"), lambda n: (n - 1) / n),
-        Operation("reduce", Text("reduce", "归约 reduce"), lambda _: 1.0),
-        Operation("gather", Text("gather", "收集 gather"), lambda n: (n - 1) / n),
-        Operation("scatter", Text("scatter", "散播 scatter"), lambda n: (n - 1) / n),
-        Operation("sendrecv", Text("send and receive in a ring", "环形收发 sendrecv"), lambda _: 1.0),
+        Operation("all_reduce", Text("all-reduce", "全归约 all_reduce")),
+        Operation("all_gather", Text("all-gather", "全收集 all_gather")),
+        Operation("reduce_scatter", Text("reduce-scatter", "归约散播 reduce_scatter")),
+        Operation("broadcast", Text("broadcast", "广播 broadcast")),
+        Operation("alltoall", Text("all-to-all", "全交换 alltoall")),
+        Operation("alltoallv", Text("all-to-all of uneven blocks", "不等量全交换 alltoallv")),
+        Operation("reduce", Text("reduce", "归约 reduce")),
+        Operation("gather", Text("gather", "收集 gather")),
+        Operation("scatter", Text("scatter", "散播 scatter")),
+        Operation("sendrecv", Text("send and receive in a ring", "环形收发 sendrecv")),
     )
 }
 
