@@ -26,7 +26,9 @@ constexpr int kTransposeA = 3, kFastAccumulation = 25;
 // cublasOperation_t
 constexpr std::int32_t kAsItIs = 0, kTransposed = 1;
 // cublasLtMatmulPreferenceAttributes_t
-constexpr int kMostWorkspace = 1;
+constexpr int kMostWorkspace = 1, kReductions = 3;
+// cublasLtReductionScheme_t
+constexpr int kNoReduction = 0;
 
 struct Algorithm {
   std::array<std::uint64_t, 8> data;

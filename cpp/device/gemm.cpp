@@ -164,13 +164,12 @@ class Gemm {
     return 2 * n * n * n;
   }
 
-  // Takes the fastest of what the library proposes; false where it has nothing.
-  bool tune(const Watch& watch) {
-    std::vector<Candidate> candidates = proposed(true);
-    // fp8 knows no other layout ("cublasLtMatmul()", the library's manual).
-    if (kind_.in.bytes > 1)
-      for (Candidate& more : proposed(false)) candidates.push_back(std::move(more));
-
+  // Takes the fastest of what the library proposes; false where it has nothing. ``whole``: if it
+  // can be, of those that add up each element in one go. The library says that the others come to
+  // the same result each time as well, but nobody is to be accused by what it says.
+  bool tune(bool whole, const Watch& watch) {
+    std::vector<Candidate> candidates = proposed(whole);
+    if (whole && candidates.empty()) candidates = proposed(false);
     const Event start(stream_.gpu()), end(stream_.gpu());
     const Nanos over = now() + kTuning;
     Candidate* best = nullptr;
@@ -279,26 +278,34 @@ class Gemm {
     return product;
   }
 
-  std::vector<Candidate> proposed(bool transposed) {
+  std::vector<Candidate> proposed(bool whole) const {
     std::vector<Candidate> candidates;
     if (in_.get() == nullptr || out_.get() == nullptr) return candidates;
+    propose(true, whole, candidates);
+    // fp8 knows no other layout ("cublasLtMatmul()", the library's manual).
+    if (kind_.in.bytes > 1) propose(false, whole, candidates);
+    return candidates;
+  }
+
+  void propose(bool transposed, bool whole, std::vector<Candidate>& candidates) const {
     const Held preference(library_.end_preference, made("preference", library_.preference));
-    const std::size_t most = kWorkspace;
-    library_.must(
-        library_.set_preference(preference.get(), cublaslt::kMostWorkspace, &most, sizeof most),
-        "preference");
+    const auto set = [&](int attribute, auto value) {
+      library_.must(library_.set_preference(preference.get(), attribute, &value, sizeof value),
+                    "preference");
+    };
+    set(cublaslt::kMostWorkspace, kWorkspace);
+    if (whole) set(cublaslt::kReductions, std::uint32_t{cublaslt::kNoReduction});
     const Held asked = product(transposed);
     std::array<cublaslt::Heuristic, kProposals> found{};
     int count = 0;
     const int status =
         library_.heuristics(handle_.get(), asked.get(), in_.get(), in_.get(), out_.get(),
                             out_.get(), preference.get(), kProposals, found.data(), &count);
-    if (is_unsupported(status)) return candidates;
+    if (is_unsupported(status)) return;
     library_.must(status, "matrix product");
     for (int i = 0; i < std::min(count, kProposals); ++i)
       if (found[static_cast<std::size_t>(i)].state == cublaslt::kSuccess)
         candidates.push_back({product(transposed), transposed, found[static_cast<std::size_t>(i)]});
-    return candidates;
   }
 
   int multiply(const Candidate& candidate, std::byte* to) const {
@@ -403,7 +410,7 @@ GemmResult measure_gemm(const Gpu& gpu, const Library& library, const GemmSpec& 
   Gemm gemm(gpu, library, spec);
   GemmResult result;
   result.library = library.name();
-  result.supported = gemm.tune(watch);
+  result.supported = gemm.tune(false, watch);
   if (!result.supported) return result;
   result.tried = gemm.tried();
   result.transposed = gemm.transposed();
@@ -421,7 +428,7 @@ ComputeResult check_compute(const Gpu& gpu, const Library& library, const GemmSp
   Gemm gemm(gpu, library, spec);
   ComputeResult result;
   result.library = library.name();
-  result.supported = gemm.tune(watch);
+  result.supported = gemm.tune(true, watch);
   if (!result.supported) return result;
   const GpuMemory later(gpu, gemm.result_bytes());
   Kernels kernels(gpu);

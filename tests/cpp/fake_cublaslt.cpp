@@ -8,6 +8,9 @@
 //   CWAI_FAKE_CUBLASLT_CARD=1     only those of this card
 //   CWAI_FAKE_CUBLASLT_BROKEN=1   every element of every product is wrong, and always the same
 //   CWAI_FAKE_CUBLASLT_OLD=1      a library that knows no fp8
+//   CWAI_FAKE_CUBLASLT_SPLITS=1   algorithms that may add up an element in parts come to another
+//   result
+//                                 each time
 #include <dlfcn.h>
 
 #include <algorithm>
@@ -44,6 +47,7 @@ struct Product {
 };
 struct Preference {
   std::size_t workspace = 0;
+  std::uint32_t reductions = 7;  // all of them
 };
 struct Heuristic {
   std::array<std::uint64_t, 8> algorithm;
@@ -122,6 +126,7 @@ struct Job {
   const std::byte *left, *right;
   std::byte* out;
   int card;
+  bool splits;
 };
 
 // How many products there are until the one wrong one that a test asked for; below 1 there will be
@@ -129,8 +134,9 @@ struct Job {
 std::atomic<long> until_wrong{0};
 std::atomic<long> products{0};
 
-bool is_wrong(int card) {
+bool is_wrong(int card, bool splits) {
   if (--until_wrong == 0) return true;
+  if (splits && from_environment("CWAI_FAKE_CUBLASLT_SPLITS") != 0) return ++products % 2 == 0;
   const long every = from_environment("CWAI_FAKE_CUBLASLT_WRONG");
   const char* only = std::getenv("CWAI_FAKE_CUBLASLT_CARD");
   if (every == 0 || (only != nullptr && card != std::atoi(only))) return false;
@@ -162,7 +168,7 @@ void multiply(const Job& job) {
     }
   const std::uint64_t middle = rows / 2 + columns / 2 * rows;
   std::byte* const at = job.out + middle * bytes_of(job.d.type);
-  if (is_wrong(job.card)) *at ^= std::byte{1};
+  if (is_wrong(job.card, job.splits)) *at ^= std::byte{1};
 }
 
 template <typename Thing>
@@ -212,8 +218,13 @@ EXPORTED int cublasLtMatmulPreferenceCreate(void** preference) {
 }
 EXPORTED int cublasLtMatmulPreferenceSetAttribute(void* preference, int attribute,
                                                   const void* value, std::size_t size) {
-  if (attribute != 1 || size != sizeof(std::size_t)) return kInvalidValue;
-  std::memcpy(&static_cast<Preference*>(preference)->workspace, value, size);
+  auto& set = *static_cast<Preference*>(preference);
+  if (attribute == 1 && size == sizeof set.workspace) {
+    std::memcpy(&set.workspace, value, size);
+    return 0;
+  }
+  if (attribute != 3 || size != sizeof set.reductions) return kInvalidValue;
+  std::memcpy(&set.reductions, value, size);
   return 0;
 }
 EXPORTED int cublasLtMatmulPreferenceDestroy(void* preference) {
@@ -221,7 +232,8 @@ EXPORTED int cublasLtMatmulPreferenceDestroy(void* preference) {
 }
 
 EXPORTED int cublasLtMatmulAlgoGetHeuristic(void*, void* product, void* a, void*, void*, void*,
-                                            void*, int wanted, Heuristic* found, int* count) {
+                                            void* preference, int wanted, Heuristic* found,
+                                            int* count) {
   *count = 0;
   // fp8 is known with its first factor lying row by row alone.
   if (static_cast<Matrix*>(a)->type == kReal8E4M3 &&
@@ -230,6 +242,7 @@ EXPORTED int cublasLtMatmulAlgoGetHeuristic(void*, void* product, void* a, void*
   for (; *count < std::min(wanted, 3); ++*count) {
     found[*count] = {};
     found[*count].algorithm[0] = static_cast<std::uint64_t>(*count) + 1;
+    found[*count].algorithm[1] = static_cast<Preference*>(preference)->reductions;
     found[*count].state = *count == 1 ? kNotSupported : 0;
   }
   return 0;
@@ -252,6 +265,7 @@ EXPORTED int cublasLtMatmul(void*, void* product, const void*, const void* a, vo
   job->left = static_cast<const std::byte*>(a);
   job->right = static_cast<const std::byte*>(b);
   job->out = static_cast<std::byte*>(d);
+  job->splits = algorithm[1] != 0;
   if (const int bad = device(&job->card)) return bad;
   return later(
       stream,

@@ -198,6 +198,14 @@ TEST(device_a_product_that_differs_once_is_found_and_named) {
   }
 }
 
+TEST(device_an_order_of_additions_that_changes_is_no_corruption) {
+  fake_gpu();
+  demand("CWAI_FAKE_CUBLASLT_SPLITS", "1");
+  GemmSpec spec = products("fp32");
+  spec.timing.least = 20;
+  CHECK_EQUAL(check_compute(Gpu(0), library(), spec, patient()).wrong, 0U);
+}
+
 TEST(device_a_card_that_is_always_wrong_is_told_by_the_cpu) {
   fake_gpu();
   demand("CWAI_FAKE_CUBLASLT_BROKEN", "1");
