@@ -16,8 +16,8 @@ A part (a rank, or all ranks of a node) stands out when both of these hold:
 - where there are six others or more, it is no end of a row: its median is farther from the median of theirs than
   ``z × 1.4826 × MAD`` (Rousseeuw and Croux 1993), z the normal quantile at which one group in a thousand has any such.
 
-What is found is left out, and the rest looked at again. Ranks of several nodes that are late alike are ambiguous, and
-so is whatever is no later than its clock and the others' are uncertain by.
+What is found is left out, and the rest looked at again, with a higher floor. Ranks of several nodes that are late alike
+are ambiguous, and so is whatever is no later than its clock and the others' are uncertain by.
 """
 
 from __future__ import annotations
@@ -49,6 +49,9 @@ PEERS = 6
 """Others from which on their scatter tells what is usual."""
 ALARM = 1e-3
 FINDINGS = 8
+NEXT = 0.25
+"""Of what the others wait for a part, what they must wait for the next one: who waits long is woken in an order of its
+own, which is the first one's doing."""
 HICCUP = 10.0
 """Times its usual lateness (and the floor, and what three quarters of all arrivals keep to) beyond which a rank's
 iteration is a hiccup."""
@@ -129,6 +132,7 @@ def judged(
         return Arrivals((), (0,) * ranks, count)
     of_node = np.unique(np.array(nodes), return_inverse=True)[1]
     unsure = np.broadcast_to(np.asarray(uncertainty, dtype=np.float64), (ranks,))
+    hiccups = tuple(_hiccups(lateness, floor).tolist())
     active = np.ones(ranks, dtype=bool)
     findings: list[Late] = []
     while len(findings) < FINDINGS and active.sum() >= min(ranks, max(3, (ranks + 1) // 2)):
@@ -136,10 +140,11 @@ def judged(
         if found is None:
             break
         findings.append(found)
+        floor = max(floor, NEXT * found.lost)
         active[list(found.ranks)] = False
         if found.why:
             break
-    return Arrivals(tuple(findings), tuple(_hiccups(lateness, floor).tolist()), count)
+    return Arrivals(tuple(findings), hiccups, count)
 
 
 def repeated(hiccups: Sequence[int]) -> list[int]:

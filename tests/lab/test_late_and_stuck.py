@@ -14,7 +14,7 @@ from tests.lab.nodes import VENV, Lab, Node
 pytestmark = [pytest.mark.lab("sshd"), pytest.mark.mpi]
 
 TOOL = str(VENV / "bin" / "cwai-bench")
-SWEEP = ["collective", "--operations", "all_reduce,all_gather", "-b", "8", "-e", "4K", "-f", "8", "-n", "200"]
+SWEEP = ["collective", "--operations", "all_reduce", "-b", "8", "-e", "4K", "-f", "8", "-n", "200"]
 
 
 def reports(lab: Lab) -> list[Path]:
@@ -36,7 +36,7 @@ def named(report: dict[str, Any]) -> set[tuple[str, str]]:
     }
 
 
-@pytest.mark.parametrize(("per_node", "rank", "by"), [(1, 1, "1ms"), (2, 3, "10ms"), (4, 1, "10ms"), (4, 6, "10ms")])
+@pytest.mark.parametrize(("per_node", "rank", "by"), [(1, 1, "1ms"), (2, 3, "10ms"), (4, 6, "10ms")])
 def test_a_rank_that_comes_late_is_named(two_nodes: Lab, per_node: int, rank: int, by: str) -> None:
     """By 1 ms where each has a CPU, by 10 ms where ranks outnumber them; over 200 iterations."""
     words: list[str | Path] = [

@@ -141,6 +141,8 @@ def test_one_that_is_later_than_another_comes_first_and_both_are_told() -> None:
     found = judged(steady(0, 0, 3 * MS, 0, 10 * MS, 0), nodes_of(6, 1)).findings
     assert [f.ranks for f in found] == [(4,), (2,)]
     assert [f.lost for f in found] == [pytest.approx(7 * MS, rel=0.01), pytest.approx(3 * MS, rel=0.01)]
+    # What those who wait do meanwhile is no fault of theirs.
+    assert [f.ranks for f in judged(steady(0, 0, MS, 0, 10 * MS, 0), nodes_of(6, 1)).findings] == [(4,)]
 
 
 def test_little_is_no_matter() -> None:
