@@ -420,8 +420,13 @@ class _Run:
         given = self.ctx.spec.parameters
         common = self._common(dtype, reduction, in_place)
         if not self.group.can(self.operation.name, dtype=dtype, reduction=reduction or "sum", in_place=in_place):
-            how = " ".join(filter(None, [dtype, reduction, "in place" if in_place else ""]))
-            why = Text("{l} cannot do {h}", "{l} 不支持 {h}").fill(l=self.group.library, h=how)
+            form = (
+                Text("{l} cannot do {h} in place", "{l} 不支持原地 {h}")
+                if in_place
+                else Text("{l} cannot do {h}", "{l} 不支持 {h}")
+            )
+            how = " ".join(filter(None, [self.operation.name, dtype, reduction]))
+            why = form.fill(l=self.group.library, h=how)
             self._emit(common, status="skip", reason_code="unsupported", reason=why)
             return True
         late = float(given["late"]) if given.get("late_rank") == self.ctx.group.rank else 0.0

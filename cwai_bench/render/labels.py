@@ -324,6 +324,7 @@ OPERATION_FIGURES = Text(
 DATA_SIZE = Text("Data size", "数据大小")
 BYTES = Text("Bytes", "字节数")
 AVERAGE_TIME = Text("Average (us)", "平均耗时（us）")
+IN_PLACE = Text("{operation} in place", "{operation} 原地")
 PIPELINED_TIME = Text("Pipelined (us)", "流水（us）")
 ALGORITHM_BANDWIDTH = Text("Algorithm (GB/s)", "算法带宽（GB/s）")
 BUS_BANDWIDTH = Text("Bus (GB/s)", "总线带宽（GB/s）")

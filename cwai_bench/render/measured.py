@@ -388,7 +388,7 @@ class _Point:
 def _collectives(ms: list[Measurement]) -> Section | None:
     if not ms:
         return None
-    by_operation: dict[str, dict[int, list[Measurement]]] = defaultdict(lambda: defaultdict(list))
+    by_operation: dict[Text, dict[int, list[Measurement]]] = defaultdict(lambda: defaultdict(list))
     several = len({m.metric.partition(".")[0] for m in ms}) > 1
     for m in ms:
         by_operation[_variant(m, several)][_number(m, "bytes") or 0].append(m)
@@ -402,14 +402,14 @@ def _collectives(ms: list[Measurement]) -> Section | None:
     return Section("collectives", labels.COLLECTIVES, tables, figures, labels.COLLECTIVES_NOTE, headlines)
 
 
-def _variant(m: Measurement, several: bool) -> str:
+def _variant(m: Measurement, several: bool) -> Text:
     """What is a table of its own: the operation, with its library where there are several, its type and reduction where
     they are not the usual ones, and its placement."""
     library = m.metric.partition(".")[0] if several else ""
     dtype = _word(m, "dtype")
     unusual = [dtype if dtype != "float32" else "", _word(m, "reduction")]
-    placement = "in place" if m.parameters.get("in_place") is True else ""
-    return " ".join(filter(None, [library, _word(m, "operation"), *unusual, placement]))
+    name = plain(" ".join(filter(None, [library, _word(m, "operation"), *unusual])))
+    return labels.IN_PLACE.fill(operation=name) if m.parameters.get("in_place") is True else name
 
 
 def _point(size: int, found: list[Measurement]) -> _Point:
@@ -454,7 +454,7 @@ def _over_ranks(stats: list[Stats]) -> Stats | None:
     )
 
 
-def _operation_table(operation: str, points: list[_Point]) -> Table:
+def _operation_table(operation: Text, points: list[_Point]) -> Table:
     pipelined = any(point.pipelined is not None for point in points)
     columns = [
         Column(labels.DATA_SIZE, numeric=True),
@@ -481,7 +481,7 @@ def _operation_table(operation: str, points: list[_Point]) -> Table:
     return Table(_operation_title(operation, points), columns, rows, folded=len(rows) > ROWS_OPEN)
 
 
-def _operation_title(operation: str, points: list[_Point]) -> Text:
+def _operation_title(operation: Text, points: list[_Point]) -> Text:
     ms = [m for point in points for m in point.ranks]
     counts = sorted({point.time.count for point in points if point.time is not None})
     warmups = sorted({m.warmup for m in ms})
@@ -516,17 +516,17 @@ def _rate(bytes_per_second: float | None) -> str:
     return "–" if bytes_per_second is None else units.gigabytes(bytes_per_second)
 
 
-def _operation_figures(operation: str, points: list[_Point]) -> list[Figure]:
+def _operation_figures(operation: Text, points: list[_Point]) -> list[Figure]:
     line = [(float(p.size), p.bus / 1e9) for p in points if p.bus is not None]
     if len(line) < 2:
         return []
     svg = chart.log_log(
-        [chart.Line(operation, line)], labels.DATA_SIZE, labels.GBYTES, lambda v: units.size(int(v)), units.short
+        [chart.Line(operation.en, line)], labels.DATA_SIZE, labels.GBYTES, lambda v: units.size(int(v)), units.short
     )
     return [Figure(labels.BUS_BY_SIZE.fill(operation=operation), svg)]
 
 
-def _operation_headline(operation: str, points: list[_Point]) -> list[tuple[Text, Text]]:
+def _operation_headline(operation: Text, points: list[_Point]) -> list[tuple[Text, Text]]:
     timed = [p for p in points if p.time is not None and not p.outcome.bad]
     if not timed:
         return []
@@ -540,10 +540,10 @@ def _operation_headline(operation: str, points: list[_Point]) -> list[tuple[Text
         time=units.microseconds(first.time.p50),
         small=units.size(first.size),
     )
-    return [(plain(operation), labels.NOISY.fill(figure=how) if best.noisy or first.noisy else how)]
+    return [(operation, labels.NOISY.fill(figure=how) if best.noisy or first.noisy else how)]
 
 
-def _rank_table(operation: str, points: list[_Point]) -> list[Table]:
+def _rank_table(operation: Text, points: list[_Point]) -> list[Table]:
     """The time of each rank at the largest size that all came to."""
     point = next((p for p in reversed(points) if len(p.ranks) > 1 and p.time is not None), None)
     if point is None:
