@@ -168,7 +168,7 @@ def test_algorithm_and_bus_bandwidth_are_those_of_nccl_tests() -> None:
     (row,) = table(section, "all_reduce (MPI): 4 ranks on 4 nodes")
     assert row["Average (us)"] == "10000"
     assert row["Algorithm (GB/s)"] == "100.0"
-    assert row["Bus bandwidth (GB/s)"] == "150.0"
+    assert row["Bus (GB/s)"] == "150.0"
     assert row["Max (us)"] == "12000"
     assert (row["Longest rank"], row["Shortest rank"]) == ("3: 10000", "0: 9000")
     assert row["Check result"] == "right"
@@ -178,7 +178,7 @@ def test_algorithm_and_bus_bandwidth_are_those_of_nccl_tests() -> None:
 
 def test_without_a_factor_there_is_no_bus_bandwidth() -> None:
     (section,) = sections(report(collective("all_reduce", 1024, [[1e-3], [1e-3]], factor=None)))
-    assert table(section, "all_reduce")[0]["Bus bandwidth (GB/s)"] == "–"
+    assert table(section, "all_reduce")[0]["Bus (GB/s)"] == "–"
     assert section.figures == []
 
 
