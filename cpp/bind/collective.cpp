@@ -152,8 +152,10 @@ void register_collective(py::module_& m) {
              const std::string& library, int collnet, bool registered, std::size_t largest,
              double timeout) {
             std::unique_ptr<Meeting> meeting;
-            if (mpi) meeting = mpi_ranks(handles_of(*mpi));
-            else meeting = std::make_unique<NobodyElse>();
+            if (mpi)
+              meeting = mpi_ranks(handles_of(*mpi));
+            else
+              meeting = std::make_unique<NobodyElse>();
             const py::gil_scoped_release released;  // it waits for the others
             auto backend = nccl_backend(*meeting, {library, cards, collnet, registered},
                                         Watch(nanos(timeout)));

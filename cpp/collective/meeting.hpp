@@ -35,13 +35,16 @@ class NobodyElse final : public Meeting {
   double swap(double mine, int) override { return mine; }
 };
 
+/// A number for the kernel that this process runs on, 0 if it does not tell: its processes share a
+/// clock.
+double this_kernel();
+
 /// Seconds to be added to this process's clock to have that of process 0, and by how much that may
-/// be wrong. Collective. Half the shortest of several round trips is the uncertainty; processes of
-/// one host share their clock, and find about nothing.
+/// be wrong: half the shortest of several round trips. Collective.
 struct ClockOffset {
   double seconds = 0;
   double uncertainty = 0;
 };
-ClockOffset clock_offset(Meeting& meeting);
+ClockOffset clock_offset(Meeting& meeting, double kernel = this_kernel());
 
 }  // namespace cwai

@@ -187,7 +187,7 @@ PointResult Sweep::measure(const PointSpec& spec, const Watch& watch) {
     result.pipelined = over_all([&] {
       for (std::uint64_t i = 0; i < iterations; ++i) {
         backend_.post(laid.calls[i % laid.calls.size()]);
-        progress.iteration(i + 1);
+        progress.iteration(iterations + i + 1);  // after those that were timed alone
       }
     });
   }

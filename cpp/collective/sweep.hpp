@@ -49,8 +49,8 @@ struct PointResult {
   /// By member of this process and iteration: seconds on its card; empty where there is none.
   std::vector<std::vector<double>> device{};
   /// By member and iteration: how much later than the first of all members it came, on the clock of
-  /// process 0. To the barrier, and after it into the operation: on a card by when it was queued, or
-  /// by the card's shorter time in it, for who comes last waits least.
+  /// process 0. To the barrier, and after it into the operation: on a card by when it was queued,
+  /// or by the card's shorter time in it, for who comes last waits least.
   std::vector<std::vector<double>> lateness{};
 
   /// As nccl-tests measures (its ``-z 0``): barrier, clock, all posts, complete, clock; over the

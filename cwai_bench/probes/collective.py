@@ -414,6 +414,7 @@ class _Run:
     library: Library
     operation: Operation
     group: Collective
+    steps: int = 0
 
     def sweep(self, sizes: list[int], dtype: str, reduction: str, in_place: bool) -> bool:
         """False when time has run out, or the library is of no more use."""
@@ -442,12 +443,14 @@ class _Run:
                 )
                 return False
             started = time.time()
+            self._step()
             try:
                 point = self._point(size, dtype, reduction, in_place, late, max(left, AGREE_MARGIN))
             except DeadlineError as e:
                 # What was measured stands; the library has let go of the operation that never ended.
                 self._emit({**common, "bytes": size}, status="timeout", reason_code="timeout", reason=e.message)
                 return False
+            self._step()
             if point.bytes == last:  # fewer bytes than ranks: the same point again
                 continue
             last = point.bytes
@@ -531,10 +534,15 @@ class _Run:
             )
         )
 
+    def _step(self) -> None:
+        """Tells the keeper how many points were begun and ended, so that who is behind can be seen."""
+        self.steps += 1
+        self.ctx.beat({"step": self.steps})
+
     def _crowded(self) -> bool:
         """Whether this node has more ranks than CPUs: then who comes last is whom the scheduler let wait."""
         here = sum(node == self.ctx.node for node in self.ctx.group.nodes)
-        return here > len(os.sched_getaffinity(0))
+        return here > (os.cpu_count() or 1)
 
     def _emit(self, parameters: dict[str, Scalar], **status: object) -> None:
         """What was not measured, for each member of this process."""

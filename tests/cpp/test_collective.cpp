@@ -587,10 +587,20 @@ TEST(clocks_are_compared_over_the_fastest_round_trips) {
   };
   Wire wire;
   End first(wire, 0), second(wire, 1);
-  ClockOffset found;
-  std::thread other([&] { found = clock_offset(second); });
-  clock_offset(first);
-  other.join();
-  CHECK(std::abs(found.seconds) < 0.01);  // one clock
-  CHECK(found.uncertainty >= 0 && found.uncertainty < 0.05);
+  const auto compared = [&](double mine, double theirs) {
+    ClockOffset found;
+    std::thread other([&] { found = clock_offset(second, theirs); });
+    clock_offset(first, mine);
+    other.join();
+    return found;
+  };
+  for (const auto& [mine, theirs] : {std::pair(1.0, 2.0), std::pair(0.0, 0.0)}) {
+    const ClockOffset found = compared(mine, theirs);
+    CHECK(std::abs(found.seconds) < 0.01);  // one clock, which they do not know
+    CHECK(found.uncertainty > 0 && found.uncertainty < 0.05);
+  }
+  const ClockOffset same = compared(3.0, 3.0);
+  CHECK_EQUAL(same.seconds, 0.0);
+  CHECK_EQUAL(same.uncertainty, 0.0);
+  CHECK(this_kernel() != 0);
 }
