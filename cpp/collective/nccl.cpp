@@ -2,18 +2,14 @@
 
 #include <algorithm>
 #include <array>
-#include <chrono>
-#include <condition_variable>
 #include <cstring>
-#include <exception>
 #include <functional>
 #include <limits>
-#include <mutex>
 #include <numeric>
-#include <thread>
 #include <utility>
 
 #include "collective/nccl_abi.hpp"
+#include "collective/startup.hpp"
 #include "device/cuda.hpp"
 #include "support/dynamic_library.hpp"
 #include "support/error.hpp"
@@ -106,38 +102,6 @@ struct Api {
       library.find<int(Comm, std::byte*, std::size_t, void**)>("ncclCommRegister");  // 2.19
   int (*withdraw)(Comm, void*) = library.find<int(Comm, void*)>("ncclCommDeregister");
 };
-
-// Does ``work`` in a thread that can be left behind: a library that waits for other processes
-// within a call cannot be told to stop. ``look`` is called with the time now and then; what it
-// throws leaves the thread. ``work`` must own all that it touches.
-void aside(std::function<void()> work, const std::function<void(Nanos)>& look) {
-  struct State {
-    std::mutex mutex;
-    std::condition_variable ended;
-    bool done = false;
-    std::exception_ptr failed;
-  };
-  const auto state = std::make_shared<State>();
-  std::thread([state, work = std::move(work)]() mutable {
-    std::exception_ptr failed;
-    try {
-      work();
-    } catch (...) {
-      failed = std::current_exception();
-    }
-    work = nullptr;  // what it holds is let go before anyone goes on
-    const std::lock_guard lock(state->mutex);
-    state->failed = std::move(failed);
-    state->done = true;
-    state->ended.notify_one();
-  }).detach();
-  std::unique_lock lock(state->mutex);
-  while (!state->done) {
-    look(now());
-    state->ended.wait_for(lock, std::chrono::milliseconds(10));
-  }
-  if (state->failed) std::rethrow_exception(std::move(state->failed));
-}
 
 // Memory of a card, of the kind that the library likes best; cleared.
 class CardMemory {
@@ -268,9 +232,9 @@ class Nccl final : public CollectiveBackend {
       withdraw();
       let_go(api_->destroy);
     }
-    // Memory cannot be given back while something on the card may still use it.
-    if (lost_)
-      for (auto& member : members_) static_cast<void>(member.release());
+    // Memory cannot be given back while something on the card may still use it: it stays.
+    static auto& kept = *new std::vector<Members>;
+    if (lost_) kept.push_back(std::move(members_));
   }
 
   int size() const noexcept override { return size_; }
@@ -536,20 +500,6 @@ class Nccl final : public CollectiveBackend {
   std::vector<std::unique_ptr<Graph>> graphs_;
 };
 
-// Every process does ``mine``. Where one of them fails none goes on to wait for it.
-void together(Meeting& meeting, const std::function<void()>& mine) {
-  std::exception_ptr failed;
-  try {
-    mine();
-  } catch (...) {
-    failed = std::current_exception();
-  }
-  std::array<double, 1> any{failed ? 1.0 : 0.0};
-  meeting.largest(any);
-  if (failed) std::rethrow_exception(failed);
-  if (any[0] > 0) throw Error(Fault::kCollective, "NCCL", 0, "another process could not start it");
-}
-
 }  // namespace
 
 std::unique_ptr<CollectiveBackend> nccl_backend(Meeting& meeting, const NcclSpec& spec,
@@ -557,7 +507,7 @@ std::unique_ptr<CollectiveBackend> nccl_backend(Meeting& meeting, const NcclSpec
   std::shared_ptr<const Api> api;
   Members members;
   int major = std::numeric_limits<int>::max();
-  together(meeting, [&] {
+  together(meeting, "NCCL", [&] {
     if (spec.cards.empty()) throw Error(Fault::kInvalid, "cards");
     api = std::make_shared<const Api>(spec.library);
     if (spec.collnet >= 0 && (api->init_config == nullptr || api->version < kCollnet))
@@ -590,11 +540,11 @@ std::unique_ptr<CollectiveBackend> nccl_backend(Meeting& meeting, const NcclSpec
       std::accumulate(known.begin(), known.begin() + static_cast<std::ptrdiff_t>(me), 0.0));
 
   UniqueId id{};
-  together(meeting, [&] {
+  together(meeting, "NCCL", [&] {
     if (meeting.rank() == 0) api->check(api->unique_id(&id), "ncclGetUniqueId");
   });
   meeting.broadcast(std::as_writable_bytes(std::span(id.bytes)), 0);
-  together(meeting, [&] { start(api, members, id, first, size, spec.collnet, watch); });
+  together(meeting, "NCCL", [&] { start(api, members, id, first, size, spec.collnet, watch); });
   return std::make_unique<Nccl>(std::move(api), std::move(members), first, size, spec.registered,
                                 -known[processes + 2] >= kFloat8Major);
 }

@@ -80,8 +80,7 @@ int version() {
   return given == nullptr ? kVersion : std::atoi(given);
 }
 
-// ------------------------------------------------------------------------------ misbehaviour,
-// asked
+// ------------------------------------------------------------------------------------------- asked
 
 /// The number after ``word=RANK@``; -1 where nothing of the kind is asked of this rank.
 long asked(const char* word, int rank) {
@@ -213,8 +212,7 @@ bool on_gpu(const void* pointer) {
   return Cuda::get().attribute(&type, 2, pointer) == 0 && type == 2;
 }
 
-// ------------------------------------------------------------------------------------------
-// numbers
+// ----------------------------------------------------------------------------------------- numbers
 
 constexpr std::array<std::size_t, 12> kSizes = {1, 1, 4, 4, 8, 8, 2, 4, 8, 2, 1, 1};
 
@@ -248,8 +246,7 @@ void reduce(const std::vector<std::vector<std::byte>>& parts, std::byte* out, st
   }
 }
 
-// ------------------------------------------------------------------------------------ shared
-// memory
+// ----------------------------------------------------------------------------------- shared memory
 
 struct Segment {
   std::array<std::atomic<int>, kMostRanks> versions;  // 0: not here yet
@@ -267,8 +264,7 @@ __attribute__((destructor)) void unlink_segments() {
   for (const std::string& name : made_here()) shm_unlink(name.c_str());
 }
 
-// ------------------------------------------------------------------------------------
-// communicators
+// ----------------------------------------------------------------------------------- communicators
 
 struct UniqueId {
   std::array<char, 128> name;
@@ -308,8 +304,7 @@ Comm* new_comm() {
   return all.emplace_back(std::make_unique<Comm>()).get();
 }
 
-// ---------------------------------------------------------------------------------------
-// operations
+// -------------------------------------------------------------------------------------- operations
 
 enum class Kind { kAllReduce, kReduce, kReduceScatter, kAllGather, kBroadcast, kSend, kReceive };
 
@@ -421,8 +416,9 @@ int launch(std::vector<Operation> operations) {
   void* const stream = operations.front().stream;
   int capturing = 0;
   Cuda::get().capturing(stream, &capturing);
-  auto* batch = new Batch{std::move(operations), capturing != 0};
-  if (batch->kept) {
+  const bool recorded = capturing != 0;
+  auto* batch = new Batch{std::move(operations), recorded};
+  if (recorded) {
     static std::mutex& mutex = *new std::mutex;
     static auto& all = *new std::vector<std::unique_ptr<Batch>>;
     const std::lock_guard lock(mutex);
@@ -442,8 +438,7 @@ int launch(std::vector<Operation> operations) {
   return result == 0 ? kSuccess : kCudaError;
 }
 
-// -------------------------------------------------------------------------------------------
-// groups
+// ------------------------------------------------------------------------------------------ groups
 
 struct Group {
   int depth = 0;

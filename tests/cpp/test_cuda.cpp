@@ -35,7 +35,7 @@ TEST(cuda_gpus_are_found_by_number_and_by_address) {
     CHECK_EQUAL(second.pci(), "0000:3b:00.0");
     CHECK_EQUAL(Gpu("0000:3b:00.0").ordinal(), 1);
     CHECK_EQUAL(second.attribute(GpuAttribute::kComputeMajor), 9);
-    const Gpu again = second;
+    const auto again = std::make_unique<Gpu>(second);
     CHECK_EQUAL(fake_gpu().contexts.load(), 2);
   }
   CHECK_FAULT(Gpu(8), Fault::kDevice);

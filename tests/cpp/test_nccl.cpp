@@ -27,7 +27,7 @@ NcclSpec spec(std::vector<int> cards) {
 }
 
 // 12 types: 3 operations with 6 reductions and 4 others in both places, 3 out of place alone.
-constexpr std::size_t kEverything = 12 * (3 * 6 * 2 + 4 * 2 + 3);
+constexpr std::size_t kEverything = std::size_t{12} * (3 * 6 * 2 + 4 * 2 + 3);
 
 void everything_of(const std::vector<int>& cards) {
   NobodyElse nobody;
