@@ -986,6 +986,34 @@ def over_nccl(
         )
 
 
+def npus() -> int:
+    """How many Ascend NPUs this process sees; DeviceError or LibraryError without the runtime of their toolkit."""
+    with _of_card(_SEE_NPU) as module:
+        return int(module.npus())
+
+
+def hccl_path(library: str = "") -> str:
+    """The path of the libhccl that :func:`over_hccl` would use, which is loaded."""
+    with _of_card(_SEE_NPU) as module:
+        return str(module.hccl_path(library=library))
+
+
+def over_hccl(comm: Any, *, cards: Sequence[int], largest: int, library: str = "", timeout: float = 60.0) -> Collective:
+    """The collectives of HCCL over ``cards``: ordinals of the NPUs that this process sees; a member of the group each.
+    Collective over ``comm``, None for one process alone. ``library`` is a path, empty for libhccl.so as the loader, or
+    the toolkit that ``ASCEND_HOME_PATH`` names, has it."""
+    with _of_card(_SEE_NPU) as module:
+        return Collective(
+            module.Collective.hccl(
+                mpi=None if comm is None else _mpi_handles(comm, {}),
+                cards=list(cards),
+                library=library,
+                largest=largest,
+                timeout=timeout,
+            )
+        )
+
+
 def _packaged(relative: str) -> str:
     """A library of NVIDIA's Python packages beside this Python; empty where there is none."""
     import sysconfig
@@ -1033,8 +1061,8 @@ def _mpi_handles(comm: Any, reductions: dict[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def _of_gpu() -> Iterator[ModuleType]:
-    """As :func:`_translated`; what the driver or a library of it refused is said of the GPU."""
+def _of_card(next_step: Text | None = None) -> Iterator[ModuleType]:
+    """As :func:`_translated`; what the driver or a library of it refused is said of the card."""
     with _translated() as module:
         try:
             yield module
@@ -1045,12 +1073,19 @@ def _of_gpu() -> Iterator[ModuleType]:
                 Text("{subject} failed: {why}", "{subject} 失败：{why}").fill(
                     subject=error.subject, why=plain(error.vendor_code)
                 ),
-                Text(
+                next_step
+                or Text(
                     "see nvidia-smi and the kernel log (dmesg | grep -i xid), and whether others use the card",
                     "请查看 nvidia-smi 与内核日志（dmesg | grep -i xid），以及该卡是否被其他程序占用",
                 ),
                 vendor_code=error.vendor_code,
             ) from None
+
+
+_SEE_NPU = Text(
+    "see npu-smi info and the logs of CANN (~/ascend/log), and whether others use the card",
+    "请查看 npu-smi info 与 CANN 日志（~/ascend/log），以及该卡是否被其他程序占用",
+)
 
 
 @dataclass(frozen=True)
@@ -1072,7 +1107,7 @@ class Gpu:
 
 def gpus() -> list[Gpu]:
     """All of them; none where the driver has none. DeviceError where there is no driver, or it does not start."""
-    with _of_gpu() as module:
+    with _of_card() as module:
         return [
             Gpu(capability=f"{told.pop('major')}.{told.pop('minor')}", **told)
             for told in ({**entry} for entry in module.gpus())
@@ -1104,7 +1139,7 @@ def gpu_copy(
 ) -> GpuCopy:
     """Copies of ``bytes`` (a multiple of 16) within a GPU's memory, in ``streams`` parts at once. The memory reads and
     writes each byte: it moves twice what the samples say."""
-    with _of_gpu() as module:
+    with _of_card() as module:
         return GpuCopy(
             **module.gpu_copy(
                 gpu=gpu,
@@ -1131,7 +1166,7 @@ def gpu_host_copy(
     timeout: float = 30.0,
 ) -> GpuCopy:
     """Between page-locked memory of the host and a GPU. ``direction``: there (to the GPU), back, both at once."""
-    with _of_gpu() as module:
+    with _of_card() as module:
         return GpuCopy(
             **module.gpu_host_copy(
                 gpu=gpu,
@@ -1159,7 +1194,7 @@ def gpu_peer_copy(
     timeout: float = 30.0,
 ) -> GpuCopy:
     """From one GPU to another (``there``), or ``both`` ways at once."""
-    with _of_gpu() as module:
+    with _of_card() as module:
         return GpuCopy(
             **module.gpu_peer_copy(
                 source=source,
@@ -1201,7 +1236,7 @@ def gpu_gemm(
 ) -> GpuGemm:
     """The product of two square matrices of random numbers. ``precision``: fp64, fp32, tf32, bf16, fp16, fp8.
     ``libraries``: names or paths of cuBLASLt, of which the first that loads is used."""
-    with _of_gpu() as module:
+    with _of_card() as module:
         return GpuGemm(
             **module.gpu_gemm(
                 gpu=gpu,
@@ -1254,7 +1289,7 @@ def gpu_compute(
     timeout: float = 30.0,
 ) -> GpuCompute:
     """Whether a GPU computes the same each time, and the right thing. Arguments are those of :func:`gpu_gemm`."""
-    with _of_gpu() as module:
+    with _of_card() as module:
         return GpuCompute(
             **module.gpu_compute(
                 gpu=gpu,
@@ -1289,5 +1324,5 @@ def gpu_memory(
     *, gpu: int, share: float = 0.9, passes: int = 4, seed: int = 1, timeout: float = 30.0
 ) -> GpuMemoryCheck:
     """Writes ``share`` of the memory that is free and reads it back; every second pass turns all bits over."""
-    with _of_gpu() as module:
+    with _of_card() as module:
         return GpuMemoryCheck(**module.gpu_memory(gpu=gpu, share=share, passes=passes, seed=seed, timeout=timeout))

@@ -46,7 +46,8 @@ class Choice:
 
     @property
     def measures_collectives(self) -> bool:
-        return self.run_type in ("run", "collective") and not self.recorded and self.options.library in ("auto", "nccl")
+        wanted = self.options.library in ("auto", "nccl", "hccl")
+        return self.run_type in ("run", "collective") and not self.recorded and wanted
 
     @property
     def measures_gpus(self) -> bool:

@@ -9,10 +9,12 @@
 #include <vector>
 
 #include "bind/rooms.hpp"
+#include "collective/hccl.hpp"
 #include "collective/loopback.hpp"
 #include "collective/mpi.hpp"
 #include "collective/nccl.hpp"
 #include "collective/sweep.hpp"
+#include "device/ascend.hpp"
 #include "support/error.hpp"
 
 namespace py = pybind11;
@@ -136,9 +138,25 @@ MpiHandles handles_of(const py::dict& mpi) {
   return handles;
 }
 
+// Where the processes meet: over MPI, or nowhere.
+std::unique_ptr<Meeting> meeting_over(const std::optional<py::dict>& mpi) {
+  if (mpi) return mpi_ranks(handles_of(*mpi));
+  return std::make_unique<NobodyElse>();
+}
+
 }  // namespace
 
 void register_collective(py::module_& m) {
+  m.def(
+      "npus",
+      [] {
+        const py::gil_scoped_release released;
+        Npu::open();
+        return Npu::count();
+      },
+      "How many Ascend NPUs this process sees.");
+  m.def("hccl_path", &hccl_path, py::kw_only(), "library"_a,
+        "The libhccl that this process would use.");
   py::class_<Collective>(m, "Collective", "A group of one collective library.")
       .def_static(
           "mpi",
@@ -151,11 +169,7 @@ void register_collective(py::module_& m) {
           [](const std::optional<py::dict>& mpi, const std::vector<int>& cards,
              const std::string& library, int collnet, bool registered, std::size_t largest,
              double timeout) {
-            std::unique_ptr<Meeting> meeting;
-            if (mpi)
-              meeting = mpi_ranks(handles_of(*mpi));
-            else
-              meeting = std::make_unique<NobodyElse>();
+            std::unique_ptr<Meeting> meeting = meeting_over(mpi);
             const py::gil_scoped_release released;  // it waits for the others
             auto backend = nccl_backend(*meeting, {library, cards, collnet, registered},
                                         Watch(nanos(timeout)));
@@ -163,6 +177,16 @@ void register_collective(py::module_& m) {
           },
           py::kw_only(), "mpi"_a, "cards"_a, "library"_a, "collnet"_a, "registered"_a, "largest"_a,
           "timeout"_a)
+      .def_static(
+          "hccl",
+          [](const std::optional<py::dict>& mpi, const std::vector<int>& cards,
+             const std::string& library, std::size_t largest, double timeout) {
+            std::unique_ptr<Meeting> meeting = meeting_over(mpi);
+            const py::gil_scoped_release released;  // it waits for the others
+            auto backend = hccl_backend(*meeting, {library, cards}, Watch(nanos(timeout)));
+            return std::make_unique<Collective>(std::move(meeting), std::move(backend), largest);
+          },
+          py::kw_only(), "mpi"_a, "cards"_a, "library"_a, "largest"_a, "timeout"_a)
       .def_static(
           "loopback",
           [](int members, std::size_t largest) {

@@ -1,6 +1,7 @@
 #include "transport/backends.hpp"
 
 #include <algorithm>
+#include <cstdlib>
 #include <filesystem>
 #include <string_view>
 #include <system_error>
@@ -47,7 +48,7 @@ void load(Backend& backend, const std::vector<std::string>& names) {
 Backend optional_backend(std::string name, const std::vector<std::string>& libraries,
                          std::vector<std::string> devices) {
   Backend backend{.name = std::move(name),
-                  .built = false,
+                  .built = true,
                   .loadable = false,
                   .present = !devices.empty(),
                   .library = {},
@@ -79,22 +80,20 @@ std::vector<Backend> backends(const std::vector<std::string>& mpi_directories) {
   mpi_names.insert(mpi_names.end(), sonames.begin(), sonames.end());
 
   Backend mpi = optional_backend("mpi", mpi_names, {});
-  mpi.built = true;
   mpi.present = mpi.loadable;  // it needs no device of its own
 
-  Backend verbs =
-      optional_backend("verbs", {"libibverbs.so.1"}, devices("/sys/class/infiniband", ""));
-  verbs.built = true;
-  Backend cuda = optional_backend("cuda", {"libcuda.so.1"}, devices("/dev", "nvidia"));
-  cuda.built = true;  // the memory of GPUs, for RDMA
+
+  std::vector<std::string> hccl_names = {"libhccl.so"};
+  if (const char* home = std::getenv("ASCEND_HOME_PATH"))
+    hccl_names.push_back(std::filesystem::path(home) / "lib64" / "libhccl.so");
 
   return {own_backend("tcp", devices("/sys/class/net", "")),
           own_backend("loopback", {}),
           mpi,
-          verbs,
-          cuda,
+          optional_backend("verbs", {"libibverbs.so.1"}, devices("/sys/class/infiniband", "")),
+          optional_backend("cuda", {"libcuda.so.1"}, devices("/dev", "nvidia")),
           optional_backend("nccl", {"libnccl.so.2"}, devices("/dev", "nvidia")),
-          optional_backend("hccl", {"libhccl.so"}, devices("/dev", "davinci"))};
+          optional_backend("hccl", hccl_names, devices("/dev", "davinci"))};
 }
 
 }  // namespace cwai

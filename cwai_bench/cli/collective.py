@@ -23,8 +23,19 @@ def own(parser: Parser) -> None:
     )
     group.add(
         "--library",
-        choices=("auto", "mpi", "nccl", "hccl", "loopback"),
-        help=Text("the library (default: that of the cards, else MPI)", "通信库（默认：加速卡对应的库，否则 MPI）"),
+        choices=("auto", "mpi", "nccl", "hccl", "hccl-test", "loopback"),
+        help=Text(
+            "the library, or the vendor's hccl_test (default: the library of the cards, and MPI)",
+            "通信库，或厂商的 hccl_test（默认：加速卡对应的库，以及 MPI）",
+        ),
+    )
+    group.add(
+        "--hccl-test",
+        metavar="DIR",
+        help=Text(
+            "of --library hccl-test: where its programs are (default: tools/hccl_test/bin of CANN)",
+            "--library hccl-test 的程序目录（默认 CANN 的 tools/hccl_test/bin）",
+        ),
     )
     group.add(
         "--dtype",
@@ -94,7 +105,7 @@ def own(parser: Parser) -> None:
         "--cards",
         metavar="N",
         type=words.positive,
-        help=Text("GPUs of each node (default: all)", "每节点使用的卡数（默认全部）"),
+        help=Text("GPUs or NPUs of each node (default: all)", "每节点使用的卡数（默认全部）"),
     )
     group.add("--graph", action="store_true", help=Text("also as CUDA graphs", "同时以 CUDA graph 方式测量"))
     group.add(

@@ -104,11 +104,12 @@ def execute(
             here = names[:size]
             rails = (hca.look(),) * len(here) if choice.measures_network else ()
             gpus = (gpu.look(),) * len(here) if choice.measures_gpus else ()
-            seen: tuple[tuple[str, int], ...] = ()
+            seen: tuple[cards.Seen, ...] = ()
             if choice.measures_collectives:
-                count = cards.look()
-                seen = tuple((here[rank * len(here) // size], count) for rank in range(size))
-            show_plan(make_plan(choice, World(size, here, size > 1, rails, gpus, seen)), args, lang)
+                at = [here[rank * len(here) // size] for rank in range(size)]
+                counts = (cards.GPU.look(), cards.NPU.look())
+                seen = tuple(tuple((node, count) for node in at) for count in counts)
+            show_plan(make_plan(choice, World(size, here, size > 1, rails, gpus, *seen)), args, lang)
         raise SystemExit(0)
     node = _node(args)
     if order is not None:  # wrong items and options are refused before anything is started

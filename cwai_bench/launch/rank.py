@@ -94,7 +94,7 @@ class _Wrong(msgspec.Struct):
 
 class _Hello(msgspec.Struct):
     """``order`` or ``wrong``: from rank 0. ``rails``: the node's RDMA NICs, ``gpus``: how many NVIDIA GPUs it has,
-    ``cards``: how many of them this rank sees, each where these are to be measured."""
+    ``cards``: how many of them this rank sees, ``npus``: how many Ascend NPUs, each where these are to be measured."""
 
     version: str
     peer: Peer
@@ -102,6 +102,7 @@ class _Hello(msgspec.Struct):
     rails: Rails | None = None
     gpus: int | None = None
     cards: int | None = None
+    npus: int | None = None
     order: Order | None = None
     wrong: _Wrong | None = None
 
@@ -272,8 +273,9 @@ def _meet(task: Task, told: world.Launched, link: Link) -> tuple[Group, list[Pee
     anybody looked), once all agree that the run can be."""
     rails = hca.look() if task.choice.measures_network else None
     gpus = gpu.look() if task.choice.measures_gpus else None
-    seen = cards.look() if task.choice.measures_collectives else None
-    mine = _Hello(link.version, link.peer, link.refusal, rails, gpus, seen)
+    looks = task.choice.measures_collectives
+    seen, npus = (cards.GPU.look(), cards.NPU.look()) if looks else (None, None)
+    mine = _Hello(link.version, link.peer, link.refusal, rails, gpus, seen, npus)
     if told.rank == 0:
         try:
             mine.order = task.order()
@@ -308,6 +310,7 @@ def _meet(task: Task, told: world.Launched, link: Link) -> tuple[Group, list[Pee
         tuple(hello.rails for hello in first if hello.rails is not None),
         tuple(hello.gpus for hello in first if hello.gpus is not None),
         tuple((node, hello.cards) for node, hello in zip(nodes, hellos, strict=True) if hello.cards is not None),
+        tuple((node, hello.npus) for node, hello in zip(nodes, hellos, strict=True) if hello.npus is not None),
     )
     return group, [msgspec.structs.replace(p, node=names[p.id]) for p in peers], order, there
 

@@ -19,7 +19,7 @@ from cwai_bench.text import Text
 
 Transport = Literal["auto", "verbs", "tcp", "loopback", "npu"]
 Verb = Literal["write", "read", "send"]
-CollectiveLibrary = Literal["auto", "mpi", "nccl", "hccl", "loopback"]
+CollectiveLibrary = Literal["auto", "mpi", "nccl", "hccl", "hccl-test", "loopback"]
 
 
 class Rails(msgspec.Struct, frozen=True):
@@ -33,8 +33,8 @@ class Rails(msgspec.Struct, frozen=True):
 class World:
     """What the plan knows of the launch: how many ranks, on which nodes, and whether an MPI runs them.
 
-    ``rails`` are those of each of ``nodes``, ``gpus`` how many NVIDIA GPUs each has, ``cards`` of each rank its node
-    and how many GPUs it sees; empty as long as nobody has looked.
+    ``rails`` are those of each of ``nodes``, ``gpus`` how many NVIDIA GPUs each has, ``cards`` and ``npus`` of each
+    rank its node and how many GPUs, or Ascend NPUs, it sees; empty as long as nobody has looked.
     """
 
     size: int
@@ -43,6 +43,7 @@ class World:
     rails: tuple[Rails, ...] = ()
     gpus: tuple[int, ...] = ()
     cards: tuple[tuple[str, int], ...] = ()
+    npus: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -51,9 +52,10 @@ class Options:
 
     ``streams`` are queue pairs where RDMA is measured. ``pairs``: ``ring``, ``all``, ``sample:K`` or ``full``;
     ``from_ends`` and ``to_ends`` are ``node/nic`` each (:mod:`cwai_bench.probes.pairs`). From ``library`` to
-    ``find_slow`` all is of collectives (:mod:`cwai_bench.probes.collective`): ``max_bytes`` 0 is the library's own;
-    ``rehearse`` is a rank and by how many seconds it comes late; ``cards`` are those of a node, 0 for all. From
-    ``device`` on all is of RDMA; what the numbers mean is told by :func:`cwai_bench.native.queue_pairs`.
+    ``hccl_test`` all is of collectives (:mod:`cwai_bench.probes.collective`): ``max_bytes`` 0 is the library's own;
+    ``rehearse`` is a rank and by how many seconds it comes late; ``cards`` are those of a node, 0 for all;
+    ``hccl_test`` is the folder of the vendor's programs (:mod:`cwai_bench.probes.hccl_test`). From ``device`` on all is
+    of RDMA; what the numbers mean is told by :func:`cwai_bench.native.queue_pairs`.
     """
 
     transport: Transport = "auto"
@@ -85,6 +87,7 @@ class Options:
     registered: bool = False
     sharp: Literal["auto", "on", "off", "both"] = "auto"
     find_slow: bool = False
+    hccl_test: str = ""
     verify: bool = True
     item_timeout: float | None = None
     interface: str | None = None

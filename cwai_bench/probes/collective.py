@@ -20,12 +20,15 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cwai_bench.collective_bound import bus_factor
-from cwai_bench.errors import DeadlineError, DeviceError, UsageError
+from cwai_bench.collective_library import Version, of_file
+from cwai_bench.errors import CwaiError, DeadlineError, DeviceError, UsageError
 from cwai_bench.model import (
     Action,
     CheckInfo,
@@ -133,21 +136,23 @@ def _in_loopback(ctx: Context, comm: Any, largest: int) -> Collective:
     return native.over_loopback(int(ctx.spec.parameters["cards"]) or LOOPBACK_MEMBERS, largest=largest)
 
 
-def _needs_cards(world: World, options: Options) -> LeftOut | None:
-    """Every rank needs a GPU, and all of them more than one."""
-    if not world.cards:  # nobody has looked
+def _needs_cards(kind: cards.Kind, world: World, options: Options) -> LeftOut | None:
+    """Every rank needs a card, and all of them more than one."""
+    seen = _seen(kind, world)
+    if not seen:  # nobody has looked
         return None
-    without = [node for node, count in world.cards if count == 0]
+    without = [node for node, count in seen if count == 0]
     if without:
-        return LeftOut(
-            "",
-            "absent",
-            Text("{n} has no NVIDIA GPU, or no driver", "{n} 没有 NVIDIA GPU 或没有驱动").fill(n=without[0]),
-        )
-    members = sum(len(cards.of_rank(rank, world.cards, options.cards)) for rank in range(world.size))
+        return LeftOut("", "absent", kind.absent.fill(n=without[0]))
+    members = sum(len(cards.of_rank(rank, seen, options.cards, kind=kind)) for rank in range(world.size))
     if members < 2:
-        return LeftOut("", "one_rank", Text("a collective needs two GPUs or more", "集合通信至少需要两张 GPU"))
+        few = Text("a collective needs two {k}s or more", "集合通信至少需要两张 {k}")
+        return LeftOut("", "one_rank", few.fill(k=kind.name))
     return None
+
+
+def _seen(kind: cards.Kind, world: World) -> cards.Seen:
+    return world.cards if kind is cards.GPU else world.npus
 
 
 def _over_nccl(ctx: Context, comm: Any, largest: int) -> Collective:
@@ -155,7 +160,7 @@ def _over_nccl(ctx: Context, comm: Any, largest: int) -> Collective:
     from cwai_bench import native
 
     given = ctx.spec.parameters
-    seen = tuple((node, count) for node, count in _all(comm, (ctx.node, cards.look())))
+    seen = tuple((node, count) for node, count in _all(comm, (ctx.node, cards.GPU.look())))
     mine = cards.of_rank(0 if comm is None else comm.rank, seen, int(given.get("cards", 0)))
     nccl.begin_log()
     group = native.over_nccl(
@@ -170,6 +175,27 @@ def _over_nccl(ctx: Context, comm: Any, largest: int) -> Collective:
     mixture = nccl.mixture(_all(comm, None if version is None else str(version)))
     if mixture is not None and mixture.refused:
         raise DeviceError(mixture.text, Text("load the same library on all nodes", "请在所有节点加载相同的库"))
+    if version is not None:
+        group.named = f"{version}{' (stand-in)' if group.library.endswith('(stand-in)') else ''}"
+    return group
+
+
+def _over_hccl(ctx: Context, comm: Any, largest: int) -> Collective:
+    """Raises DeviceError where the ranks would not all load the same, before they do."""
+    from cwai_bench import native
+
+    seen = tuple((node, count) for node, count in _all(comm, (ctx.node, cards.NPU.look())))
+    rank = 0 if comm is None else comm.rank
+    mine = cards.of_rank(rank, seen, int(ctx.spec.parameters.get("cards", 0)), kind=cards.NPU)
+    version: Version | None = None
+    with suppress(CwaiError, OSError):  # what cannot be loaded is told by all together, below
+        version = of_file(Path(native.hccl_path()))
+    mixture = nccl.mixture(_all(comm, None if version is None else str(version)))
+    if mixture is not None and mixture.refused:
+        raise DeviceError(mixture.text, Text("load the same toolkit on all nodes", "请在所有节点加载相同的 CANN"))
+    group = native.over_hccl(
+        comm, cards=mine, largest=largest, timeout=max(ctx.deadline - time.monotonic(), AGREE_MARGIN)
+    )
     if version is not None:
         group.named = f"{version}{' (stand-in)' if group.library.endswith('(stand-in)') else ''}"
     return group
@@ -204,7 +230,16 @@ LIBRARIES = {
             Text("NCCL calls from a C++ loop, on the GPUs' streams", "C++ 循环在 GPU 流上调用 NCCL"),
             1 << 30,
             _over_nccl,
-            _needs_cards,
+            partial(_needs_cards, cards.GPU),
+        ),
+        Library(
+            "hccl",
+            "HCCL",
+            ("hccl", "two Ascend NPUs"),
+            Text("HCCL calls from a C++ loop, on the NPUs' streams", "C++ 循环在 NPU 流上调用 HCCL"),
+            1 << 30,
+            _over_hccl,
+            partial(_needs_cards, cards.NPU),
         ),
         Library(
             "loopback",
@@ -303,10 +338,14 @@ REDUCTIONS = ("sum", "prod", "max", "min", "avg", "premulsum")
 
 
 def _chosen(world: World, options: Options) -> tuple[str, ...]:
-    """The libraries that are measured: the one that was named; else NCCL where every rank has a GPU, and MPI."""
+    """The libraries that are measured: the one that was named; else that of the cards where every rank has some, and
+    MPI."""
     if options.library != "auto":
         return (options.library,)
-    return ("nccl", "mpi") if world.cards and all(count for _, count in world.cards) else ("mpi",)
+    for library, seen in (("nccl", world.cards), ("hccl", world.npus)):
+        if seen and all(count for _, count in seen):
+            return (library, "mpi")
+    return ("mpi",)
 
 
 def _plan(library: Library, operation: Operation, world: World, options: Options) -> list[ProbeSpec | LeftOut]:

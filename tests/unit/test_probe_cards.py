@@ -67,6 +67,8 @@ def test_the_library_is_that_of_the_cards() -> None:
     assert _planned(world, library="mpi") == ({"mpi"}, [])
     assert _planned(World(2, ("a", "b"), True, cards=(("a", 8), ("b", 0)))) == ({"mpi"}, [])
     assert _planned(World(2, ("a", "b"), True)) == ({"mpi"}, [])
+    npus = World(2, ("a", "b"), True, cards=(("a", 0), ("b", 0)), npus=(("a", 8), ("b", 8)))
+    assert _planned(npus) == ({"hccl", "mpi"}, [])
 
 
 def test_nccl_without_cards_or_with_one_says_why() -> None:
@@ -75,6 +77,15 @@ def test_nccl_without_cards_or_with_one_says_why() -> None:
     with pytest.raises(UsageError, match="two GPUs or more"):
         _planned(World(1, ("a",), False, cards=(("a", 1),)), library="nccl")
     assert _planned(World(1, ("a",), False, cards=(("a", 8),)), library="nccl") == ({"nccl"}, [])
+
+
+def test_hccl_without_npus_or_with_one_says_why() -> None:
+    with pytest.raises(UsageError, match="b has no Ascend NPU"):
+        _planned(World(2, ("a", "b"), True, npus=(("a", 8), ("b", 0))), library="hccl")
+    with pytest.raises(UsageError, match="two NPUs or more"):
+        _planned(World(1, ("a",), False, npus=(("a", 1),)), library="hccl")
+    with pytest.raises(UsageError, match="3 ranks on a cannot share 8 NPUs"):
+        _planned(World(3, ("a",), True, npus=(("a", 8),) * 3), library="hccl")
 
 
 def test_with_and_without_sharp_are_two_of_one_run() -> None:
