@@ -38,7 +38,7 @@ def judged(probe: str, *ms: Measurement, demanded: str = "") -> dict[str, Any]:
     criteria = parse_criteria(f"[criteria]\n{demanded}\n", "c.toml", {probe: ""}, {probe}) if demanded else None
     plan = Plan([], [spec], [], 1.0)
     run = Run("r", "gpu", [], "1", 0.0, 1.0, 0, "complete", 1, plan, {}, {}, [], [], list(ms), [])
-    return {v.subject.id: v for v in gpu_verdicts(run, spec, criteria and criteria.get(probe))}
+    return {v.subject.id: v for v in gpu_verdicts(run, spec, None if criteria is None else criteria.get(probe))}
 
 
 def products(*values: float, precision: str = "bf16", node: str = "a") -> list[Measurement]:
