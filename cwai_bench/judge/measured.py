@@ -56,7 +56,7 @@ def probe_verdicts(
         told = slow_part_verdicts(run, spec)
         return told if told and not _unfinished(run, spec) else [*told, _unmeasured(run, spec)]
     if spec.info.scope == "gpu":
-        told = gpu_verdicts(run, spec)
+        told = gpu_verdicts(run, spec, None if criteria is None else criteria.get(spec.info.id))
         return told if told and not _unfinished(run, spec) else [*told, _unmeasured(run, spec)]
     by_subject: dict[Subject, list[Measurement]] = {}
     for m in run.measurements:
