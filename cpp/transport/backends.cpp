@@ -82,7 +82,6 @@ std::vector<Backend> backends(const std::vector<std::string>& mpi_directories) {
   Backend mpi = optional_backend("mpi", mpi_names, {});
   mpi.present = mpi.loadable;  // it needs no device of its own
 
-
   std::vector<std::string> hccl_names = {"libhccl.so"};
   if (const char* home = std::getenv("ASCEND_HOME_PATH"))
     hccl_names.push_back(std::filesystem::path(home) / "lib64" / "libhccl.so");

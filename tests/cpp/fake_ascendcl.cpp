@@ -70,10 +70,7 @@ class Stream : public std::enable_shared_from_this<Stream> {
   }
   void abort() {
     const std::lock_guard lock(mutex_);
-    aborted_ = true;
-    pending_ -= waiting_.size();
-    waiting_.clear();
-    changed_.notify_all();
+    aborted_ = true;  // what waits sees it, and does nothing
   }
   bool aborted() {
     const std::lock_guard lock(mutex_);
