@@ -844,7 +844,8 @@ class Collective:
     @property
     def library(self) -> str:
         """As it names itself, with its version."""
-        return self.named or str(self._group.library)
+        # MPI says a line of many words: the first part tells which it is.
+        return self.named or " ".join(str(self._group.library).partition(",")[0].split())
 
     @property
     def broken(self) -> bool:
