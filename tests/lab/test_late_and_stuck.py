@@ -14,6 +14,8 @@ from tests.lab.nodes import VENV, Lab, Node
 pytestmark = [pytest.mark.lab("sshd"), pytest.mark.mpi]
 
 TOOL = str(VENV / "bin" / "cwai-bench")
+ATTEMPTS = 3
+"""Whoever else uses the CPUs of this machine makes ranks late as well."""
 SWEEP = ["collective", "--operations", "all_reduce", "-b", "8", "-e", "4K", "-f", "8", "-n", "200"]
 
 
@@ -48,9 +50,17 @@ def test_a_rank_that_comes_late_is_named(two_nodes: Lab, per_node: int, rank: in
         "--store",
         two_nodes.folder / "store",
     ]
-    done = two_nodes.run(two_nodes.nodes[0], [*two_nodes.mpirun(per_node), TOOL, *words], timeout=300)
     node = f"node{rank // per_node + 1}"
-    assert named(report_of(two_nodes)) == {(f"{node}/rank{rank}", node)}, done.stderr
+    seen = []
+    for attempt in range(ATTEMPTS):
+        store = two_nodes.folder / f"store{attempt}"
+        words[-1] = store
+        done = two_nodes.run(two_nodes.nodes[0], [*two_nodes.mpirun(per_node), TOOL, *words], timeout=300)
+        (saved,) = store.glob("[0-9]*/report.json")
+        seen.append(named(json.loads(saved.read_text())))
+        if seen[-1] == {(f"{node}/rank{rank}", node)}:
+            return
+    pytest.fail(f"named were {seen}; {done.stderr}")
 
 
 def rank_on(lab: Lab, node: Node) -> str:
