@@ -157,6 +157,12 @@ struct Member {
 };
 using Members = std::vector<std::unique_ptr<Member>>;
 
+// Memory cannot be given back while something on the card may still use it: it stays to the end.
+std::vector<Members>& left_behind() {
+  static auto& all = *new std::vector<Members>;
+  return all;
+}
+
 std::vector<Gpu> gpus_of(const Members& members) {
   std::vector<Gpu> gpus;
   for (const auto& member : members) gpus.push_back(member->gpu);
@@ -232,9 +238,7 @@ class Nccl final : public CollectiveBackend {
       withdraw();
       let_go(api_->destroy);
     }
-    // Memory cannot be given back while something on the card may still use it: it stays.
-    static auto& kept = *new std::vector<Members>;
-    if (lost_) kept.push_back(std::move(members_));
+    if (lost_) left_behind().push_back(std::move(members_));
   }
 
   int size() const noexcept override { return size_; }
