@@ -132,7 +132,11 @@ def _plan(operation: Operation, world: World, options: Options) -> list[ProbeSpe
         "verify": options.verify,
         "root": options.root_rank,
         "cards": options.cards,
-    } | ({"step_bytes": options.step_bytes} if options.step_bytes else {"factor": options.step_factor})
+    }
+    if options.step_bytes:
+        given["step_bytes"] = options.step_bytes
+    else:
+        given["factor"] = options.step_factor
     variants = [(d, r) for d in options.dtypes or ("float32",) for r in reductions]
     return [
         ProbeSpec(
