@@ -88,7 +88,7 @@ Sweep::Laid Sweep::lay(const PointSpec& spec, std::size_t count) const {
 std::vector<Mismatch> Sweep::verify(const PointSpec& spec, const Laid& laid, const Watch& watch) {
   const std::size_t unit = element_size(spec.element);
   const Call& call = laid.calls.front();
-  std::vector<std::byte> part(kPart);
+  std::vector<std::byte> part(std::min(kPart, (capacity_ + 7) / 8 * 8));
   std::vector<Data> data;
   for (std::size_t member = 0; member < laid.shapes.size(); ++member) {
     const Shape& shape = laid.shapes[member];
@@ -96,7 +96,7 @@ std::vector<Mismatch> Sweep::verify(const PointSpec& spec, const Laid& laid, con
     // 0xFF is what no element here holds, so what did not arrive cannot pass.
     backend_.fill(member, buffers_.receive[member], 0xFF,
                   std::min(capacity_, std::max(shape.sent(), shape.received()) * unit));
-    const std::size_t sent = shape.sent(), step = kPart / unit;
+    const std::size_t sent = shape.sent(), step = part.size() / unit;
     // In place the send buffer is a part of the receive buffer: then it is no const one.
     std::byte* to = spec.in_place ? buffers_.receive[member] + shape.send_offset() * unit
                                   : buffers_.send[member];
@@ -111,7 +111,7 @@ std::vector<Mismatch> Sweep::verify(const PointSpec& spec, const Laid& laid, con
   backend_.complete(watch);
   std::vector<Mismatch> found;
   for (std::size_t member = 0; member < laid.shapes.size(); ++member) {
-    const std::size_t received = laid.shapes[member].received(), step = kPart / unit;
+    const std::size_t received = laid.shapes[member].received(), step = part.size() / unit;
     Mismatch all;
     for (std::size_t first = 0; first < received; first += step) {
       const std::size_t count = std::min(step, received - first);
