@@ -216,8 +216,8 @@ class Hccl final : public CollectiveBackend {
   ~Hccl() override {
     if (!broken_) let_go(false);
     // Memory cannot be given back while something on the card may still use it.
-    if (lost_)
-      for (auto& member : members_) static_cast<void>(member.release());
+    static std::vector<Members>& kept = *new std::vector<Members>;
+    if (lost_) kept.push_back(std::move(members_));
   }
 
   int size() const noexcept override { return size_; }

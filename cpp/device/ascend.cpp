@@ -1,6 +1,7 @@
 #include "device/ascend.hpp"
 
 #include <cstdlib>
+#include <exception>
 #include <filesystem>
 #include <memory>
 #include <mutex>
@@ -89,14 +90,15 @@ DynamicLibrary ascend_library(const std::string& name, const std::string& given,
     if (const char* home = std::getenv("ASCEND_HOME_PATH"))
       tried.push_back((std::filesystem::path(home) / "lib64" / name).string());
   }
-  for (std::size_t i = 0; i + 1 < tried.size(); ++i) {
+  std::exception_ptr first;
+  for (const std::string& place : tried) {
     try {
-      return DynamicLibrary::open(tried[i]);
+      return DynamicLibrary::open(place);
     } catch (const Error&) {
-      // the next place
+      if (!first) first = std::current_exception();
     }
   }
-  return DynamicLibrary::open(tried.back());
+  std::rethrow_exception(first);
 }
 
 std::string npu_words() {
