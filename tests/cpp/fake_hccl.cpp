@@ -437,8 +437,8 @@ EXPORTED int HcclAlltoAll(const std::byte* send, std::uint64_t count, int type, 
                           std::uint64_t received, int received_type, void* comm, void* stream) {
   if (count != received) return refuse(kParameter, "EI0003: counts differ");
   const std::vector<std::uint64_t> counts(size_of(comm), count);
-  std::vector<std::uint64_t> offsets;
-  for (std::size_t rank = 0; rank < counts.size(); ++rank) offsets.push_back(rank * count);
+  std::vector<std::uint64_t> offsets(counts.size());
+  for (std::size_t rank = 0; rank < offsets.size(); ++rank) offsets[rank] = rank * count;
   return HcclAlltoAllV(send, counts.data(), offsets.data(), type, receive, counts.data(),
                        offsets.data(), received_type, comm, stream);
 }
