@@ -98,22 +98,14 @@ def execute(
         names = hosts or (os.uname().nodename,)
         size = ranks if starts_mpirun else told.size
         if told.rank == 0:
-            from cwai_bench.probes import cards, gpu, hca
-
             # Other nodes are taken to have what this one has: they are asked once they have met.
-            here = names[:size]
-            rails = (hca.look(),) * len(here) if choice.measures_network else ()
-            gpus = (gpu.look(),) * len(here) if choice.measures_gpus else ()
-            seen: tuple[cards.Seen, ...] = ()
-            if choice.measures_collectives:
-                at = [here[rank * len(here) // size] for rank in range(size)]
-                counts = (cards.GPU.look(), cards.NPU.look())
-                seen = tuple(tuple((node, count) for node in at) for count in counts)
-            show_plan(make_plan(choice, World(size, here, size > 1, rails, gpus, *seen)), args, lang)
+            show_plan(make_plan(choice, _world_like_here(choice, names[:size], size)), args, lang)
         raise SystemExit(0)
     node = _node(args)
     if order is not None:  # wrong items and options are refused before anything is started
-        make_plan(choice, World(ranks, hosts or ("node",), ranks > 1))
+        # Nobody has looked at the other nodes.
+        world_of = World(ranks, hosts or ("node",), True) if starts_mpirun else _world_like_here(choice, ("node",), 1)
+        make_plan(choice, world_of)
         if not starts_mpirun and args.baseline and not order.baseline:
             _check_baseline_node(args.baseline, node)
     out = sys.stderr if quiet_stdout else sys.stdout
@@ -137,6 +129,19 @@ def execute(
         if told.rank == 0 and front is None:
             show(outcome, args, lang, out)
     return _as_shown(outcome, args)
+
+
+def _world_like_here(choice: Choice, nodes: tuple[str, ...], size: int) -> World:
+    """``size`` ranks on ``nodes`` that all have what this one has of what is to be measured."""
+    from cwai_bench.probes import cards, gpu, hca
+
+    rails = (hca.look(),) * len(nodes) if choice.measures_network else ()
+    gpus = (gpu.look(),) * len(nodes) if choice.measures_gpus else ()
+    seen: tuple[cards.Seen, ...] = ()
+    if choice.measures_collectives:
+        at = [nodes[rank * len(nodes) // size] for rank in range(size)]
+        seen = tuple(tuple((node, count) for node in at) for count in (cards.GPU.look(), cards.NPU.look()))
+    return World(size, nodes, size > 1, rails, gpus, *seen)
 
 
 def _as_shown(outcome: Outcome, args: argparse.Namespace) -> Outcome:

@@ -18,6 +18,7 @@ mpi4py.rc.initialize = False
 from mpi4py import MPI  # noqa: E402
 
 from cwai_bench.launch.world import MpiGroup  # noqa: E402
+from cwai_bench.model import ProbeSpec  # noqa: E402
 from cwai_bench.probes import Context, Options, World  # noqa: E402
 from cwai_bench.probes.collective import LIBRARIES, _find_slow_part, _plan_slow_part  # noqa: E402
 
@@ -46,6 +47,7 @@ def main() -> None:
     library = replace(LIBRARIES["mpi"], join=lambda _ctx, own, _largest: MadeUp(own))  # type: ignore[arg-type,return-value]
     world = World(comm.size, tuple(dict.fromkeys(nodes)), True)
     (spec,) = _plan_slow_part(library, world, Options(find_slow=True, library="mpi"))
+    assert isinstance(spec, ProbeSpec)
     told: list[Any] = []
     ctx = Context(
         MpiGroup(comm, nodes),
@@ -53,7 +55,7 @@ def main() -> None:
         nodes[comm.rank],
         told.append,
         lambda _: None,
-        time.monotonic() + 60,  # type: ignore[arg-type]
+        time.monotonic() + 60,
     )
     _find_slow_part(library, ctx)
     every = comm.gather(told)
