@@ -200,6 +200,12 @@ void start(const std::shared_ptr<const Api>& api, const Members& members, const 
   for (std::size_t i = 0; i < members.size(); ++i) members[i]->comm = (*comms)[i];
 }
 
+// Memory cannot be given back while something on the card may still use it: it stays to the end.
+std::vector<Members>& left_behind() {
+  static auto& all = *new std::vector<Members>;
+  return all;
+}
+
 class Hccl final : public CollectiveBackend {
  public:
   Hccl(std::shared_ptr<const Api> api, Members members, Ranks ranks, NpuKind kind)
@@ -215,9 +221,7 @@ class Hccl final : public CollectiveBackend {
 
   ~Hccl() override {
     if (!broken_) let_go(false);
-    // Memory cannot be given back while something on the card may still use it.
-    static std::vector<Members>& kept = *new std::vector<Members>;
-    if (lost_) kept.push_back(std::move(members_));
+    if (lost_) left_behind().push_back(std::move(members_));
   }
 
   int size() const noexcept override { return size_; }

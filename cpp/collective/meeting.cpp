@@ -17,22 +17,22 @@ constexpr double kShort = 50e-6;
 
 // Both send when they are ready to; what each saw is exchanged after it. The same for both ends.
 ClockOffset compared(Meeting& meeting, int with, double kernel) {
-  const double theirs = meeting.swap(kernel, with);
+  const double theirs = meeting.exchange(kernel, with);
   if (kernel != 0 && kernel == theirs) return {};
   ClockOffset best{0, std::numeric_limits<double>::max()};
   for (int i = 1; i <= kMostTrips; ++i) {
-    meeting.swap(0, with);  // so that both begin together
+    meeting.exchange(0, with);  // so that both begin together
     const Nanos sent = now();
-    const double other_sent = meeting.swap(seconds(sent), with);
+    const double other_sent = meeting.exchange(seconds(sent), with);
     const double saw = seconds(now());
-    const double other_saw = meeting.swap(saw, with);
+    const double other_saw = meeting.exchange(saw, with);
     // What a message took, by two clocks: there and back.
     const double back = saw - other_sent, there = other_saw - seconds(sent);
     const double trip = std::max(back + there, 0.0);
     if (trip / 2 < best.uncertainty) best = {(there - back) / 2, trip / 2};
     // Both must come to the same, whatever rounding did to one of them.
     const double more = best.uncertainty > kShort ? 1 : 0;
-    if (i >= kTrips && std::max(more, meeting.swap(more, with)) == 0) break;
+    if (i >= kTrips && std::max(more, meeting.exchange(more, with)) == 0) break;
   }
   return best;
 }

@@ -20,7 +20,7 @@ class Meeting {
   /// What the process ``root`` has, on every process.
   virtual void broadcast(std::span<std::byte> data, int root) = 0;
   /// One double each to and from another process: what clocks are compared by.
-  virtual double swap(double mine, int with) = 0;
+  virtual double exchange(double mine, int with) = 0;
 };
 
 /// One process alone.
@@ -32,7 +32,7 @@ class NobodyElse final : public Meeting {
   void largest(std::span<double>) override {}
   void least(std::span<double>) override {}
   void broadcast(std::span<std::byte>, int) override {}
-  double swap(double mine, int) override { return mine; }
+  double exchange(double mine, int) override { return mine; }
 };
 
 /// A number for the kernel that this process runs on, 0 if it does not tell: its processes share a

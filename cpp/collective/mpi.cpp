@@ -84,7 +84,7 @@ class Mpi final : public MpiRanks {
     require(broadcast_(data.data(), counted(data.size()), handle(given_.byte), root, comm_),
             "MPI_Bcast");
   }
-  double swap(double mine, int with) override {
+  double exchange(double mine, int with) override {
     double theirs = 0;
     const Handle type = element(Element::kFloat64);
     require(send_recv_(&mine, 1, type, with, kTag, &theirs, 1, type, with, kTag, comm_, ignored()),

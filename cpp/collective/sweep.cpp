@@ -193,6 +193,7 @@ PointResult Sweep::measure(const PointSpec& spec, const Watch& watch) {
   }
   if (spec.graph) {
     std::vector<Call> calls;
+    calls.reserve(iterations);
     for (std::uint64_t i = 0; i < iterations; ++i)
       calls.push_back(laid.calls[i % laid.calls.size()]);
     if (backend_.capture(calls)) {

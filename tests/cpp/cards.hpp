@@ -31,12 +31,12 @@ class Pair final : public Meeting {
 
   int rank() const noexcept override { return rank_; }
   int size() const noexcept override { return 2; }
-  void barrier() override { swap(0, 1 - rank_); }
+  void barrier() override { exchange(0, 1 - rank_); }
   void largest(std::span<double> values) override {
-    for (double& value : values) value = std::max(value, swap(value, 1 - rank_));
+    for (double& value : values) value = std::max(value, exchange(value, 1 - rank_));
   }
   void least(std::span<double> values) override {
-    for (double& value : values) value = std::min(value, swap(value, 1 - rank_));
+    for (double& value : values) value = std::min(value, exchange(value, 1 - rank_));
   }
   void broadcast(std::span<std::byte> data, int root) override {
     if (rank_ == root) {
@@ -45,8 +45,7 @@ class Pair final : public Meeting {
       take(data);
     }
   }
-  // NOLINTNEXTLINE(bugprone-exception-escape): no swap of objects
-  double swap(double mine, int) override {
+  double exchange(double mine, int) override {
     double theirs = 0;
     put(std::as_bytes(std::span(&mine, 1)));
     take(std::as_writable_bytes(std::span(&theirs, 1)));

@@ -241,7 +241,7 @@ class Pretended final : public HostBackend, public Meeting {
     for (double& value : all) value -= ahead;
   }
   void broadcast(std::span<std::byte>, int) override {}
-  double swap(double mine, int) override { return mine; }
+  double exchange(double mine, int) override { return mine; }
 
   std::uint64_t seed = 9;
   bool corrupt = false, wander = false;
@@ -570,7 +570,7 @@ TEST(clocks_are_compared_over_the_fastest_round_trips) {
     void largest(std::span<double>) override {}
     void least(std::span<double>) override {}
     void broadcast(std::span<std::byte>, int) override {}
-    double swap(double mine, int with) override {
+    double exchange(double mine, int with) override {
       std::unique_lock lock(wire_.mutex);
       wire_.to[with].push_back(mine);
       wire_.changed.notify_all();
