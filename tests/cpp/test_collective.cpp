@@ -91,7 +91,7 @@ std::vector<std::byte> bits_of(Element type, double value) {
     case Element::kFloat8E4M3:
     case Element::kFloat8E5M2: {
       static std::map<std::pair<Element, double>, std::uint32_t> known;
-      if (known.count({type, 0.0}) == 0) {
+      if (!known.contains({type, 0.0})) {
         for (std::uint32_t bits = 0; bits < 1U << (8 * out.size() - 1); ++bits)
           known.emplace(std::pair(type, meaning(type, put(bits).data())), bits);
       }
@@ -117,6 +117,7 @@ std::vector<std::byte> by_definition(const Shape& shape, std::uint64_t seed) {
   const auto n = static_cast<std::size_t>(shape.size), me = static_cast<std::size_t>(shape.rank);
   const auto root = static_cast<std::size_t>(shape.root);
   std::vector<std::vector<std::byte>> sent;
+  sent.reserve(n);
   for (int rank = 0; rank < shape.size; ++rank) sent.push_back(sent_by(shape, rank, seed));
   std::vector<std::byte> out(shape.received() * unit);
   const std::size_t block = shape.count * unit;
@@ -372,7 +373,7 @@ TEST(long_data_repeats_itself_without_a_seam) {
     CHECK_EQUAL(data.check(0, arrived.size(), bytes).wrong, 0U);
     arrived[1048600] += 1;
     CHECK_EQUAL(data.check(0, arrived.size(), bytes).wrong, 1U);
-    CHECK_EQUAL(data.check(1048000, 3000, bytes + 4 * 1048000).first_bad, 1048600);
+    CHECK_EQUAL(data.check(1048000, 3000, bytes + std::ptrdiff_t{4} * 1048000).first_bad, 1048600);
   }
 }
 
@@ -468,7 +469,7 @@ TEST(pipelined_operations_share_one_barrier) {
 TEST(timed_calls_wander_through_the_buffers_where_the_library_wants_it) {
   Pretended backend;
   backend.wander = true;
-  Sweep sweep(backend, backend, 3 * 4096);
+  Sweep sweep(backend, backend, std::size_t{3} * 4096);
   sweep.measure(point(), Watch(kSecond));
   CHECK_EQUAL(backend.places[1] - backend.places[0], 0);
   CHECK_EQUAL(backend.places[2] - backend.places[0], 4096);

@@ -38,7 +38,8 @@ HcclSpec spec(std::vector<int> cards) {
 // Of a 910B. all_reduce and reduce in both places, reduce_scatter in one: seven types by sum, max
 // and min, and five by a product. The rest carries 12 types: broadcast in both places, all_gather,
 // alltoall, alltoallv and scatter in one; and sendrecv where there are two.
-constexpr std::size_t kReducing = 5U * (7 * 3 + 5), kCarrying = 12U * (2 + 4);
+constexpr std::size_t kReducing = std::size_t{5} * (7 * 3 + 5),
+                      kCarrying = std::size_t{12} * (2 + 4);
 
 void everything_of(const std::vector<int>& cards) {
   NobodyElse nobody;

@@ -26,7 +26,7 @@ def searched(nodes: str, planted: str) -> list[Measurement]:
         [
             *(MPIRUN, "-np", str(len(nodes.split(","))), "--map-by", ":OVERSUBSCRIBE"),
             *("--mca", "mpi_yield_when_idle", "1", sys.executable),
-            *(str(Path(__file__).with_name("slow_part_program.py")), nodes, planted),
+            *(str(Path(__file__).with_name("slow_part_ranks_program.py")), nodes, planted),
         ],
         env={**os.environ, **dict.fromkeys((*allow, "PRTE_ALLOW_RUN_AS_ROOT_CONFIRM"), "1")},
         capture_output=True,
