@@ -1,6 +1,6 @@
-"""What test_slow_part_ranks.py runs on every rank: the search over real communicators, of a library whose figures are made
-up. ``slow_part_ranks_program.py NODES PLANTED``: NODES names the node of each rank (``a,a,b,b``); PLANTED is a rank (``3``)
-or two (``1-2``) with which a group reaches half. Rank 0 prints its measurements as JSON.
+"""What test_slow_part_ranks.py runs on every rank: the search over real communicators, of a library whose figures are
+made up. ``slow_part_ranks_program.py NODES PLANTED``: NODES names the node of each rank (``a,a,b,b``); PLANTED is a
+rank (``3``) or two (``1-2``) with which a group reaches half. Rank 0 prints its measurements as JSON.
 """
 
 from __future__ import annotations
