@@ -77,7 +77,7 @@ def own(parser: Parser) -> None:
         metavar="SIZE",
         type=words.size,
         dest="max_bytes",
-        help=Text("largest size (default 64M)", "最大数据量（默认 64M）"),
+        help=Text("largest size (default 64M, on cards 1G)", "最大数据量（默认 64M，加速卡上 1G）"),
     )
     group.add(
         "-f",
