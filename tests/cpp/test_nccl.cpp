@@ -150,9 +150,10 @@ TEST(nccl_card_that_wakes_up_late_waits_least) {
       one.isolated = true;
       const PointResult result = sweep.measure(one, Watch(kLong));
       unsetenv("CWAI_FAKE_GPU_LATE");
-      const std::vector<double>& lateness = result.lateness.front();
-      const double least = *std::min_element(lateness.begin(), lateness.end());
-      CHECK(late ? least > 15e-3 : least < 5e-3);
+      std::vector<double> lateness = result.lateness.front();
+      std::sort(lateness.begin(), lateness.end());
+      const double usual = lateness[lateness.size() / 2];
+      CHECK(late ? usual > 12e-3 : usual < 8e-3);
     };
   };
   CHECK_EQUAL(in_two_processes(side(false), side(true)), 0);

@@ -142,8 +142,7 @@ TEST(backends_tell_built_from_loadable_from_present) {
   for (const Backend& backend : backends({"/no/such/folder"})) {
     const bool ours = backend.name == "tcp" || backend.name == "loopback";
     if (ours) CHECK(backend.built && backend.loadable && backend.present);
-    const bool missing = backend.name == "nccl" || backend.name == "hccl";
-    CHECK_EQUAL(backend.built, !missing);
+    CHECK(backend.built);
     CHECK(backend.loadable == backend.loader.empty());
     if (!ours && backend.name != "mpi") CHECK_EQUAL(backend.present, !backend.devices.empty());
   }
