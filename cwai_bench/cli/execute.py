@@ -1,5 +1,4 @@
-"""From parsed options to an exit code, for every command that measures: run, check, rdma,
-collective, gpu, gate."""
+"""From parsed options to an exit code, for every command that measures: run, check, rdma, collective, gpu, gate."""
 
 from __future__ import annotations
 

@@ -52,11 +52,12 @@ def probe_verdicts(
     only the best figure of each counts, for that shows what it can do. ``matrices``: what the pairs say together; those
     that prove a part to be bad are told by the verdict on that.
     """
-    if spec.info.id.endswith(SLOW_PART):
-        told = slow_part_verdicts(run, spec)
-        return told if told and not _unfinished(run, spec) else [*told, _unmeasured(run, spec)]
-    if spec.info.scope == "gpu":
-        told = gpu_verdicts(run, spec, None if criteria is None else criteria.get(spec.info.id))
+    if spec.info.id.endswith(SLOW_PART) or spec.info.scope == "gpu":
+        told = (
+            gpu_verdicts(run, spec, None if criteria is None else criteria.get(spec.info.id))
+            if spec.info.scope == "gpu"
+            else slow_part_verdicts(run, spec)
+        )
         return told if told and not _unfinished(run, spec) else [*told, _unmeasured(run, spec)]
     by_subject: dict[Subject, list[Measurement]] = {}
     for m in run.measurements:

@@ -95,8 +95,7 @@ OPERATIONS = {
 @dataclass(frozen=True)
 class Library:
     """A library that is measured. ``join`` makes this rank's part of the group over a communicator (every rank of that
-    calls it); ``refusal`` says
-    why it cannot be measured in a world, if it cannot."""
+    calls it); ``refusal`` says why it cannot be measured in a world, if it cannot."""
 
     name: str
     title: str

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import msgspec
-import pytest
 
 from cwai_bench.model import Measurement
 
@@ -17,20 +15,8 @@ ROOT = Path(__file__).resolve().parents[2]
 PROBES = ("gpu.copy", "gpu.host_copy", "gpu.peer_copy", "gpu.gemm", "gpu.compute")
 
 
-@pytest.fixture(scope="module")
-def libraries() -> Path:
-    """The folder that makes a machine with GPUs of this one."""
-    cmake = shutil.which("cmake") or shutil.which("cmake", path=str(Path(sys.executable).parent))
-    if cmake is None:
-        pytest.skip("no cmake on this machine: apt-get install cmake, or pip install cmake")
-    for words in (("--preset", "default"), ("--build", "--preset", "default", "-t", "fake_cuda", "fake_cublaslt")):
-        done = subprocess.run([cmake, *words], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
-        assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
-    return ROOT / "build" / "default" / "tests" / "cpp"
-
-
-def run(libraries: Path, *probes: str, **demanded: str) -> list[Measurement]:
-    environment = {"LD_LIBRARY_PATH": str(libraries), "CWAI_FAKE_GPUS": "2", "PYTHONPATH": str(ROOT), **demanded}
+def run(stand_ins: Path, *probes: str, **demanded: str) -> list[Measurement]:
+    environment = {"LD_LIBRARY_PATH": str(stand_ins), "CWAI_FAKE_GPUS": "2", "PYTHONPATH": str(ROOT), **demanded}
     done = subprocess.run(
         [sys.executable, "-m", "tests.unit.gpu_program", *probes],
         cwd=ROOT,
@@ -44,8 +30,8 @@ def run(libraries: Path, *probes: str, **demanded: str) -> list[Measurement]:
     return msgspec.json.decode(done.stdout, type=list[Measurement])
 
 
-def test_a_node_that_is_well(libraries: Path) -> None:
-    found = run(libraries, *PROBES)
+def test_a_node_that_is_well(stand_ins: Path) -> None:
+    found = run(stand_ins, *PROBES)
     assert {m.spec for m in found} == {f"{probe}#0" for probe in PROBES}
     assert {m.status for m in found} == {"ok"}, [m.reason for m in found if m.status != "ok"]
     assert all(m.samples and min(m.samples) > 0 for m in found)
@@ -56,8 +42,8 @@ def test_a_node_that_is_well(libraries: Path) -> None:
     assert {m.parameters["card"] for m in found} == {"Stand-in GPU"}
 
 
-def test_one_wrong_bit_of_a_product_fails_its_card_alone(libraries: Path) -> None:
-    found = run(libraries, "gpu.compute", CWAI_FAKE_CUBLASLT_WRONG="2", CWAI_FAKE_CUBLASLT_CARD="1")
+def test_one_wrong_bit_of_a_product_fails_its_card_alone(stand_ins: Path) -> None:
+    found = run(stand_ins, "gpu.compute", CWAI_FAKE_CUBLASLT_WRONG="2", CWAI_FAKE_CUBLASLT_CARD="1")
     wrong = [m for m in found if m.correct is False]
     assert [(m.subject.id, m.metric, m.reason_code) for m in wrong] == [
         ("a/gpu1", "gpu.compute.products", "wrong_data")
@@ -67,18 +53,18 @@ def test_one_wrong_bit_of_a_product_fails_its_card_alone(libraries: Path) -> Non
     assert "row 32, column 32" in wrong[0].reason.en
 
 
-def test_memory_that_loses_a_bit_fails_its_card_alone(libraries: Path) -> None:
-    found = run(libraries, "gpu.compute", CWAI_FAKE_GPU_LOSES=str(10 << 20))
+def test_memory_that_loses_a_bit_fails_its_card_alone(stand_ins: Path) -> None:
+    found = run(stand_ins, "gpu.compute", CWAI_FAKE_GPU_LOSES=str(10 << 20))
     wrong = [m for m in found if m.correct is False]
     assert [(m.metric, m.parameters["first_bad_index"]) for m in wrong] == [("gpu.compute.memory", 10 << 20)]
 
 
-def test_a_library_without_fp8_is_no_fault(libraries: Path) -> None:
-    found = run(libraries, "gpu.gemm", CWAI_FAKE_CUBLASLT_OLD="1")
+def test_a_library_without_fp8_is_no_fault(stand_ins: Path) -> None:
+    found = run(stand_ins, "gpu.gemm", CWAI_FAKE_CUBLASLT_OLD="1")
     told = {m.parameters["precision"]: m.status for m in found}
     assert told == {"fp64": "ok", "fp32": "ok", "tf32": "ok", "bf16": "ok", "fp16": "ok", "fp8": "skip"}
 
 
-def test_a_driver_without_gpus_is_not_fine(libraries: Path) -> None:
-    (told,) = run(libraries, "gpu.copy", CWAI_FAKE_GPUS="0")
+def test_a_driver_without_gpus_is_not_fine(stand_ins: Path) -> None:
+    (told,) = run(stand_ins, "gpu.copy", CWAI_FAKE_GPUS="0")
     assert (told.status, told.subject.id) == ("error", "a")
