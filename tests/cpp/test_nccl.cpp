@@ -120,7 +120,7 @@ TEST(nccl_wrong_data_is_found_where_it_is) {
 }
 
 TEST(nccl_times_come_from_the_cards) {
-  const Asked asked("CWAI_FAKE_NCCL", "late=0@3000");
+  const Asked asked("CWAI_FAKE_NCCL", "late=0@20000");
   NobodyElse nobody;
   const auto backend = nccl_backend(nobody, spec({0, 1}), Watch(kLong));
   Sweep sweep(nobody, *backend, 8192);
@@ -129,12 +129,15 @@ TEST(nccl_times_come_from_the_cards) {
   one.isolated = one.pipelined = one.graph = true;
   const PointResult result = sweep.measure(one, Watch(kLong));
   CHECK_EQUAL(result.device.size(), 2U);
-  for (const auto& member : result.device) {
+  for (auto member : result.device) {
     CHECK_EQUAL(member.size(), 5U);
-    for (const double time : member) CHECK(time > 3e-3 && time < 1);
+    std::sort(member.begin(), member.end());
+    // A card that began late itself, on a busy machine, waited less than the other was late.
+    CHECK(member[2] > 10e-3 && member[2] < 1);
   }
-  CHECK(result.pipelined > 3e-3);
-  CHECK(result.graphed > 3e-3);
+  for (const double time : result.device.front()) CHECK(time > 20e-3);
+  CHECK(result.pipelined > 20e-3);
+  CHECK(result.graphed > 20e-3);
   CHECK(backend->marked().empty());
 }
 
