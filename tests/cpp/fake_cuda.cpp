@@ -135,6 +135,7 @@ struct Device {
   std::map<int, bool> reached = {};
   std::shared_ptr<Queue> queue = nullptr;  // of its default stream, once it is used
   pid_t owner = 0;                         // whose thread that is: a fork has none
+  std::vector<std::pair<pid_t, std::weak_ptr<Queue>>> streams = {};  // of all its streams
 };
 
 struct Piece {
@@ -175,10 +176,31 @@ int place(const void* pointer, std::size_t size = 1) {
   return address + size <= base + piece.size ? piece.device : -1;
 }
 
+// With the world's lock held.
+std::shared_ptr<Queue> new_stream(Device& device) {
+  std::erase_if(device.streams, [](const auto& stream) { return stream.second.expired(); });
+  auto queue = Queue::started();
+  device.streams.emplace_back(getpid(), queue);
+  return queue;
+}
+
 Queue& default_stream() {
   const std::lock_guard lock(World::get().mutex);
-  if (std::exchange(current->owner, getpid()) != getpid()) current->queue = Queue::started();
+  if (std::exchange(current->owner, getpid()) != getpid()) current->queue = new_stream(*current);
   return *current->queue;
+}
+
+// Memory is freed once nothing of its device is under way that may use it, as the real one does.
+void wait_for_all_streams(int device) {
+  std::vector<std::shared_ptr<Queue>> streams;
+  {
+    World& world = World::get();
+    const std::lock_guard lock(world.mutex);
+    for (const auto& [owner, stream] : world.devices[static_cast<std::size_t>(device)].streams)
+      if (auto queue = stream.lock(); queue != nullptr && owner == getpid())
+        streams.push_back(std::move(queue));
+  }
+  for (const auto& stream : streams) stream->wait();
 }
 
 int allocate(void** pointer, std::size_t size, int device) {
@@ -202,6 +224,7 @@ int allocate(void** pointer, std::size_t size, int device) {
 }
 
 int release(void* pointer, bool of_device) {
+  if (const int device = place(pointer); of_device && device >= 0) wait_for_all_streams(device);
   World& world = World::get();
   const std::lock_guard lock(world.mutex);
   const auto found = world.memory.find(reinterpret_cast<std::uintptr_t>(pointer));
@@ -436,7 +459,8 @@ EXPORTED int cuMemGetHandleForAddressRange(void* handle, void* pointer, std::siz
 
 EXPORTED int cuStreamCreate(void** stream, unsigned) {
   if (current == nullptr) return kInvalidContext;
-  *stream = new StreamHandle(Queue::started());
+  const std::lock_guard lock(World::get().mutex);
+  *stream = new StreamHandle(new_stream(*current));
   ++counts.made;
   return 0;
 }
