@@ -1,7 +1,6 @@
 #include "multipath/health.hpp"
 
 #include <algorithm>
-#include <limits>
 
 namespace cwai::multipath {
 
@@ -58,7 +57,7 @@ void PathHealth::fail(Nanos at) noexcept {
   pause_ = std::min(2 * pause_, spec_.longest_pause);
 }
 
-void PathHealth::dialling() noexcept { retry_ = std::numeric_limits<Nanos>::max(); }
+void PathHealth::dialling() noexcept { retry_ = kNever; }
 
 void PathHealth::connect(Nanos at) noexcept {
   answered_ = delivered_ = 0;
@@ -83,7 +82,7 @@ Nanos PathHealth::due() const noexcept {
     case PathState::kProbing:
       return since_ + spec_.patience;
     default:
-      return std::numeric_limits<Nanos>::max();
+      return kNever;
   }
 }
 

@@ -19,12 +19,12 @@ enum class PathState : std::uint8_t { kHealthy, kSuspect, kFailed, kProbing, kPr
 const char* path_state_name(PathState state) noexcept;
 
 struct HealthSpec {
-  Nanos patience = kSecond;           ///< A suspect that is silent for so long has failed.
-  Nanos first_pause = 100'000'000;    ///< Before a failed path is tried again; doubled each time,
+  Nanos patience = kSecond;             ///< A suspect that is silent for so long has failed.
+  Nanos first_pause = 100'000'000;      ///< Before a failed path is tried again; doubled each time,
   Nanos longest_pause = 300 * kSecond;  ///< up to this.
-  std::uint32_t probes = 3;           ///< To be answered before it is trusted with data again,
-  std::uint32_t runs = 8;             ///< and to be delivered before it is healthy.
-  double probation = 0.25;            ///< Its share of the window until then.
+  std::uint32_t probes = 3;             ///< To be answered before it is trusted with data again,
+  std::uint32_t runs = 8;               ///< and to be delivered before it is healthy.
+  double probation = 0.25;              ///< Its share of the window until then.
 };
 
 class PathHealth {
@@ -50,7 +50,7 @@ class PathHealth {
   void dialling() noexcept;
   /// A suspect, or a probe, was silent for too long: fail() should be called.
   bool overdue(Nanos at) const noexcept;
-  /// When dial() or overdue() may next turn true; the largest Nanos if never.
+  /// When dial() or overdue() may next turn true.
   Nanos due() const noexcept;
   Nanos since() const noexcept { return since_; }
   std::uint32_t failures() const noexcept { return failures_; }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <numeric>
 #include <string>
 #include <utility>
@@ -30,8 +31,9 @@ Scheduler::Scheduler(SchedulerSpec spec, std::size_t paths) : spec_(std::move(sp
   if (spec_.block == 0) throw Error(Fault::kInvalid, "block 0");
   if (spec_.longest_run == 0) throw Error(Fault::kInvalid, "longest_run 0");
   if (spec_.policy == Policy::kWeighted) {
-    const bool sound = std::all_of(spec_.weights.begin(), spec_.weights.end(),
-                                   [](double weight) { return weight > 0 && std::isfinite(weight); });
+    const bool sound = std::all_of(spec_.weights.begin(), spec_.weights.end(), [](double weight) {
+      return weight > 0 && std::isfinite(weight);
+    });
     if (spec_.weights.size() != paths || !sound) throw Error(Fault::kInvalid, "weights");
   } else {
     spec_.weights.assign(paths, 1);
@@ -168,8 +170,8 @@ double Scheduler::rate(std::size_t path, Nanos at) const {
 
 std::uint32_t Scheduler::run_length(const Path& path) const {
   if (spec_.policy != Policy::kPull) return std::min(kFixedRun, spec_.longest_run);
-  const double blocks = path.rate * seconds(spec_.horizon) /
-                        (kRunsInWindow * static_cast<double>(spec_.block));
+  const double blocks =
+      path.rate * seconds(spec_.horizon) / (kRunsInWindow * static_cast<double>(spec_.block));
   return static_cast<std::uint32_t>(
       std::clamp(blocks, 1.0, static_cast<double>(spec_.longest_run)));
 }
@@ -178,12 +180,12 @@ std::size_t Scheduler::window(const Path& path) const {
   const std::size_t run = run_length(path) * spec_.block;
   if (spec_.policy != Policy::kPull) return kRunsInWindow * run;
   // Twice what is under way while an answer is awaited: a path that its window held back shows a
-  // rate of window per answer, and so gets a larger one until the path itself is what holds it back.
-  const Nanos time = path.quickest == kNever ? spec_.horizon
-                                             : std::max(spec_.horizon, 2 * path.quickest);
+  // rate of window per answer, and so gets a larger one until the path itself is what holds it
+  // back.
+  const Nanos time =
+      path.quickest == kNever ? spec_.horizon : std::max(spec_.horizon, 2 * path.quickest);
   const double held = path.share * path.rate * seconds(time);
-  return std::max(static_cast<std::size_t>(held),
-                  (path.share < 1 ? 1 : kFewestRuns) * run);
+  return std::max(static_cast<std::size_t>(held), (path.share < 1 ? 1 : kFewestRuns) * run);
 }
 
 Nanos Scheduler::stalls_at(const Path& path) const {
@@ -348,8 +350,8 @@ void Scheduler::deliver(std::size_t path, const Run& run, Nanos at) {
     p.sample_time += at - std::max(p.last, flight->posted);
     p.quickest = std::min(p.quickest, at - flight->posted);
     if (p.rate <= 0 || p.sample_time >= spec_.horizon / kRunsInWindow) {
-      const double sample = static_cast<double>(p.sample_bytes) /
-                            seconds(std::max<Nanos>(p.sample_time, 1000));
+      const double sample =
+          static_cast<double>(p.sample_bytes) / seconds(std::max<Nanos>(p.sample_time, 1000));
       p.rate += (p.rate <= 0 ? 1 : kNew) * (sample - p.rate);
       p.sample_bytes = 0;
       p.sample_time = 0;

@@ -17,7 +17,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <deque>
-#include <limits>
 #include <optional>
 #include <vector>
 
@@ -35,11 +34,9 @@ enum class Policy : std::uint8_t {
   kPull,        ///< Whoever has room.
 };
 
-constexpr Nanos kNever = std::numeric_limits<Nanos>::max();
-
 struct SchedulerSpec {
   Policy policy = Policy::kPull;
-  std::size_t block = 64 << 10;   ///< Bytes; the last block of a transfer is what is left.
+  std::size_t block = 64 << 10;    ///< Bytes; the last block of a transfer is what is left.
   std::uint32_t longest_run = 16;  ///< Blocks.
   /// What a path may hold, in time; a path whose answers take longer than half of it holds more.
   Nanos horizon = 20'000'000;
@@ -61,8 +58,8 @@ struct Run {
 struct PathCounts {
   std::uint64_t sent = 0;       ///< Given to it.
   std::uint64_t delivered = 0;  ///< Of that, what it delivered first.
-  std::uint64_t again = 0;      ///< Of what was given to it, what another path had been given before.
-  std::uint64_t lost = 0;       ///< Taken back from it: stalled, failed, or arrived broken.
+  std::uint64_t again = 0;  ///< Of what was given to it, what another path had been given before.
+  std::uint64_t lost = 0;   ///< Taken back from it: stalled, failed, or arrived broken.
   std::uint32_t stalls = 0;
 };
 
@@ -98,7 +95,8 @@ class Scheduler {
 
   /// Takes back what paths hold that stalled by now; they are given nothing until they deliver.
   void look(Nanos at);
-  /// When look() should be called next, if nothing happens before: kNever when nothing is under way.
+  /// When look() should be called next, if nothing happens before: kNever when nothing is under
+  /// way.
   Nanos due() const;
 
   bool open(std::size_t path) const { return paths_[path].share > 0; }
@@ -137,11 +135,11 @@ class Scheduler {
     std::size_t held = 0;  // bytes
     double share = 0;
     bool stalled = false;
-    double rate = 0;                  // bytes per second
-    std::size_t sample_bytes = 0;     // of the sample that is being taken
+    double rate = 0;               // bytes per second
+    std::size_t sample_bytes = 0;  // of the sample that is being taken
     Nanos sample_time = 0;
-    Nanos quickest = kNever;          // from giving a run to its delivery
-    Nanos last = 0;                   // when it delivered last
+    Nanos quickest = kNever;  // from giving a run to its delivery
+    Nanos last = 0;           // when it delivered last
     PathCounts counts;
   };
 
@@ -163,8 +161,8 @@ class Scheduler {
   SchedulerSpec spec_;
   std::vector<Path> paths_;
   std::deque<Transfer> transfers_;
-  std::uint64_t first_ = 0;       // the number of transfers_.front()
-  std::uint64_t beginning_ = 0;   // before it no transfer has a block that nobody was given
+  std::uint64_t first_ = 0;      // the number of transfers_.front()
+  std::uint64_t beginning_ = 0;  // before it no transfer has a block that nobody was given
   // Each block that was given out and not delivered is in a flight that is not abandoned, or here.
   std::deque<Run> returned_;
   std::size_t turn_ = 0;

@@ -3,12 +3,14 @@
 
 #include <cstdint>
 #include <ctime>
+#include <limits>
 
 namespace cwai {
 
 using Nanos = std::int64_t;
 
 constexpr Nanos kSecond = 1'000'000'000;
+constexpr Nanos kNever = std::numeric_limits<Nanos>::max();
 
 /// The longest time for which anything sleeps before it looks at the stop flag and its deadline.
 constexpr Nanos kSlice = 50'000'000;

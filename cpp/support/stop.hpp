@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 
 #include "support/clock.hpp"
 
@@ -15,20 +16,22 @@ bool stop_requested() noexcept;
 
 class Watch {
  public:
-  /// A deadline ``timeout`` nanoseconds from now.
-  explicit Watch(Nanos timeout) noexcept : deadline_(now() + timeout) {}
+  /// A deadline ``timeout`` nanoseconds from now, for as long as nobody sets ``given_up``.
+  explicit Watch(Nanos timeout, const std::atomic<bool>* given_up = nullptr) noexcept
+      : deadline_(now() + timeout), given_up_(given_up) {}
 
   Nanos deadline() const noexcept { return deadline_; }
 
   /// Until when one sleep may last: the next look at the flag, or the deadline.
   Nanos slice_end() const noexcept { return std::min(deadline_, now() + kSlice); }
 
-  /// Throws Error: kStopped when the flag is set, kDeadline when time is over.
+  /// Throws Error: kStopped when the flag is set or it was given up, kDeadline when time is over.
   void check() const { check(now()); }
   void check(Nanos at) const;
 
  private:
   Nanos deadline_;
+  const std::atomic<bool>* given_up_;
 };
 
 }  // namespace cwai

@@ -9,6 +9,7 @@
 #include <atomic>
 #include <cerrno>
 #include <cstring>
+#include <mutex>
 #include <vector>
 
 #include "support/error.hpp"
@@ -39,6 +40,14 @@ class Channel {
     head_.store(head + 1, std::memory_order_release);
     return true;
   }
+  /// For whoever pushes, while nobody pops.
+  template <typename Which>
+  T* find(const Which& which) noexcept {
+    const std::size_t tail = tail_.load(std::memory_order_relaxed);
+    for (std::size_t i = head_.load(std::memory_order_acquire); i != tail; ++i)
+      if (which(items_[i % Connection::kDepth])) return &items_[i % Connection::kDepth];
+    return nullptr;
+  }
 
  private:
   std::array<T, Connection::kDepth> items_{};
@@ -64,11 +73,14 @@ class Doorbell {
   void sleep(Nanos until) noexcept {
     pollfd entry{.fd = event_.fd(), .events = POLLIN, .revents = 0};
     const Nanos left = std::clamp<Nanos>(until - now(), 0, kSlice);
-    if (::poll(&entry, 1, static_cast<int>((left + 999'999) / 1'000'000)) > 0) {
-      std::uint64_t count;
-      (void)!::read(event_.fd(), &count, sizeof count);
-    }
+    ::poll(&entry, 1, static_cast<int>((left + 999'999) / 1'000'000));
+    wake();
+  }
+  int fd() const noexcept { return event_.fd(); }
+  void wake() noexcept {
     withdraw();
+    std::uint64_t count;
+    (void)!::read(event_.fd(), &count, sizeof count);
   }
 
  private:
@@ -85,6 +97,8 @@ struct Target {
 // What flows one way on one lane: buffers offered by the receiver, and arrivals reported by the
 // sender.
 struct Pipe {
+  std::mutex
+      copying;  ///< Held while an offered buffer is taken and written, and while it is moved.
   Channel<Target> offered;
   Channel<Completion> arrived;
 };
@@ -154,6 +168,37 @@ class MemoryEnd final : public Connection {
     return 0;
   }
 
+  Nanos arm(std::vector<pollfd>& into) override {
+    Doorbell& mine = shared_->doorbells[me_];
+    mine.announce();
+    into.push_back({.fd = mine.fd(), .events = POLLIN, .revents = 0});
+    return kNever;
+  }
+  void disarm() override { shared_->doorbells[me_].wake(); }
+
+  bool redirect(int lane, Direction direction, std::uint64_t tag,
+                std::span<std::byte> instead) override {
+    if (direction == Direction::kReceive) {
+      Pipe& pipe = inbound(lane);
+      const std::lock_guard lock(pipe.copying);
+      Target* target = pipe.offered.find([&](const Target& t) { return t.tag == tag; });
+      if (target == nullptr) return false;
+      if (target->size != instead.size()) throw Error(Fault::kInvalid, "redirect");
+      target->data = instead.data();  // nothing is in the old one: a message comes in one copy
+      return true;
+    }
+    Ring<Source, kDepth>& sends = at(lane).sends;
+    for (std::size_t i = 0; i < sends.size(); ++i) {
+      Source& source = sends[i];
+      if (source.tag != tag) continue;
+      if (source.data.size() != instead.size()) throw Error(Fault::kInvalid, "redirect");
+      std::memcpy(instead.data(), source.data.data(), instead.size());
+      source.data = instead;
+      return true;
+    }
+    return false;
+  }
+
   void fence() override {
     fenced_ = true;
     shared_->gone[me_].store(true);
@@ -203,6 +248,7 @@ class MemoryEnd final : public Connection {
       status = ECANCELED;
     } else {
       Target target{};
+      const std::lock_guard lock(outbound(lane).copying);
       shared_->copying[me_].store(true);
       if (shared_->gone[peer_].load()) {
         status = ECONNRESET;

@@ -241,6 +241,27 @@ class TcpConnection final : public Connection {
                                       : block(out, until);
   }
 
+  Nanos arm(std::vector<pollfd>& into) override {
+    for (const Lane& lane : lanes_) into.push_back(readiness(lane));
+    return kNever;
+  }
+  void disarm() override {}
+
+  bool redirect(int lane, Direction direction, std::uint64_t tag,
+                std::span<std::byte> instead) override {
+    Lane& l = at(lane);
+    Queue& queue = direction == Direction::kSend ? l.sends : l.receives;
+    for (std::size_t i = 0; i < queue.size(); ++i) {
+      Operation& operation = queue[i];
+      if (operation.tag != tag) continue;
+      if (operation.size != instead.size()) throw Error(Fault::kInvalid, "redirect");
+      std::memcpy(instead.data(), operation.data, operation.size);
+      operation.data = instead.data();
+      return true;
+    }
+    return false;
+  }
+
   void fence() override {
     // The kernel keeps copies of what was sent, so dropping the operations is all the revoking
     // there is.
@@ -283,6 +304,13 @@ class TcpConnection final : public Connection {
     bool send_full = false;        // the last send left something over
     bool receive_drained = false;  // the last receive found nothing
   };
+
+  static pollfd readiness(const Lane& lane) {
+    short events = 0;
+    if (!lane.sends.empty()) events |= POLLOUT;
+    if (!lane.receives.empty()) events |= POLLIN;
+    return {.fd = lane.socket.fd(), .events = events, .revents = 0};
+  }
 
   Lane& at(int lane) {
     if (lane < 0 || lane >= lanes()) throw Error(Fault::kInvalid, "lane " + std::to_string(lane));
@@ -390,10 +418,7 @@ class TcpConnection final : public Connection {
       passes_unasked_ = 0;
       bool pending = false;
       for (std::size_t i = 0; i < lanes_.size(); ++i) {
-        const Lane& lane = lanes_[i];
-        polls_[i] = {.fd = lane.socket.fd(), .events = 0, .revents = 0};
-        if (!lane.sends.empty()) polls_[i].events |= POLLOUT;
-        if (!lane.receives.empty()) polls_[i].events |= POLLIN;
+        polls_[i] = readiness(lanes_[i]);
         pending = pending || polls_[i].events != 0;
       }
       if (!pending || now() >= until) return 0;

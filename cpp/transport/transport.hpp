@@ -12,10 +12,13 @@
 // One thread drives one end. Progress is made inside poll() and wait(), and nowhere else.
 #pragma once
 
+#include <poll.h>
+
 #include <cstddef>
 #include <cstdint>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "support/clock.hpp"
 
@@ -61,6 +64,19 @@ class Connection {
   /// As poll(), but waits for a first completion until ``until``; may return 0 up to kSlice later,
   /// or earlier.
   virtual std::size_t wait(std::span<Completion> out, Nanos until) = 0;
+
+  /// For somebody who waits for several connections at once: adds to ``into`` what poll(2) is to
+  /// look at, and returns until when at most to sleep. What came before it wakes nobody, so poll()
+  /// once more, then sleep, then disarm().
+  virtual Nanos arm(std::vector<pollfd>& into) = 0;
+  virtual void disarm() = 0;
+
+  /// Lets go of the buffer of a pending operation, and goes on in ``instead``, of the same size,
+  /// with what was in the old one so far: when it returns true nobody reads or writes the old one
+  /// any more. False: no such operation is pending, or this transport cannot; then only fence()
+  /// gets the buffer back.
+  virtual bool redirect(int lane, Direction direction, std::uint64_t tag,
+                        std::span<std::byte> instead) = 0;
 
   /// Stops, drains and revokes: when it returns, neither this end nor the peer reads or writes a
   /// buffer that was posted here; what was pending completes with ECANCELED at the next poll().

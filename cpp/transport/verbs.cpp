@@ -106,18 +106,33 @@ class VerbsConnection final : public Connection {
       for (int i = 0; i < got; ++i) n += arrived(done[static_cast<std::size_t>(i)], out[n]);
       if (got < most) break;
     }
+    if (n == 0 && closed_) {  // what the other end wrote before it left has been seen
+      for (Lane& lane : lanes_) {
+        break_lane(lane, ECONNRESET);
+        n += broken(lane, out.subspan(n));
+      }
+    }
     return n;
   }
+
+  Nanos arm(std::vector<pollfd>& into) override {
+    endpoint_.context().ops.req_notify_cq(cq_.get(), 0);
+    into.push_back({.fd = fd_, .events = POLLIN, .revents = 0});
+    return control_->arm(into);
+  }
+  void disarm() override {
+    control_->disarm();
+    take_events();
+    look_for_end();
+  }
+  // What a NIC was told of it reads and writes until it is done.
+  bool redirect(int, Direction, std::uint64_t, std::span<std::byte>) override { return false; }
 
   std::size_t wait(std::span<Completion> out, Nanos until) override {
     for (;;) {
       if (const std::size_t n = waiting_ == Waiting::kSpin ? spin(out) : sleep(out, until); n > 0)
         return n;
-      if (control_closed()) {
-        // What the other end wrote before it left is here by now.
-        if (const std::size_t n = poll(out); n > 0) return n;
-        for (Lane& lane : lanes_) break_lane(lane, ECONNRESET);
-      }
+      look_for_end();
       if (now() >= until) return poll(out);
     }
   }
@@ -492,18 +507,20 @@ class VerbsConnection final : public Connection {
     const Nanos left = std::clamp<Nanos>(until - now(), 0, kSlice);
     pollfd entry{.fd = fd_, .events = POLLIN, .revents = 0};
     ::poll(&entry, 1, static_cast<int>((left + 999'999) / 1'000'000));
+    take_events();
+    return poll(out);
+  }
+
+  void take_events() {
     verbs::Cq* which = nullptr;
     void* context = nullptr;
     while (library_.get_cq_event(channel_.get(), &which, &context) == 0)
       library_.ack_cq_events(cq_.get(), 1);
-    return poll(out);
   }
 
-  bool control_closed() {
-    if (closed_) return true;
+  void look_for_end() {
     Completion done{};
-    closed_ = control_->poll({&done, 1}) > 0;
-    return closed_;
+    closed_ = closed_ || control_->poll({&done, 1}) > 0;
   }
 
   const verbs::Library& library_ = verbs::Library::get();

@@ -5,8 +5,10 @@
 #include <exception>
 #include <functional>
 #include <memory>
+#include <span>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #include "transport/loopback.hpp"
 #include "transport/tcp.hpp"
@@ -83,6 +85,12 @@ class CorruptingConnection final : public cwai::Connection {
   }
   std::size_t wait(std::span<cwai::Completion> out, cwai::Nanos until) override {
     return corrupt(out, inner_.wait(out, until));
+  }
+  cwai::Nanos arm(std::vector<pollfd>& into) override { return inner_.arm(into); }
+  void disarm() override { inner_.disarm(); }
+  bool redirect(int lane, cwai::Direction direction, std::uint64_t tag,
+                std::span<std::byte> instead) override {
+    return inner_.redirect(lane, direction, tag, instead);
   }
   void fence() override { inner_.fence(); }
   void prepare(cwai::Goal goal) override { inner_.prepare(goal); }

@@ -42,8 +42,8 @@ struct Wire {
   Nanos delay = 0;  // of an answer
   double factor = 1;
   bool cut = false;
-  bool refuses = false;  // nobody can connect
-  bool loses_all = false;  // what is sent vanishes: silence that no repair ends
+  bool refuses = false;         // nobody can connect
+  bool loses_all = false;       // what is sent vanishes: silence that no repair ends
   int breaks = 0, doubles = 0;  // so many of the next messages arrive broken, or twice
   std::deque<Message> messages;
   std::deque<Answer> answers;
@@ -54,7 +54,18 @@ struct Wire {
 struct Trouble {
   Nanos at;
   std::size_t path;
-  enum Kind { kCut, kHeal, kSlow, kRecover, kReset, kBreak, kDouble, kRefuse, kWelcome, kLose } kind;
+  enum Kind {
+    kCut,
+    kHeal,
+    kSlow,
+    kRecover,
+    kReset,
+    kBreak,
+    kDouble,
+    kRefuse,
+    kWelcome,
+    kLose
+  } kind;
 };
 
 struct World {
@@ -448,8 +459,9 @@ TEST(multipath_faults_lose_nothing_1) { faults_lose_nothing(Policy::kPull, 1'000
 TEST(multipath_faults_lose_nothing_2) { faults_lose_nothing(Policy::kPull, 2'000'000, 30'000); }
 TEST(multipath_faults_lose_nothing_3) { faults_lose_nothing(Policy::kPull, 3'000'000, 30'000); }
 
-// Without faults: S/R; at the beginning the answers until the windows are as large as paths are long,
-// each at least 1.5 times the last; at the end what the slowest path may hold, and its answer.
+// Without faults: S/R; at the beginning the answers until the windows are as large as paths are
+// long, each at least 1.5 times the last; at the end what the slowest path may hold, and its
+// answer.
 TEST(multipath_fills_unequal_paths) {
   for_each_seed(5'000'000, 4'000, [](std::mt19937_64& random) {
     World world = random_world(random, Policy::kPull);
@@ -458,8 +470,8 @@ TEST(multipath_fills_unequal_paths) {
       rate += wire.rate;
       const double first = 2 * static_cast<double>(world.spec.block);
       const double held = wire.rate * seconds(wire.delay);
-      ramp = std::max(ramp, std::log(std::max(1.0, held / first)) / std::log(1.5) *
-                                seconds(wire.delay));
+      ramp = std::max(ramp,
+                      std::log(std::max(1.0, held / first)) / std::log(1.5) * seconds(wire.delay));
       slowest = std::min(slowest, wire.rate);
       delay = std::max(delay, seconds(wire.delay));
     }

@@ -1,0 +1,266 @@
+#include "multipath/end.hpp"
+
+#include <poll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <bit>
+#include <cerrno>
+#include <utility>
+
+#include "support/error.hpp"
+
+namespace cwai::multipath {
+namespace {
+
+// Tags: of headers that come and that leave, by the number of their buffer; of payloads that leave,
+// by a number that grows.
+constexpr std::uint64_t kComing = std::uint64_t{1} << 61;
+constexpr std::uint64_t kLeaving = std::uint64_t{1} << 60;
+
+}  // namespace
+
+const char* cause_name(Cause cause) noexcept {
+  constexpr std::array<const char*, 9> kNames = {"connected", "answered", "delivered",
+                                                 "stalled",   "silent",   "error",
+                                                 "garbled",   "corrupt",  "refused"};
+  return kNames[static_cast<std::size_t>(cause)];
+}
+
+// ---------------------------------------------------------------------------------------- dialler
+
+Dialler::Dialler(Dial dial, std::size_t paths, Nanos patience)
+    : dial_(std::move(dial)),
+      patience_(patience),
+      event_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
+      threads_(paths) {
+  if (event_ < 0) throw Error(Fault::kTransfer, "eventfd", errno);
+}
+
+Dialler::~Dialler() {
+  given_up_ = true;
+  for (std::thread& thread : threads_)
+    if (thread.joinable()) thread.join();
+  ::close(event_);
+}
+
+void Dialler::ask(std::size_t path) {
+  if (!dial_) return;
+  std::thread& thread = threads_[path];
+  if (thread.joinable()) thread.join();  // it has answered, and is about to end
+  thread = std::thread([this, path] {
+    Answer answer{path, nullptr, 0};
+    try {
+      answer.connection = dial_(path, Watch(patience_, &given_up_));
+    } catch (const Error& error) {
+      answer.code = error.code() != 0 ? error.code() : ETIMEDOUT;
+    }
+    const std::lock_guard lock(mutex_);
+    answers_.push_back(std::move(answer));
+    const std::uint64_t one = 1;
+    (void)!::write(event_, &one, sizeof one);
+  });
+}
+
+std::optional<Dialler::Answer> Dialler::take() {
+  const std::lock_guard lock(mutex_);
+  if (answers_.empty()) return std::nullopt;
+  Answer answer = std::move(answers_.front());
+  answers_.pop_front();
+  return answer;
+}
+
+void Dialler::quiet() noexcept {
+  std::uint64_t count;
+  (void)!::read(event_, &count, sizeof count);
+}
+
+// -------------------------------------------------------------------------------------------- end
+
+End::End(std::vector<std::unique_ptr<Connection>> connections, Waiting waiting, std::size_t headers,
+         Dial dial, Nanos patience)
+    : waiting_(waiting), dialler_(std::move(dial), connections.size(), patience) {
+  if (connections.empty()) throw Error(Fault::kInvalid, "paths 0");
+  for (auto& connection : connections) {
+    auto path = std::make_unique<Path>();
+    path->coming.resize(headers);
+    path->connection = std::move(connection);
+    if (path->connection) open(*path);
+    paths_.push_back(std::move(path));
+  }
+}
+
+void End::open(Path& path) {
+  path.connection->prepare(Goal::kLatency);
+  for (std::size_t i = 0; i < path.coming.size(); ++i)
+    path.connection->post_receive(0, path.coming[i], kComing | i);
+}
+
+void End::note(const Event& event) {
+  if (events_.size() == kEvents) events_.pop_front();
+  events_.push_back(event);
+}
+
+bool End::room(std::size_t path) const {
+  const Path& p = *paths_[path];
+  return p.connection != nullptr && p.unsaid.empty() && p.sends + 2 <= Connection::kDepth;
+}
+
+bool End::quiet(std::size_t path) const {
+  const Path& p = *paths_[path];
+  return p.connection == nullptr || (p.unsaid.empty() && p.sends == 0);
+}
+
+void End::post_header(Path& path, const Header& header) {
+  const auto slot = static_cast<std::size_t>(std::countr_zero(path.free));
+  path.free &= path.free - 1;
+  path.leaving[slot] = encode(header);
+  path.connection->post_send(0, path.leaving[slot], kLeaving | slot);
+  ++path.sends;
+}
+
+void End::say(std::size_t path, const Header& header) {
+  Path& p = *paths_[path];
+  if (p.connection == nullptr) return;
+  p.unsaid.push_back(header);
+  say_what_is_left(p);
+}
+
+void End::say_what_is_left(Path& path) {
+  for (; !path.unsaid.empty() && path.sends < Connection::kDepth; path.unsaid.pop_front())
+    post_header(path, path.unsaid.front());
+}
+
+std::uint64_t End::send(std::size_t path, const Header& header,
+                        std::span<const std::byte> payload) {
+  Path& p = *paths_[path];
+  post_header(p, header);
+  p.connection->post_send(0, payload, ++tags_);
+  ++p.sends;
+  return tags_;
+}
+
+void End::receive(std::size_t path, std::span<std::byte> payload) {
+  paths_[path]->connection->post_receive(0, payload, kPayload);
+}
+
+bool End::redirect(std::size_t path, Direction direction, std::uint64_t tag,
+                   std::span<std::byte> instead) {
+  Path& p = *paths_[path];
+  return p.connection != nullptr && p.connection->redirect(0, direction, tag, instead);
+}
+
+void End::close(std::size_t path) {
+  Path& p = *paths_[path];
+  p.connection.reset();
+  p.unsaid.clear();
+  p.free = ~std::uint64_t{0};
+  p.sends = 0;
+  ++p.age;
+}
+
+void End::lose(std::size_t path, Cause cause, int code, Nanos at) {
+  close(path);
+  broken(path, cause, code, at);
+}
+
+bool End::handle(std::size_t path, const Completion& done) {
+  Path& p = *paths_[path];
+  const std::uint64_t age = p.age;
+  if (done.direction == Direction::kSend) --p.sends;
+  if (done.status != 0) {
+    lose(path, Cause::kError, done.status, done.time);
+    return false;
+  }
+  if (done.direction == Direction::kSend) {
+    if ((done.tag & kLeaving) != 0)
+      p.free |= std::uint64_t{1} << (done.tag & ~kLeaving);
+    else
+      sent(path, done.tag);
+  } else if (done.tag == kPayload) {
+    landed(path, done.time);
+  } else {
+    HeaderBytes& bytes = p.coming[done.tag & ~kComing];
+    const std::optional<Header> header = decode(bytes);
+    if (!header) {
+      lose(path, Cause::kGarbled, EBADMSG, done.time);
+      return false;
+    }
+    heard(path, *header, done.time);
+    // Behind the payload, if it asked for one.
+    if (p.age == age) p.connection->post_receive(0, bytes, done.tag);
+  }
+  if (p.age == age) say_what_is_left(p);
+  return p.age == age;
+}
+
+bool End::pass(std::size_t path) {
+  Path& p = *paths_[path];
+  std::array<Completion, 2 * Connection::kDepth> done;
+  bool some = false;
+  while (p.connection != nullptr) {
+    const std::size_t n = p.connection->poll(done);
+    some = some || n > 0;
+    for (std::size_t i = 0; i < n; ++i)
+      if (!handle(path, done[i])) return true;
+    if (n < 2) return some;  // a lane gives one of each direction at a time
+  }
+  return some;
+}
+
+bool End::pass() {
+  bool some = false;
+  for (std::size_t i = 0; i < paths_.size(); ++i) some = pass(i) || some;
+  while (auto answer = dialler_.take()) {
+    some = true;
+    Path& p = *paths_[answer->path];
+    if (answer->connection == nullptr) {
+      refused(answer->path, answer->code, now());
+      continue;
+    }
+    // The other end has a new one, so the old one is no more, whatever this end thought of it.
+    if (p.connection != nullptr) lose(answer->path, Cause::kConnected, 0, now());
+    p.connection = std::move(answer->connection);
+    ++p.age;
+    open(p);
+    joined(answer->path, now());
+  }
+  return some;
+}
+
+void End::progress(Nanos until) {
+  act(now());
+  if (waiting_ == Waiting::kSpin) {
+    constexpr int kTurns = 16;
+    do {
+      for (int turn = 0; turn < kTurns; ++turn)
+        if (pass()) {
+          act(now());
+          return;
+        }
+    } while (now() < std::min(until, due()));
+    return;
+  }
+  if (pass()) {
+    act(now());
+    return;
+  }
+  Nanos wake = std::min(until, due());
+  if (wake <= now()) return;
+  fds_.assign(1, {.fd = dialler_.fd(), .events = POLLIN, .revents = 0});
+  for (const auto& path : paths_)
+    if (path->connection != nullptr) wake = std::min(wake, path->connection->arm(fds_));
+  const bool some = pass();  // what came before it was armed
+  if (!some) {
+    const Nanos left = std::clamp<Nanos>(wake - now(), 0, kSlice);
+    const timespec time{.tv_sec = 0, .tv_nsec = left};
+    ::ppoll(fds_.data(), fds_.size(), &time, nullptr);
+  }
+  if ((fds_.front().revents & POLLIN) != 0) dialler_.quiet();
+  for (const auto& path : paths_)
+    if (path->connection != nullptr) path->connection->disarm();
+  if (some || pass()) act(now());
+}
+
+}  // namespace cwai::multipath

@@ -1,0 +1,162 @@
+// One end of several paths: what the sending and the receiving end have in common. Each path is a
+// Connection of one lane, replaced by a new one when it broke. One thread drives an end; dialling
+// is done beside it.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <span>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "multipath/health.hpp"
+#include "multipath/wire.hpp"
+#include "support/stop.hpp"
+#include "transport/transport.hpp"
+
+namespace cwai::multipath {
+
+/// Makes the connection of a path anew, of one lane; throws Error. Called on a thread of its own,
+/// never twice at once for one path.
+using Dial = std::function<std::unique_ptr<Connection>(std::size_t path, const Watch& watch)>;
+
+enum class Cause : std::uint8_t {
+  kConnected,  ///< A connection is there again.
+  kAnswered,   ///< Probes were answered.
+  kDelivered,  ///< It delivers again, or has delivered enough.
+  kStalled,    ///< Nothing was delivered for too long.
+  kSilent,     ///< And not for long after that either; or a probe was not answered.
+  kError,      ///< The transport said so: ``code`` is errno.
+  kGarbled,    ///< What came is not of this protocol.
+  kCorrupt,    ///< A payload whose checksum is wrong; the path stays in use.
+  kRefused,    ///< It could not be connected again: ``code`` is errno.
+};
+
+const char* cause_name(Cause cause) noexcept;
+
+/// Something that happened to a path.
+struct Event {
+  Nanos at;
+  std::size_t path;
+  PathState state;  ///< From now on.
+  Cause cause;
+  int code;
+};
+
+/// Dials, on a thread per path that is being dialled.
+class Dialler {
+ public:
+  struct Answer {
+    std::size_t path;
+    std::unique_ptr<Connection> connection;  ///< Or null, and why:
+    int code;
+  };
+
+  Dialler(Dial dial, std::size_t paths, Nanos patience);
+  ~Dialler();
+  Dialler(const Dialler&) = delete;
+  Dialler& operator=(const Dialler&) = delete;
+
+  void ask(std::size_t path);
+  std::optional<Answer> take();
+  /// Readable when there may be an answer.
+  int fd() const noexcept { return event_; }
+  void quiet() noexcept;
+
+ private:
+  Dial dial_;
+  Nanos patience_;
+  int event_;
+  std::atomic<bool> given_up_{false};
+  std::mutex mutex_;
+  std::deque<Answer> answers_;
+  std::vector<std::thread> threads_;
+};
+
+class End {
+ public:
+  virtual ~End() = default;
+  End(const End&) = delete;
+  End& operator=(const End&) = delete;
+
+  /// Does what there is to do; sleeps for it, at most until ``until``.
+  void progress(Nanos until);
+
+  std::size_t paths() const noexcept { return paths_.size(); }
+  bool alive(std::size_t path) const { return paths_[path]->connection != nullptr; }
+  /// The last kEvents of them.
+  const std::deque<Event>& events() const noexcept { return events_; }
+  static constexpr std::size_t kEvents = 4096;
+
+ protected:
+  /// Of ``connections`` some may be missing. ``headers``: how many may come before they are read;
+  /// one, where payloads follow them.
+  End(std::vector<std::unique_ptr<Connection>> connections, Waiting waiting, std::size_t headers,
+      Dial dial, Nanos patience);
+
+  bool room(std::size_t path) const;
+  /// Once there is room for it.
+  void say(std::size_t path, const Header& header);
+  /// A header and its payload; the tag of the payload, for sent(). Only while there is room().
+  std::uint64_t send(std::size_t path, const Header& header, std::span<const std::byte> payload);
+  /// Within heard(): the payload that follows goes there.
+  void receive(std::size_t path, std::span<std::byte> payload);
+  bool redirect(std::size_t path, Direction direction, std::uint64_t tag,
+                std::span<std::byte> instead);
+  /// Fences it: no buffer that was given to this path is used any more.
+  void close(std::size_t path);
+  void ask(std::size_t path) { dialler_.ask(path); }
+  /// All that was to be said on this path has left.
+  bool quiet(std::size_t path) const;
+  void note(const Event& event);
+
+  virtual void heard(std::size_t path, const Header& header, Nanos at) = 0;
+  virtual void landed(std::size_t path, Nanos at) = 0;  ///< The payload asked for by receive().
+  virtual void sent(std::size_t path, std::uint64_t tag) = 0;
+  /// It was closed already.
+  virtual void broken(std::size_t path, Cause cause, int code, Nanos at) = 0;
+  virtual void joined(std::size_t path, Nanos at) = 0;
+  virtual void refused(std::size_t path, int code, Nanos at) = 0;
+  /// What is due now; called often.
+  virtual void act(Nanos at) = 0;
+  /// When act() has something to do though nothing happens.
+  virtual Nanos due() const = 0;
+
+  static constexpr std::uint64_t kPayload = std::uint64_t{1} << 62;  ///< Tag of receive().
+
+ private:
+  struct Path {
+    std::unique_ptr<Connection> connection;
+    std::vector<HeaderBytes> coming;
+    std::array<HeaderBytes, Connection::kDepth> leaving;
+    std::uint64_t free = ~std::uint64_t{0};  // which of them are
+    std::size_t sends = 0;                   // operations under way
+    std::deque<Header> unsaid;
+    std::uint64_t age = 0;  // of its connections
+  };
+
+  bool pass();
+  bool pass(std::size_t path);
+  bool handle(std::size_t path, const Completion& done);
+  void post_header(Path& path, const Header& header);
+  void say_what_is_left(Path& path);
+  void open(Path& path);
+  void lose(std::size_t path, Cause cause, int code, Nanos at);
+
+  Waiting waiting_;
+  std::vector<std::unique_ptr<Path>> paths_;
+  std::deque<Event> events_;
+  std::uint64_t tags_ = 0;
+  std::vector<pollfd> fds_;
+  Dialler dialler_;  // last: its threads end first
+};
+
+}  // namespace cwai::multipath
