@@ -207,7 +207,7 @@ def _work(task: Task, told: world.Launched, link: Link, progress: Progress) -> G
     opening = _opening(task, order, group, peers, plan)
     mine = [r for r in range(group.size) if group.nodes[r] == node]
     link.open(opening, mine)
-    reads = bool(plan.checks or plan.scripts)
+    reads = bool(plan.checks or plan.scripts) or _drives_cards(plan)
     asked = {} if task.root else _long_runs(plan)
     total = reads + len(asked) + len(plan.scripts) + len(plan.probes)
     if loud:
@@ -215,7 +215,7 @@ def _work(task: Task, told: world.Launched, link: Link, progress: Progress) -> G
     number = 0
     if reads:
         number += 1
-        title = Text("server check", "服务器检测")
+        title = _SERVER_CHECK if plan.checks else _TOPOLOGY
         if loud:
             progress.begin(number, total, title, 1.0)
         link.at("discover", DISCOVER_SECONDS)
@@ -385,15 +385,24 @@ def _opening(task: Task, order: Order, group: Group, peers: list[Peer], plan: Pl
 
 
 def read_facts(node: str, plan: Plan, root: Path | None = None) -> Facts:
-    """What the checks of ``plan`` ask of this node, or of the recorded one in ``root``."""
+    """What the checks of ``plan``, and the judge of a collective, ask of this node, or of the recorded one in
+    ``root``."""
     from cwai_bench import checks, discover
+    from cwai_bench.checks import topology
 
-    return discover.read_node(
-        node,
-        root,
-        checks.sources_for(plan.checks, recorded=root is not None),
-        deadline=time.monotonic() + DISCOVER_SECONDS - 5,
-    )
+    asked = checks.sources_for(plan.checks, recorded=root is not None)
+    if _drives_cards(plan):
+        asked.update(topology.READS)
+    return discover.read_node(node, root, asked, deadline=time.monotonic() + DISCOVER_SECONDS - 5)
+
+
+def _drives_cards(plan: Plan) -> bool:
+    """Whether it has a collective that is held against cards, links and NICs."""
+    return any(spec.info.scope in ("nccl", "hccl") for spec in plan.probes)
+
+
+_SERVER_CHECK = Text("server check", "服务器检测")
+_TOPOLOGY = Text("cards, links and NICs of each node", "各节点的加速卡、链路与网卡")
 
 
 def _discover(task: Task, node: str, plan: Plan, link: Link) -> None:

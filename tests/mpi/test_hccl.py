@@ -121,7 +121,8 @@ def test_wrong_data_is_told_with_the_rank_and_the_place(lab: Lab) -> None:
     bad = [m for m in times(report) if m["correct"] is False]
     assert {m["rank"] for m in bad} == {1}
     assert {m["parameters"]["first_bad_index"] for m in bad} == {5}
-    assert "first_bad_index 5" in verdict(report, "FAIL")["detail"]["en"]
+    told = verdict(report, "FAIL")["detail"]["en"]
+    assert "first_bad_index 5, card NPU 1), all ranks are on one node: no NIC is needed" in told
 
 
 def test_an_operation_that_never_ends_is_left_and_what_was_measured_stands(lab: Lab) -> None:

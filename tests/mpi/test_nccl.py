@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import sysconfig
@@ -107,7 +108,17 @@ def test_wrong_data_is_told_with_the_rank_and_the_place(lab: Lab) -> None:
     assert {m["rank"] for m in bad} == {1}
     assert {m["parameters"]["first_bad_index"] for m in bad} == {5}
     assert "rank 1" in verdict(report, "FAIL")["detail"]["en"]
-    assert "first_bad_index 5" in verdict(report, "FAIL")["detail"]["en"]
+    told = verdict(report, "FAIL")["detail"]
+    assert "first_bad_index 5, card 0000:" in told["en"]
+    assert told["en"].endswith("NIC mlx5_0:1/IB, by the library's log"), "the stand-in logs a way over it"
+    assert told["zh"].endswith("网卡 mlx5_0:1/IB（据通信库日志）")
+
+
+def test_a_run_of_collectives_reads_what_tells_cards_links_and_nics(lab: Lab) -> None:
+    _, report = lab.sweep("-n", "5")
+    (journal,) = lab.store.glob("*/journal/*.jsonl")
+    read = {name for line in journal.read_text().splitlines() for name in re.findall(r'"(call:[a-z_]+)":', line)}
+    assert {"call:pci", "call:rdma", "call:container"} <= read
 
 
 def test_a_rank_that_is_late_is_named_and_not_its_victim(lab: Lab) -> None:
