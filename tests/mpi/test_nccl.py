@@ -33,6 +33,9 @@ def test_a_group_that_is_well_passes_and_says_that_it_is_a_stand_in(lab: Lab) ->
     kinds = {m["metric"].rpartition(".")[2] for m in report["measurements"]}
     assert kinds == {"time", "device", "arrival"}
     assert lab.verdict(report, "PASS")["observed"]
+    (journal,) = lab.store.glob("*/journal/*.jsonl")
+    read = set(re.findall(r'"(call:[a-z_]+)":', journal.read_text()))
+    assert {"call:pci", "call:rdma", "call:container"} <= read, "cards, links and NICs of the node"
 
 
 def test_one_process_may_drive_all_cards(lab: Lab) -> None:
@@ -52,13 +55,6 @@ def test_wrong_data_is_told_with_the_rank_and_the_place(lab: Lab) -> None:
     assert "first_bad_index 5, card 0000:" in told["en"]
     assert told["en"].endswith("NIC mlx5_0:1/IB, by the library's log"), "the stand-in logs a way over it"
     assert told["zh"].endswith("网卡 mlx5_0:1/IB（据通信库日志）")
-
-
-def test_a_run_of_collectives_reads_what_tells_cards_links_and_nics(lab: Lab) -> None:
-    _, report = lab.sweep("-n", "5")
-    (journal,) = lab.store.glob("*/journal/*.jsonl")
-    read = {name for line in journal.read_text().splitlines() for name in re.findall(r'"(call:[a-z_]+)":', line)}
-    assert {"call:pci", "call:rdma", "call:container"} <= read
 
 
 def test_a_rank_that_is_late_is_named_and_not_its_victim(lab: Lab) -> None:
