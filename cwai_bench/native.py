@@ -830,6 +830,8 @@ class Collective:
         self._group = group
         self.named = ""
         """What it is called, where somebody knows better than the library's own number."""
+        self.cards: tuple[str, ...] = ()
+        """The card of each member of this process, as facts call it; empty where data is in the host's memory."""
 
     @property
     def size(self) -> int:

@@ -13,9 +13,9 @@
 #include "collective/hccl_abi.hpp"
 #include "collective/startup.hpp"
 #include "device/ascend.hpp"
-#include "device/cuda.hpp"  // poll_until
 #include "support/dynamic_library.hpp"
 #include "support/error.hpp"
+#include "support/poll.hpp"
 
 namespace cwai {
 namespace {
@@ -285,21 +285,16 @@ class Hccl final : public CollectiveBackend {
       return std::all_of(members_.begin(), members_.end(),
                          [](const auto& member) { return member->stream.done(); });
     };
-    Nanos stopping = 0;
-    const auto look = [&](Nanos at) {
+    const auto look = [this] {
       for (const auto& member : members_) {
         int state = kSuccess;
         if (api_->async_error == nullptr) break;
         api_->check(api_->async_error(member->comm, &state), "HcclGetCommAsyncError");
         api_->check(state, operation_name(last_));
       }
-      if (at >= watch.deadline()) throw Error(Fault::kDeadline, operation_name(last_));
-      if (!stop_requested()) return;
-      if (stopping == 0) stopping = at;
-      if (at - stopping >= kGrace) throw Error(Fault::kStopped, operation_name(last_));
     };
     try {
-      poll_until(done, look);
+      poll_until(done, watch, {look, operation_name(last_), kGrace});
     } catch (const Error&) {
       abort();
       throw;

@@ -13,6 +13,7 @@
 #include "device/cuda.hpp"
 #include "support/dynamic_library.hpp"
 #include "support/error.hpp"
+#include "support/poll.hpp"
 
 namespace cwai {
 namespace {
@@ -315,20 +316,15 @@ class Nccl final : public CollectiveBackend {
       return std::all_of(members_.begin(), members_.end(),
                          [](const auto& member) { return member->stream.done(); });
     };
-    Nanos stopping = 0;
-    const auto look = [&](Nanos at) {
+    const auto look = [this] {
       for (const auto& member : members_) {
         int state = kSuccess;
         api_->check(api_->async_error(member->comm, &state), "ncclCommGetAsyncError");
         if (state != kInProgress) api_->check(state, operation_name(last_));
       }
-      if (at >= watch.deadline()) throw Error(Fault::kDeadline, operation_name(last_));
-      if (!stop_requested()) return;
-      if (stopping == 0) stopping = at;
-      if (at - stopping >= kGrace) throw Error(Fault::kStopped, operation_name(last_));
     };
     try {
-      poll_until(done, look);
+      poll_until(done, watch, {look, operation_name(last_), kGrace});
     } catch (const Error&) {
       abort();
       throw;

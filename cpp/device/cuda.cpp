@@ -1,7 +1,5 @@
 #include "device/cuda.hpp"
 
-#include <sched.h>
-
 #include <algorithm>
 #include <array>
 #include <cctype>
@@ -10,6 +8,7 @@
 #include "device/cuda_abi.hpp"
 #include "support/dynamic_library.hpp"
 #include "support/error.hpp"
+#include "support/poll.hpp"
 
 namespace cwai {
 namespace {
@@ -262,7 +261,7 @@ bool Stream::done() const {
 }
 
 void Stream::wait(const Watch& watch) const {
-  poll_until([this] { return done(); }, [&watch](Nanos at) { watch.check(at); });
+  poll_until([this] { return done(); }, watch);
 }
 
 Event::Event(const Gpu& gpu) : gpu_(gpu) {
@@ -315,23 +314,6 @@ void Graph::end() {
 void Graph::launch() const {
   stream_.gpu().enter();
   check(driver().launch(ready_, stream_.handle()), "CUDA graph");
-}
-
-void poll_until(const std::function<bool()>& done, const std::function<void(Nanos)>& look) {
-  constexpr Nanos kAlone = 1'000'000;
-  constexpr int kBetweenClocks = 64;  // a query takes some 0.5 us
-  const Nanos start = now();
-  Nanos looked = start;
-  while (true) {
-    for (int i = 0; i < kBetweenClocks; ++i) {
-      if (done()) return;
-      if (looked > start) sched_yield();
-    }
-    const Nanos at = now();
-    if (at - looked < kAlone) continue;
-    looked = at;
-    look(at);
-  }
 }
 
 }  // namespace cwai

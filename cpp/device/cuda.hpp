@@ -8,7 +8,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <functional>
 #include <span>
 #include <string>
 
@@ -182,10 +181,5 @@ class Graph {
   void* recorded_ = nullptr;
   void* ready_ = nullptr;
 };
-
-/// Asks ``done`` again and again, so that what is short is seen at once; after the first
-/// millisecond others may have the CPU in between. About every millisecond ``look`` is called with
-/// the time; it may throw.
-void poll_until(const std::function<bool()>& done, const std::function<void(Nanos)>& look);
 
 }  // namespace cwai

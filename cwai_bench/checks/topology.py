@@ -13,17 +13,20 @@ from cwai_bench.checks import DoesNotApply, FactView, NotKnown, ascend, ascend_r
 from cwai_bench.collective_bound import Topology
 from cwai_bench.model import Facts
 from cwai_bench.readers import ascend as ascend_reader
-from cwai_bench.sources import PciDevice, Source
+from cwai_bench.sources import Container, Pci, PciDevice, Source
 from cwai_bench.text import Text
 
 T = TypeVar("T")
+
+NPU = "NPU "
+"""What the name of an NPU begins with; its number in /dev follows."""
 
 READS: tuple[Source, ...] = tuple(
     dict.fromkeys(
         (*nvidia.CARDS, nvidia.NVLINK_STATUS, nvidia.NVLINK_ERRORS, *rdma.READS, *ascend_roce.COMMON, ascend_roce.SPEED)
     )
 )
-"""What ``topology_of`` looks at."""
+"""What ``topology_of`` and ``nearest_nics`` look at."""
 
 
 def topology_of(facts: Iterable[Facts], cards: Mapping[str, int]) -> Topology | None:
@@ -76,6 +79,43 @@ def _of_node(facts: Facts, cards: int) -> Topology:
         nics=len(rates),
         nic_rate=min(rates, default=0.0) / 8,
     )
+
+
+def nearest_nics(facts: Facts, card: str) -> list[str]:
+    """The rails that are up and nearest to a card on the PCIe tree, else on its NUMA node; of an NPU its own port.
+
+    ``card``: a PCI address as in sysfs (``0000:1b:00.0``), or the number of an NPU in /dev (``NPU 3``). Raises
+    DoesNotApply and NotKnown.
+    """
+    view = FactView(facts)
+    if card.startswith(NPU):
+        if view.call("container", Container).kind:
+            raise NotKnown("cause", Text("a container numbers its NPUs anew", "容器内的 NPU 编号可能不同"))
+        numbers = ascend_roce.devices(view)
+        own = [port for port in ascend_roce.ports(view) if f"{NPU}{numbers[port]}" == card]
+        if not own:
+            raise NotKnown("cause", Text("npu-smi does not list {c}", "npu-smi 未列出 {c}").fill(c=card))
+        return own
+    if view.call("container", Container).vm:
+        raise NotKnown("cause", Text("a VM: the tree it shows is made up", "虚拟机显示的拓扑并不真实"))
+    by_address = {device.address: device for device in view.call("pci", Pci).devices}
+    if card not in by_address:
+        raise NotKnown("cause", Text("{c} is not among the PCI devices read", "读取的 PCI 设备中没有 {c}").fill(c=card))
+    path = rdma.above(by_address[card], by_address)
+    steps: dict[str, int] = {}
+    for port in rdma.rails(view):
+        device = by_address.get(port.device.address)
+        if not port.up or device is None:
+            continue
+        above = set(rdma.above(device, by_address))
+        joined = next((step for step, bridge in enumerate(path) if bridge in above), None)
+        if joined is not None:
+            steps[port.name] = joined
+        elif device.numa_node == by_address[card].numa_node >= 0:
+            steps[port.name] = len(path)
+    if not steps:
+        raise NotKnown("cause", Text("no rail is near {c}", "{c} 附近没有轨道").fill(c=card))
+    return [name for name, count in steps.items() if count == min(steps.values())]
 
 
 def _told(ask: Callable[[], T]) -> T | None:

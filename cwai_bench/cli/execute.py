@@ -25,6 +25,7 @@ from cwai_bench.text import Lang, Text
 if TYPE_CHECKING:
     from cwai_bench.config import Criteria
     from cwai_bench.launch.order import Front, Order, Outcome
+    from cwai_bench.launch.rank import Here
 
 
 def probe_options(args: argparse.Namespace) -> Options:
@@ -98,13 +99,16 @@ def execute(
         size = ranks if starts_mpirun else told.size
         if told.rank == 0:
             # Other nodes are taken to have what this one has: they are asked once they have met.
-            show_plan(make_plan(choice, _world_like_here(choice, names[:size], size)), args, lang)
+            show_plan(make_plan(choice, _world_like(rank.look(choice), names[:size], size)), args, lang)
         raise SystemExit(0)
     node = _node(args)
+    here: Here | None = None
     if order is not None:  # wrong items and options are refused before anything is started
-        # Nobody has looked at the other nodes.
-        world_of = World(ranks, hosts or ("node",), True) if starts_mpirun else _world_like_here(choice, ("node",), 1)
-        make_plan(choice, world_of)
+        if starts_mpirun:  # nobody has looked at the other nodes
+            make_plan(choice, World(ranks, hosts or ("node",), True))
+        else:
+            here = rank.look(choice)
+            make_plan(choice, _world_like(here, ("node",), 1))
         if not starts_mpirun and args.baseline and not order.baseline:
             _check_baseline_node(args.baseline, node)
     out = sys.stderr if quiet_stdout else sys.stdout
@@ -120,6 +124,7 @@ def execute(
             node,
             lambda error: complain(error, lang),
             getattr(args, "root", None),
+            here,
         )
         try:
             outcome = rank.run(task, view)
@@ -130,17 +135,17 @@ def execute(
     return _as_shown(outcome, args)
 
 
-def _world_like_here(choice: Choice, nodes: tuple[str, ...], size: int) -> World:
-    """``size`` ranks on ``nodes`` that all have what this one has of what is to be measured."""
-    from cwai_bench.probes import cards, gpu, hca
-
-    rails = (hca.look(),) * len(nodes) if choice.measures_network else ()
-    gpus = (gpu.look(),) * len(nodes) if choice.measures_gpus else ()
-    seen: tuple[cards.Seen, ...] = ()
-    if choice.measures_collectives:
-        at = [nodes[rank * len(nodes) // size] for rank in range(size)]
-        seen = tuple(tuple((node, count) for node in at) for count in (cards.GPU.look(), cards.NPU.look()))
-    return World(size, nodes, size > 1, rails, gpus, *seen)
+def _world_like(here: Here, nodes: tuple[str, ...], size: int) -> World:
+    """``size`` ranks on ``nodes`` that all have what is ``here``."""
+    at = [nodes[rank * len(nodes) // size] for rank in range(size)]
+    return World(
+        size,
+        nodes,
+        size > 1,
+        () if here.rails is None else (here.rails,) * len(nodes),
+        () if here.gpus is None else (here.gpus,) * len(nodes),
+        *(() if count is None else tuple((node, count) for node in at) for count in (here.cards, here.npus)),
+    )
 
 
 def _as_shown(outcome: Outcome, args: argparse.Namespace) -> Outcome:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import msgspec
@@ -23,14 +22,12 @@ from cwai_bench.collective_bound import (
 )
 from cwai_bench.collective_library import folded
 from cwai_bench.judge.ports import Sign
+from cwai_bench.judge.route import logs_of, nics_of
 from cwai_bench.model import Measurement, ProbeSpec, Run, Scalar, Status, stats_of
-from cwai_bench.readers import Unreadable
-from cwai_bench.readers.collective_log import IB, SOCKET, CollectiveLog, collective_log, merge
+from cwai_bench.readers.collective_log import IB, SOCKET, CollectiveLog, merge
 from cwai_bench.render.units import gigabytes, size
 from cwai_bench.text import Text
 
-SOURCE = "log:nccl:"
-"""What the source of a reading of the library's log begins with; spec and rank follow."""
 WARNINGS = 3
 """Warnings of a library that are told."""
 
@@ -132,6 +129,8 @@ class Found(NamedTuple):
     published: list[Text]
     mixed: Text | None = None
     """What the ranks have loaded, where they have not all loaded the same."""
+    nics: Mapping[tuple[str, int], Text] = {}
+    """By node and rank, of those that received wrong data."""
 
 
 def _mixed(ms: Iterable[Measurement]) -> Text | None:
@@ -150,17 +149,12 @@ def of_spec(run: Run, spec: ProbeSpec) -> Found:
     """By the facts of the nodes that took part, and what the library logged on them."""
     ms = [m for m in run.measurements if m.spec == spec.id and "bus_factor" in m.parameters]
     members = {(m.node, m.rank) for m in ms}
+    logs = logs_of(run, spec)
+    nics = nics_of(run, ms, logs)
     topology = topology_of(run.facts, Counter(node for node, _ in members)) if members else None
     if topology is None:
-        return Found(None, [], [], _mixed(ms))
-    begins = f"{SOURCE}{spec.id}:"
-    logs: list[CollectiveLog] = []
-    for facts in run.facts:
-        for source, reading in facts.readings.items():
-            if source.startswith(begins) and reading.status == "ok":
-                with contextlib.suppress(Unreadable):
-                    logs.append(collective_log(reading.text))
-    log = merge(logs) if logs else None
+        return Found(None, [], [], _mixed(ms), nics)
+    log = merge(log for of_node in logs.values() for log in of_node.values()) if logs else None
     sharp = {"on": True, "off": False}.get(str(spec.parameters.get("sharp")))
     operation = str(spec.parameters.get("operation"))
     return Found(
@@ -168,6 +162,7 @@ def of_spec(run: Run, spec: ProbeSpec) -> Found:
         [] if log is None else log_signs(log, topology, sharp=sharp),
         published(topology, operation) if spec.info.scope in PREDICTED else [],
         _mixed(ms),
+        nics,
     )
 
 

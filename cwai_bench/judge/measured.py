@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -166,7 +166,7 @@ def _measured(
         judged = verdict(
             Status.FAIL,
             ", ".join(filter(None, map(_damage, wrong[:4]))) or _summary(good),
-            joined([_wrong(m) for m in wrong[:8]]),
+            joined([_wrong(m, {} if collective is None else collective.nics) for m in wrong[:8]]),
             "wrong_data",
             at=blamed if len(blamed) == 1 else [],
         )
@@ -355,15 +355,19 @@ def _damage(m: Measurement) -> str:
     return f"{bad} wrong from {first} on{_where(m)}" if bad and first is not None else ""
 
 
-def _wrong(m: Measurement) -> Text:
-    """Who got wrong data, and where in it."""
+def _wrong(m: Measurement, nics: Mapping[tuple[str, int], Text]) -> Text:
+    """Who got wrong data, where in it, and over which NIC."""
     known = {
         k: v
         for k, v in m.parameters.items()
         if k in ("first_bad_index", "bad_count", "operation", "dtype", "reduction", "in_place", "bytes", "peer", "card")
     }
     at = ", ".join(f"{k} {v}" for k, v in known.items())
-    said = m.reason or Text("the data that arrived was wrong", "收到的数据有误")
-    return Text("rank {r} on {n}: {s} ({a})", "{n} 上的 rank {r}：{s}（{a}）").fill(
+    arrived = Text("the data that arrived was wrong", "收到的数据有误")
+    # That the machine was busy excuses a figure, and no wrong data.
+    said = arrived if m.reason is None or m.reason_code == "busy" else m.reason
+    told = Text("rank {r} on {n}: {s} ({a})", "{n} 上的 rank {r}：{s}（{a}）").fill(
         r=m.rank, n=m.node, s=said, a=at or m.metric
     )
+    nic = nics.get((m.node, m.rank))
+    return told if nic is None else Text("{t}, {n}", "{t}，{n}").fill(t=told, n=nic)

@@ -52,12 +52,33 @@ DISCOVER_SECONDS = 30.0
 FRONT_VARIABLE = "CWAI_BENCH_FRONT"
 
 
+class Here(msgspec.Struct, frozen=True):
+    """What there is of what is to be measured; None where it is not to be. ``rails``: the node's RDMA NICs, ``gpus``:
+    how many NVIDIA GPUs it has, ``cards``: how many of them this process sees, ``npus``: how many Ascend NPUs."""
+
+    rails: Rails | None = None
+    gpus: int | None = None
+    cards: int | None = None
+    npus: int | None = None
+
+
+def look(choice: Choice) -> Here:
+    """From within this process."""
+    collectives = choice.measures_collectives
+    return Here(
+        hca.look() if choice.measures_network else None,
+        gpu.look() if choice.measures_gpus else None,
+        cards.GPU.look() if collectives else None,
+        cards.NPU.look() if collectives else None,
+    )
+
+
 @dataclass(frozen=True)
 class Task:
     """``root``: a recorded node instead of this one. ``node``: the name of the node that is looked at.
 
     ``order`` is asked by rank 0 alone, and may raise CwaiError; all ranks go by what it says, scripts included.
-    ``complain`` says an error to the person.
+    ``complain`` says an error to the person. ``here``: what this process sees, where somebody has looked already.
     """
 
     choice: Choice
@@ -65,6 +86,7 @@ class Task:
     node: str
     complain: Callable[[CwaiError], None]
     root: Path | None = None
+    here: Here | None = None
 
 
 class Progress(Protocol):
@@ -93,16 +115,12 @@ class _Wrong(msgspec.Struct):
 
 
 class _Hello(msgspec.Struct):
-    """``order`` or ``wrong``: from rank 0. ``rails``: the node's RDMA NICs, ``gpus``: how many NVIDIA GPUs it has,
-    ``cards``: how many of them this rank sees, ``npus``: how many Ascend NPUs, each where these are to be measured."""
+    """``order`` or ``wrong``: from rank 0."""
 
     version: str
     peer: Peer
     refusal: Text | None
-    rails: Rails | None = None
-    gpus: int | None = None
-    cards: int | None = None
-    npus: int | None = None
+    here: Here
     order: Order | None = None
     wrong: _Wrong | None = None
 
@@ -207,7 +225,7 @@ def _work(task: Task, told: world.Launched, link: Link, progress: Progress) -> G
     opening = _opening(task, order, group, peers, plan)
     mine = [r for r in range(group.size) if group.nodes[r] == node]
     link.open(opening, mine)
-    reads = bool(plan.checks or plan.scripts)
+    reads = bool(plan.checks or plan.scripts) or _drives_cards(plan)
     asked = {} if task.root else _long_runs(plan)
     total = reads + len(asked) + len(plan.scripts) + len(plan.probes)
     if loud:
@@ -215,7 +233,7 @@ def _work(task: Task, told: world.Launched, link: Link, progress: Progress) -> G
     number = 0
     if reads:
         number += 1
-        title = Text("server check", "服务器检测")
+        title = _SERVER_CHECK if plan.checks else _TOPOLOGY
         if loud:
             progress.begin(number, total, title, 1.0)
         link.at("discover", DISCOVER_SECONDS)
@@ -271,11 +289,7 @@ def _work(task: Task, told: world.Launched, link: Link, progress: Progress) -> G
 def _meet(task: Task, told: world.Launched, link: Link) -> tuple[Group, list[Peer], Order, World]:
     """The group of all ranks, the keepers of its nodes, what was ordered, and what there is of NICs and GPUs (where
     anybody looked), once all agree that the run can be."""
-    rails = hca.look() if task.choice.measures_network else None
-    gpus = gpu.look() if task.choice.measures_gpus else None
-    looks = task.choice.measures_collectives
-    seen, npus = (cards.GPU.look(), cards.NPU.look()) if looks else (None, None)
-    mine = _Hello(link.version, link.peer, link.refusal, rails, gpus, seen, npus)
+    mine = _Hello(link.version, link.peer, link.refusal, task.here or look(task.choice))
     if told.rank == 0:
         try:
             mine.order = task.order()
@@ -301,16 +315,17 @@ def _meet(task: Task, told: world.Launched, link: Link) -> tuple[Group, list[Pee
     names = _distinct(peers)
     nodes = tuple(names[h.peer.id] for h in hellos)
     group: Group = SoloGroup(nodes[0]) if comm is None else world.MpiGroup(comm, nodes)
-    hello_of = {node: hello for node, hello in zip(reversed(nodes), reversed(hellos), strict=True)}
-    first = [hello_of[node] for node in _unique(nodes)]
+    seen = [h.here for h in hellos]
+    by_node = dict(zip(reversed(nodes), reversed(seen), strict=True))
+    first = [by_node[node] for node in _unique(nodes)]
     there = World(
         group.size,
         _unique(nodes),
         comm is not None,
-        tuple(hello.rails for hello in first if hello.rails is not None),
-        tuple(hello.gpus for hello in first if hello.gpus is not None),
-        tuple((node, hello.cards) for node, hello in zip(nodes, hellos, strict=True) if hello.cards is not None),
-        tuple((node, hello.npus) for node, hello in zip(nodes, hellos, strict=True) if hello.npus is not None),
+        tuple(here.rails for here in first if here.rails is not None),
+        tuple(here.gpus for here in first if here.gpus is not None),
+        tuple((node, here.cards) for node, here in zip(nodes, seen, strict=True) if here.cards is not None),
+        tuple((node, here.npus) for node, here in zip(nodes, seen, strict=True) if here.npus is not None),
     )
     return group, [msgspec.structs.replace(p, node=names[p.id]) for p in peers], order, there
 
@@ -385,15 +400,24 @@ def _opening(task: Task, order: Order, group: Group, peers: list[Peer], plan: Pl
 
 
 def read_facts(node: str, plan: Plan, root: Path | None = None) -> Facts:
-    """What the checks of ``plan`` ask of this node, or of the recorded one in ``root``."""
+    """What the checks of ``plan``, and the judge of a collective, ask of this node, or of the recorded one in
+    ``root``."""
     from cwai_bench import checks, discover
+    from cwai_bench.checks import topology
 
-    return discover.read_node(
-        node,
-        root,
-        checks.sources_for(plan.checks, recorded=root is not None),
-        deadline=time.monotonic() + DISCOVER_SECONDS - 5,
-    )
+    asked = checks.sources_for(plan.checks, recorded=root is not None)
+    if _drives_cards(plan):
+        asked.update(topology.READS)
+    return discover.read_node(node, root, asked, deadline=time.monotonic() + DISCOVER_SECONDS - 5)
+
+
+def _drives_cards(plan: Plan) -> bool:
+    """Whether it has a collective that is held against cards, links and NICs."""
+    return any(spec.info.scope in ("nccl", "hccl") for spec in plan.probes)
+
+
+_SERVER_CHECK = Text("server check", "服务器检测")
+_TOPOLOGY = Text("cards, links and NICs of each node", "各节点的加速卡、链路与网卡")
 
 
 def _discover(task: Task, node: str, plan: Plan, link: Link) -> None:

@@ -16,12 +16,14 @@ Seen = tuple[tuple[str, int], ...]
 @dataclass(frozen=True)
 class Kind:
     """``shared``: with one of these variables, ranks may share a card. ``look``: how many this process sees; 0 without
-    a driver. ``hint``: what to do where a rank sees none."""
+    a driver. ``hint``: what to do where a rank sees none. ``place``: of an ordinal, how facts call the card: by its PCI
+    address, an NPU by its number in /dev."""
 
     name: str
     absent: Text
     hint: Text
     look: Callable[[], int]
+    place: Callable[[int], str]
     shared: tuple[str, ...] = ()
 
 
@@ -34,6 +36,12 @@ def _gpus() -> int:
         return 0
 
 
+def _pci(ordinal: int) -> str:
+    from cwai_bench import native
+
+    return native.gpus()[ordinal].pci
+
+
 def _npus() -> int:
     from cwai_bench import native
 
@@ -43,11 +51,18 @@ def _npus() -> int:
         return 0
 
 
+def _device(ordinal: int) -> str:
+    """ASCEND_RT_VISIBLE_DEVICES lists numbers in /dev, in the order of the ordinals."""
+    visible = os.environ.get("ASCEND_RT_VISIBLE_DEVICES", "").split(",")
+    return f"NPU {visible[ordinal].strip() if visible != [''] else ordinal}"
+
+
 GPU = Kind(
     "GPU",
     Text("{n} has no NVIDIA GPU, or no driver", "{n} 没有 NVIDIA GPU 或没有驱动"),
     Text("see CUDA_VISIBLE_DEVICES and the server check", "请检查 CUDA_VISIBLE_DEVICES，并运行服务器检测"),
     _gpus,
+    _pci,
     # NCCL 2.30.3, env.rst; before that it refuses what looks like one host.
     ("NCCL_MULTI_RANK_GPU_ENABLE", "NCCL_HOSTID"),
 )
@@ -62,6 +77,7 @@ NPU = Kind(
         "请检查 ASCEND_RT_VISIBLE_DEVICES、source CANN 的 set_env.sh，并运行服务器检测",
     ),
     _npus,
+    _device,
 )
 
 

@@ -170,6 +170,7 @@ def _over_nccl(ctx: Context, comm: Any, largest: int) -> Collective:
         registered=bool(given.get("registered")),
         timeout=max(ctx.deadline - time.monotonic(), AGREE_MARGIN),
     )
+    group.cards = tuple(map(cards.GPU.place, mine))
     version = nccl.loaded()
     mixture = nccl.mixture(_all(comm, None if version is None else str(version)))
     if mixture is not None and mixture.refused:
@@ -195,6 +196,7 @@ def _over_hccl(ctx: Context, comm: Any, largest: int) -> Collective:
     group = native.over_hccl(
         comm, cards=mine, largest=largest, timeout=max(ctx.deadline - time.monotonic(), AGREE_MARGIN)
     )
+    group.cards = tuple(map(cards.NPU.place, mine))
     if version is not None:
         group.named = f"{version}{' (stand-in)' if group.library.endswith('(stand-in)') else ''}"
     return group
@@ -520,7 +522,7 @@ class _Run:
         )
 
     def _record(self, point: CollectivePoint, common: dict[str, Scalar], started: float) -> None:
-        for member in point.members:
+        for index, member in enumerate(point.members):
             parameters: dict[str, Scalar] = {
                 **common,
                 "bytes": point.bytes,
@@ -532,6 +534,8 @@ class _Run:
             }
             if member.wrong:
                 parameters["first_bad_index"] = member.first_bad
+                if self.group.cards:
+                    parameters["card"] = self.group.cards[index]
             if point.graphed:
                 parameters["graphed"] = point.graphed
             emit = partial(self._samples, parameters, member.rank, point, started)

@@ -1,6 +1,7 @@
 #include <cstring>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "runner.hpp"
@@ -12,6 +13,7 @@
 #include "support/error.hpp"
 #include "support/interfaces.hpp"
 #include "support/pattern.hpp"
+#include "support/poll.hpp"
 #include "support/progress.hpp"
 #include "support/stop.hpp"
 #include "transport/backends.hpp"
@@ -77,6 +79,45 @@ TEST(stop_and_deadline_end_a_watch) {
   const Watch over(0);
   CHECK_FAULT(over.check(), Fault::kDeadline);
   CHECK(patient.slice_end() <= now() + kSlice);
+}
+
+// How a wait for what never is done ended, and after how long.
+std::pair<Fault, Nanos> never_done(const Watch& watch, const Waiting& waiting) {
+  const Nanos start = now();
+  try {
+    poll_until([] { return false; }, watch, waiting);
+  } catch (const Error& error) {
+    CHECK_EQUAL(error.subject(), std::string(waiting.what));
+    return {error.fault(), now() - start};
+  }
+  return {};
+}
+
+TEST(poll_until_asks_until_it_is_done) {
+  int asked = 0;
+  int looked = 0;
+  poll_until([&] { return ++asked == 3; }, Watch(kSecond), {[&] { ++looked; }});
+  CHECK_EQUAL(asked, 3);
+  CHECK_EQUAL(looked, 0);  // it was too short for that
+  poll_until([&] { return looked == 2; }, Watch(20 * kSecond), {[&] { ++looked; }});
+  CHECK_EQUAL(looked, 2);
+}
+
+TEST(poll_until_ends_at_its_deadline_and_when_told_to_stop) {
+  const auto [late, after] = never_done(Watch(20'000'000), {[] {}, "all_reduce"});
+  CHECK(late == Fault::kDeadline);
+  CHECK(after >= 20'000'000);
+  request_stop();
+  CHECK(never_done(Watch(20 * kSecond), {[] {}, "all_reduce"}).first == Fault::kStopped);
+  const auto [stopped, grace] = never_done(Watch(20 * kSecond), {[] {}, "all_reduce", 30'000'000});
+  CHECK(stopped == Fault::kStopped);
+  CHECK(grace >= 30'000'000);
+  clear_stop();
+}
+
+TEST(poll_until_lets_out_what_a_look_throws) {
+  const auto look = [] { throw Error(Fault::kDevice, "all_reduce"); };
+  CHECK(never_done(Watch(20 * kSecond), {look, "all_reduce"}).first == Fault::kDevice);
 }
 
 TEST(progress_shows_the_first_run_only) {

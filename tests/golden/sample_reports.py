@@ -16,6 +16,7 @@ from cwai_bench.model import (
     Action,
     CheckInfo,
     Evidence,
+    Facts,
     Gate,
     ItemKind,
     LeftOut,
@@ -26,6 +27,7 @@ from cwai_bench.model import (
     Plan,
     ProbeSpec,
     RankEvent,
+    Reading,
     ReasonCode,
     Report,
     Run,
@@ -851,7 +853,7 @@ def collectives() -> Report:
                     "pipelined_iterations": 40,
                 }
                 if wrong:
-                    given["first_bad_index"] = 81920
+                    given |= {"first_bad_index": 81920, "card": "0000:5d:00.0"}
 
                 def told(what: str, middle: float, **more: Scalar) -> Measurement:
                     return measured(
@@ -897,11 +899,24 @@ def collectives() -> Report:
         environment={},
         settings={},
         nodes=[NodeRecord("node01", [0, 1, 2, 3], True, True), NodeRecord("node02", [4, 5, 6, 7], True, True)],
-        facts=[],
+        facts=[Facts("node01", START, False, False, {r.source: r for r in map(nic_log, range(4))})],
         measurements=measurements,
         events=[RankEvent(rank, node, START + 62, "finished") for rank, node in enumerate(nodes)],
     )
     return judge(run)
+
+
+def nic_log(rank: int) -> Reading:
+    """What NCCL logs in a process whose ring leaves the node through the NIC beside its card."""
+    nics = " ".join(f"[{i}]mlx5_{i}:1/IB" for i in range(4))
+    said = (
+        f"NET/IB : Using {nics} [RO]; OOB eth0:192.0.2.11<0>",
+        "Using network IB",
+        f"Channel 00/0 : {rank + 4}[{rank}] -> {rank}[{rank}] [receive] via NET/IB/{rank}/GDRDMA",
+        f"Channel 00/0 : {rank}[{rank}] -> {rank + 4}[{rank}] [send] via NET/IB/{rank}/GDRDMA",
+    )
+    text = "".join(f"node01:410{rank}:418{rank} [{rank}] NCCL INFO {line}\n" for line in said)
+    return Reading(f"log:nccl:nccl.reduce_scatter#0:{rank}", "ok", text)
 
 
 SAMPLES: dict[str, Callable[[], Report]] = {

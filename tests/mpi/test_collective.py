@@ -18,6 +18,7 @@ from cwai_bench.native import ELEMENTS, over_loopback
 from cwai_bench.plan import Choice, make_plan
 from cwai_bench.probes import Options, World
 from cwai_bench.probes.collective import OPERATIONS, sizes_of
+from tests.mpi.conftest import AS_ROOT
 
 IN_BLOCKS = ("all_gather", "reduce_scatter", "alltoall", "gather", "scatter")
 MPIRUN = Path(sysconfig.get_path("scripts")) / "mpirun"
@@ -36,8 +37,7 @@ def ranks(request: pytest.FixtureRequest) -> list[dict[str, Any]]:
         "mpi_yield_when_idle",
         "1",
     ]
-    allow = ("OMPI_ALLOW_RUN_AS_ROOT", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "PRTE_ALLOW_RUN_AS_ROOT")
-    env = {**os.environ, **dict.fromkeys((*allow, "PRTE_ALLOW_RUN_AS_ROOT_CONFIRM"), "1")}
+    env = {**os.environ, **AS_ROOT}
     done = subprocess.run(
         [*command, sys.executable, str(program)], env=env, capture_output=True, text=True, timeout=120
     )

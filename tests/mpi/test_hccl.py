@@ -2,111 +2,52 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 import sysconfig
 from pathlib import Path
-from typing import Any
 
 import pytest
+
+from tests.mpi.two_ranks import TOOL, Lab
 
 pytestmark = pytest.mark.mpi
 
 MPIRUN = str(Path(sysconfig.get_path("scripts")) / "mpirun")
-AS_ROOT = dict.fromkeys(
-    (
-        "OMPI_ALLOW_RUN_AS_ROOT",
-        "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM",
-        "PRTE_ALLOW_RUN_AS_ROOT",
-        "PRTE_ALLOW_RUN_AS_ROOT_CONFIRM",
-    ),
-    "1",
-)
-TOOL = [sys.executable, "-m", "cwai_bench"]
-SWEEP = ["collective", "--library", "hccl", "--operations", "all_reduce", "-b", "64", "-e", "4K", "-f", "8"]
 
 
-class Lab:
-    """Two ranks on a node of two NPUs and the toolkit ``cann``. ``demanded`` goes to the stand-ins, as environment
-    variables."""
-
-    def __init__(self, libraries: Path, folder: Path) -> None:
-        self.libraries, self.folder = libraries, folder
-        self.store = folder / "store"
-        self.toolkit("cann", "8.5.1")
-
-    def toolkit(self, name: str, version: str) -> None:
-        home = self.folder / name
-        told = home / "share" / "info" / "hccl" / "version.info"
-        told.parent.mkdir(parents=True)
-        told.write_text(f"Version={version}\n")
-        (home / "lib64").symlink_to(self.libraries)
-
-    def run(self, *command: str, **demanded: str) -> subprocess.CompletedProcess[str]:
-        environment = {
-            **os.environ,
-            **AS_ROOT,
-            "ASCEND_HOME_PATH": str(self.folder / "cann"),
-            "CWAI_FAKE_NPUS": "2",
-            "CWAI_BENCH_SPOOL": str(self.folder / "spool"),
-            "LANG": "C.UTF-8",
-            **demanded,
-        }
-        return subprocess.run(
-            [*command, "--store", str(self.store)],
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=180,
-            check=False,
-        )
-
-    def sweep(self, *more: str, **demanded: str) -> tuple[int, dict[str, Any]]:
-        done = self.run(*TOOL, *SWEEP, "-np", "2", *more, **demanded)
-        assert self.store.exists(), done.stderr
-        return done.returncode, self.report()
-
-    def report(self) -> dict[str, Any]:
-        (folder,) = (p for p in self.store.iterdir() if not p.name.startswith("."))
-        report: dict[str, Any] = json.loads((folder / "report.json").read_text())
-        return report
+def toolkit(lab: Lab, name: str, version: str, libraries: Path) -> None:
+    home = lab.folder / name
+    told = home / "share" / "info" / "hccl" / "version.info"
+    told.parent.mkdir(parents=True)
+    told.write_text(f"Version={version}\n")
+    (home / "lib64").symlink_to(libraries)
 
 
 @pytest.fixture
 def lab(stand_ins: Path, tmp_path: Path) -> Lab:
-    return Lab(stand_ins / "cann" / "lib64", tmp_path)
-
-
-def verdict(report: dict[str, Any], status: str) -> dict[str, Any]:
-    (found,) = (v for v in report["verdicts"] if v["check"] == "hccl.all_reduce" and v["status"] == status)
-    return dict(found)
-
-
-def times(report: dict[str, Any]) -> list[dict[str, Any]]:
-    return [m for m in report["measurements"] if m["metric"] == "hccl.all_reduce.time"]
+    lab = Lab("hccl", tmp_path, {"ASCEND_HOME_PATH": str(tmp_path / "cann"), "CWAI_FAKE_NPUS": "2"})
+    toolkit(lab, "cann", "8.5.1", stand_ins / "cann" / "lib64")
+    return lab
 
 
 def test_a_group_that_is_well_passes_and_says_that_it_is_a_stand_in(lab: Lab) -> None:
     code, report = lab.sweep("-n", "25", "--dtype", "float32,bfloat16,float64", "--placement", "both")
     assert code == 0, report["verdicts"]
-    found = [m for m in times(report) if m["status"] == "ok"]
+    found = [m for m in lab.times(report) if m["status"] == "ok"]
     assert len(found) == 2 * 2 * 2 * 3, "ranks, types, placements, sizes"
     assert {m["correct"] for m in found} == {True}
     assert {m["parameters"]["library"] for m in found} == {"HCCL version 8.5.1 (stand-in)"}
     assert {m["stats"]["count"] for m in found} == {25}
     assert min(m["parameters"]["pipelined"] for m in found) > 0
-    skipped = [m for m in times(report) if m["status"] == "skip"]
+    skipped = [m for m in lab.times(report) if m["status"] == "skip"]
     assert {m["parameters"]["dtype"] for m in skipped} == {"float64"}
     kinds = {m["metric"].rpartition(".")[2] for m in report["measurements"]}
     assert kinds == {"time", "device", "arrival"}
 
 
 def test_one_process_may_drive_all_cards(lab: Lab) -> None:
-    done = lab.run(*TOOL, *SWEEP, "-n", "5")
+    done = lab.run(*lab.words, "-n", "5")
     assert done.returncode == 0, done.stderr
-    assert {m["rank"] for m in times(lab.report())} == {0, 1}
+    assert {m["rank"] for m in lab.times(lab.report())} == {0, 1}
 
 
 def test_where_there_are_npus_the_library_need_not_be_named(lab: Lab) -> None:
@@ -118,17 +59,18 @@ def test_where_there_are_npus_the_library_need_not_be_named(lab: Lab) -> None:
 def test_wrong_data_is_told_with_the_rank_and_the_place(lab: Lab) -> None:
     code, report = lab.sweep("-n", "5", CWAI_FAKE_HCCL="wrong=1@5")
     assert code == 1
-    bad = [m for m in times(report) if m["correct"] is False]
+    bad = [m for m in lab.times(report) if m["correct"] is False]
     assert {m["rank"] for m in bad} == {1}
     assert {m["parameters"]["first_bad_index"] for m in bad} == {5}
-    assert "first_bad_index 5" in verdict(report, "FAIL")["detail"]["en"]
+    told = lab.verdict(report, "FAIL")["detail"]["en"]
+    assert "first_bad_index 5, card NPU 1), all ranks are on one node: no NIC is needed" in told
 
 
 def test_an_operation_that_never_ends_is_left_and_what_was_measured_stands(lab: Lab) -> None:
     code, report = lab.sweep("-n", "20", "--item-timeout", "14s", CWAI_FAKE_HCCL="hang=1@100")
     assert code == 3
-    assert {m["parameters"]["bytes"] for m in times(report) if m["status"] == "ok"} == {64}
-    left = [m for m in times(report) if m["status"] == "timeout"]
+    assert {m["parameters"]["bytes"] for m in lab.times(report) if m["status"] == "ok"} == {64}
+    left = [m for m in lab.times(report) if m["status"] == "timeout"]
     assert {(m["rank"], m["parameters"]["bytes"]) for m in left} == {(0, 512), (1, 512)}
     assert report["status"] == "complete", "all ranks came to the end of the run"
 
@@ -137,24 +79,24 @@ def test_an_error_of_the_library_is_told_in_its_words(lab: Lab) -> None:
     """The other rank hears of nothing, and would wait for it to the deadline."""
     code, report = lab.sweep("-n", "20", CWAI_FAKE_HCCL="error=1@30")
     assert code == 1, report["verdicts"]
-    assert "all_reduce failed: error cqe status" in verdict(report, "UNKNOWN")["detail"]["en"]
+    assert "all_reduce failed: error cqe status" in lab.verdict(report, "UNKNOWN")["detail"]["en"]
     assert [e["rank"] for e in report["events"] if e["state"] == "stalled"] == [1]
 
 
-def test_ranks_with_different_toolkits_do_not_start(lab: Lab) -> None:
-    lab.toolkit("0", "8.5.1")
-    lab.toolkit("1", "8.3.0")
+def test_ranks_with_different_toolkits_do_not_start(lab: Lab, stand_ins: Path) -> None:
+    toolkit(lab, "0", "8.5.1", stand_ins / "cann" / "lib64")
+    toolkit(lab, "1", "8.3.0", stand_ins / "cann" / "lib64")
     home = f"ASCEND_HOME_PATH={lab.folder}/{'$'}OMPI_COMM_WORLD_RANK"
-    program = f'{home} exec {" ".join([*TOOL, *SWEEP])} "$@"'
+    program = f'{home} exec {" ".join(lab.words)} "$@"'
     done = lab.run(MPIRUN, "-np", "2", "--map-by", ":OVERSUBSCRIBE", "sh", "-c", program, "sh")
     assert done.returncode == 3, done.stderr
-    told = verdict(lab.report(), "UNKNOWN")["detail"]["en"]
+    told = lab.verdict(lab.report(), "UNKNOWN")["detail"]["en"]
     assert "HCCL version 8.5.1: ranks 0" in told
     assert "HCCL version 8.3.0: ranks 1" in told
-    assert times(lab.report()) == []
+    assert lab.times(lab.report()) == []
 
 
 def test_a_machine_without_npus_says_what_is_missing(lab: Lab) -> None:
-    done = lab.run(*TOOL, *SWEEP, "-np", "2", CWAI_FAKE_NPUS="0")
+    done = lab.run(*lab.words, "-np", "2", CWAI_FAKE_NPUS="0")
     assert done.returncode != 0
     assert "has no Ascend NPU" in done.stdout + done.stderr

@@ -15,16 +15,12 @@ from typing import Any
 
 import pytest
 
+from tests.mpi.conftest import AS_ROOT
+
 pytestmark = pytest.mark.mpi
 
 MPIRUN = str(Path(sysconfig.get_path("scripts")) / "mpirun")
 TOOL = [sys.executable, "-m", "cwai_bench"]
-ROOT_IS_FINE = {
-    "OMPI_ALLOW_RUN_AS_ROOT": "1",
-    "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
-    "PRTE_ALLOW_RUN_AS_ROOT": "1",
-    "PRTE_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
-}
 LONG_SWEEP = ["collective", "--operations", "all_reduce,all_gather", "-b", "8", "-e", "16M", "-n", "20000"]
 
 
@@ -33,7 +29,7 @@ class Lab:
 
     def __init__(self, folder: Path) -> None:
         self.store, self.spool = folder / "store", folder / "spool"
-        self.env = {**os.environ, **ROOT_IS_FINE, "CWAI_BENCH_SPOOL": str(self.spool), "LANG": "C.UTF-8"}
+        self.env = {**os.environ, **AS_ROOT, "CWAI_BENCH_SPOOL": str(self.spool), "LANG": "C.UTF-8"}
         self.started: list[subprocess.Popen[str]] = []
 
     def start(self, *command: str) -> subprocess.Popen[str]:

@@ -19,6 +19,7 @@ from cwai_bench.judge.paths import signs, standings
 from cwai_bench.model import LeftOut, Measurement, ProbeSpec, Status
 from cwai_bench.probes import Options, World, npu
 from cwai_bench.probes.transport import Kind
+from tests.mpi.conftest import AS_ROOT
 
 MPIRUN = Path(sysconfig.get_path("scripts")) / "mpirun"
 STAND_IN = Path(__file__).with_name("hccn_tool.py")
@@ -88,10 +89,9 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Found:
         (state / trouble).touch()
     (state / "listen-192.0.2.10").write_text("of a run that was killed")
     program = str(Path(__file__).with_name("npu_program.py"))
-    allow = ("OMPI_ALLOW_RUN_AS_ROOT", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "PRTE_ALLOW_RUN_AS_ROOT")
     done = subprocess.run(
         [MPIRUN, "-np", "2", "--map-by", ":OVERSUBSCRIBE", sys.executable, program, str(folder)],
-        env={**os.environ, **dict.fromkeys((*allow, "PRTE_ALLOW_RUN_AS_ROOT_CONFIRM"), "1")},
+        env={**os.environ, **AS_ROOT},
         capture_output=True,
         text=True,
         timeout=300,

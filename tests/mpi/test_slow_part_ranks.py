@@ -16,19 +16,19 @@ from cwai_bench.judge.slow_part import slow_part_verdicts
 from cwai_bench.model import Measurement, ProbeSpec, Run, Status
 from cwai_bench.probes import Options, World
 from cwai_bench.probes.collective import LIBRARIES, _plan_slow_part
+from tests.mpi.conftest import AS_ROOT
 
 MPIRUN = str(Path(sysconfig.get_path("scripts")) / "mpirun")
 
 
 def searched(nodes: str, planted: str) -> list[Measurement]:
-    allow = ("OMPI_ALLOW_RUN_AS_ROOT", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "PRTE_ALLOW_RUN_AS_ROOT")
     done = subprocess.run(
         [
             *(MPIRUN, "-np", str(len(nodes.split(","))), "--map-by", ":OVERSUBSCRIBE"),
             *("--mca", "mpi_yield_when_idle", "1", sys.executable),
             *(str(Path(__file__).with_name("slow_part_ranks_program.py")), nodes, planted),
         ],
-        env={**os.environ, **dict.fromkeys((*allow, "PRTE_ALLOW_RUN_AS_ROOT_CONFIRM"), "1")},
+        env={**os.environ, **AS_ROOT},
         capture_output=True,
         text=True,
         timeout=120,

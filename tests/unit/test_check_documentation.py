@@ -71,7 +71,7 @@ def test_what_an_item_reads_is_all_that_it_needs() -> None:
     from cwai_bench.judge import check_facts
 
     root = ROOT / "tests/fixtures/nodes/good"
+    every = read_node("", root, sources_for(CHECKS), time.monotonic() + 30)
     for id in CHECKS:
         own = read_node("", root, sources_for([id]), time.monotonic() + 30)
-        every = read_node("", root, sources_for(CHECKS), time.monotonic() + 30)
         assert check_facts([own], [id]) == check_facts([every], [id]), id

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterable
 
 import msgspec
 import pytest
 
-from cwai_bench.checks import CHECKS, ConfigurableCheck
+from cwai_bench.checks import ALWAYS, CHECKS, ConfigurableCheck, FactView
 from cwai_bench.config import Criteria, Criterion, Quantity
 from cwai_bench.judge import check_facts
+from cwai_bench.judge.facts import _question
 from cwai_bench.model import Facts, Reading, Status, Verdict
 
 GARBAGE = {
@@ -64,11 +66,27 @@ def test_garbage_everywhere(garbage: str, good_facts: Facts) -> None:
     assert time.monotonic() - started < 10.0
 
 
+def lookers(facts: Facts) -> Callable[[str], Iterable[str]]:
+    """The items that look at a source of ``facts``, or would if there were something else: at what is read whatever is
+    checked, all."""
+    found: dict[str, list[str]] = {}
+    for id in CHECKS:
+        view = FactView(facts)
+        question = _question(CHECKS[id], ITEMS)
+        assert question is not None
+        question(view)
+        for asked in view.asked:
+            found.setdefault(asked if isinstance(asked, str) else asked[0], []).append(id)
+    return lambda key: CHECKS if key in {source.key for source in ALWAYS} else dict.fromkeys(found.get(key, []))
+
+
 @pytest.mark.parametrize("garbage", GARBAGE.values(), ids=GARBAGE)
 def test_garbage_in_one_source_at_a_time(garbage: str, good_facts: Facts) -> None:
+    """Items that never look at it say what they always say."""
+    at = lookers(good_facts)
     for key, reading in good_facts.readings.items():
         readings = good_facts.readings | {key: msgspec.structs.replace(reading, text=garbage)}
-        no_bug(check_facts([with_readings(good_facts, readings)], CHECKS, criteria=ITEMS))
+        no_bug(check_facts([with_readings(good_facts, readings)], at(key), criteria=ITEMS))
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.99])

@@ -343,6 +343,24 @@ def test_tcp_in_place_of_rdma_is_told(tmp_path: Path) -> None:
     assert "TCP is measured instead" in done.stdout, done.stderr
 
 
+LOOKS = """
+import sys
+from cwai_bench.cli.main import entry
+from cwai_bench.probes import hca
+
+look = hca.look
+hca.look = lambda: print("looked", file=sys.stderr) or look()
+sys.exit(entry(sys.argv[1:]))
+"""
+
+
+def test_a_process_alone_looks_at_its_nics_once(tmp_path: Path) -> None:
+    words = ["rdma", "--items", "loopback.*", "--sizes", "64K", "--duration", "0.1", "--store", str(tmp_path / "store")]
+    done = subprocess.run([sys.executable, "-c", LOOKS, *words], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines().count("looked") == 1
+
+
 LISTED = [
     ["20261125T145539Z-check-ba92b9", "2026-11-25", "1 个节点", "WARN (0)", ""],
     ["x", "-", "-", "-", "a b " * 20],

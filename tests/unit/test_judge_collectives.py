@@ -9,7 +9,8 @@ import pytest
 
 from cwai_bench.collective_bound import Topology
 from cwai_bench.judge import judge
-from cwai_bench.judge.collectives import SOURCE, log_signs, published, standing
+from cwai_bench.judge.collectives import log_signs, published, standing
+from cwai_bench.judge.route import SOURCE
 from cwai_bench.model import (
     Facts,
     Measurement,

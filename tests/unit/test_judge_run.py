@@ -262,6 +262,14 @@ def test_one_wrong_rank_fails_the_collective_and_is_named() -> None:
     assert report.gate.leave_out == ["node2"]
 
 
+def test_a_busy_machine_is_no_excuse_for_wrong_data() -> None:
+    noise = Text("noisy: waited for a CPU 97 % of the time", "有干扰")
+    wrong = of_rank(1, 8, 2e-6, correct=False, reason_code="busy", reason=noise)
+    verdict = verdict_of(judge(sweep_run(SWEPT[0], wrong)), "mpi.all_reduce")
+    assert verdict.detail is not None
+    assert "rank 1 on node2: the data that arrived was wrong" in verdict.detail.en
+
+
 @pytest.mark.parametrize(
     ("demand", "status"),
     [
