@@ -27,6 +27,7 @@ STICKY_BITS = {
     "VL15_dropped": 16,
     "port_xmit_wait": 32,
 }
+MAXIMA = {name: (1 << bits) - 1 for name, bits in STICKY_BITS.items()}
 # drivers/infiniband/hw/mlx5/counters.c: the counters of a queue set are 32 bits wide and start again at zero.
 WRAPPING = frozenset(
     (
@@ -55,7 +56,7 @@ def growth(name: str, before: int, after: int) -> int | None:
 
     Some drivers show wider counters under the same names: then a value lies above the maximum, and nothing sticks.
     """
-    if name in STICKY_BITS and after == before == (1 << STICKY_BITS[name]) - 1:
+    if after == before == MAXIMA.get(name):
         return None
     if after >= before:
         return after - before
@@ -137,7 +138,8 @@ CONGESTION = (
 )
 CNP = ("np_cnp_sent", "rp_cnp_handled", "rx_cnp_pkts", "tx_cnp_pkts", "rx_cnp_pkt", "tx_cnp_pkt")
 """Congestion notifications that a port sent or got."""
-FLAPS = ("link_downed", "ethtool/link_down_events_phy", "net/carrier_down_count")
+DOWNED = "link_downed"
+FLAPS = (DOWNED, "ethtool/link_down_events_phy", "net/carrier_down_count")
 """The same event, as counted in several places."""
 ETHERNET_ERRORS = (
     "ethtool/rx_crc_errors_phy",

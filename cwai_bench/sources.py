@@ -104,7 +104,7 @@ class Each:
         return "$ " + " ".join(self.argv)
 
     def command(self, name: str) -> Command:
-        return Command(*(word.replace("{}", name) for word in self.argv), timeout=self.timeout)
+        return _command_for(self, name)
 
     def name_in_path(self, path: str) -> str:
         """The name of the device of a path that matches ``over``; empty when it is none that a command may have."""
@@ -120,6 +120,11 @@ class Each:
 
 
 @lru_cache(maxsize=1024)  # nodes of one kind have devices of the same names
+def _command_for(each: Each, name: str) -> Command:
+    return Command(*(word.replace("{}", name) for word in each.argv), timeout=each.timeout)
+
+
+@lru_cache(maxsize=1024)
 def device_in(template: tuple[str, ...], words: tuple[str, ...]) -> str:
     """What ``{}`` in ``template`` stands for in ``words``; empty when they are no words of it."""
     for ours, theirs in zip(template, words, strict=False):

@@ -26,7 +26,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal, NamedTuple, TypeVar, cast
 
 import msgspec
 
@@ -56,6 +56,7 @@ Value = str | float
 Values = Value | Mapping[str, Value]
 T = TypeVar("T")
 U = TypeVar("U")
+H = TypeVar("H", bound=Hashable)
 _Value = TypeVar("_Value", bound=Callable[["FactView"], str | float])
 _Values = TypeVar("_Values", bound=Callable[["FactView"], Value | Mapping[str, Value]])
 
@@ -64,9 +65,22 @@ class Presence:
     """In :data:`Asked`: whether the source is there."""
 
 
-Asked = str | tuple[str, type]
-"""What a check looked at: a source as a whole; only whether it is there; or the answer of a call as far as it fits a
-shape, all else in it left unseen."""
+class Line(NamedTuple):
+    """In :data:`Asked`: the first line of a text that begins with ``start``."""
+
+    start: str
+
+
+class Made(NamedTuple):
+    """In :data:`Asked`: what ``make`` makes of an answer in ``shape``, or of the text itself where that is ``str``."""
+
+    shape: type
+    make: Callable[[Any], Hashable]
+
+
+Asked = str | tuple[str, type | Line | Made]
+"""What a check looked at: a source as a whole; only whether it is there; the answer of a call as far as it fits a
+shape; one line of a text; or what is made of it. All else is left unseen, and may differ."""
 
 
 class NotKnown(Exception):
@@ -112,8 +126,11 @@ def failed(observed: str, detail: Text | None = None, *, expected: Text | None =
 class FactView:
     """Typed access to the facts of one node. Every accessor raises NotKnown for what was not read as it should be."""
 
-    def __init__(self, facts: Facts) -> None:
+    def __init__(self, facts: Facts, stand_in: Callable[[Asked], Reading | None] = lambda _: None) -> None:
+        """``stand_in``: a reading of another node of which one learns the same there, if one is known: what was made
+        of it need not be made again."""
         self._facts = facts
+        self._stand_in = stand_in
         self._shown: dict[str, object] = {}
         """What was handed out, by source: texts, what makes a text, and answers of calls."""
         self.asked: dict[Asked, None] = {}
@@ -160,12 +177,12 @@ class FactView:
 
     def maybe_line(self, path: str, start: str) -> str | None:
         """As ``line``; None when no line begins so."""
-        for line in self._good(path).text.splitlines():
-            if line.startswith(start):
-                seen = self._shown.get(path)
-                self._shown[path] = line if seen is None else f"{seen}\n{line}"
-                return line[len(start) :].strip()
-        return None
+        line = _line(self._good(path, (path, Line(start))).text, start)
+        if line is None:
+            return None
+        seen = self._shown.get(path)
+        self._shown[path] = line if seen is None else f"{seen}\n{line}"
+        return line[len(start) :].strip()
 
     def kilobytes(self, path: str, name: str) -> int:
         """A field like ``MemTotal:  16384 kB`` of /proc/meminfo, in bytes."""
@@ -222,9 +239,8 @@ class FactView:
     def call(self, name: str, shape: type[T]) -> T:
         """The answer to a call, decoded as ``shape``; the same object for the same answer: do not change it."""
         key = f"call:{name}"
-        text = self._good(key, (key, shape)).text
         try:
-            answer: T = _decoded(text, cast(Hashable, shape))
+            answer: T = _decoded(self._part_of(key, shape), cast(Hashable, shape))
         except (msgspec.DecodeError, RecursionError) as e:
             raise NotKnown(
                 "parse", Text("{k} gave an answer that cannot be read: {e}", "{k} 的结果无法解析：{e}").fill(k=key, e=e)
@@ -236,7 +252,36 @@ class FactView:
         """What ``make`` makes of the answer to a call, for what several checks need; the same object for the same
         answer: do not change it."""
         self.call(name, shape)
-        value: U = _made(make, self._facts.readings[f"call:{name}"].text, cast(Hashable, shape))
+        value: U = _made(make, self._part_of(f"call:{name}", shape), cast(Hashable, shape))
+        return value
+
+    def only(self, name: str, shape: type[T], make: Callable[[T], H]) -> H:
+        """As ``made``, and nothing else in the answer is looked at: nodes of which the same is made are alike.
+
+        ``make`` is a function of a module, so that it is the same one for every node.
+        """
+        key = f"call:{name}"
+        value: H = self._made(key, Made(shape, make))
+        return value
+
+    def only_said(self, reader: Callable[[str], H], *argv: str) -> H:
+        """What ``reader`` makes of what a command said, whatever its exit code was; nothing else is looked at."""
+        key = Command(*argv).key
+        self._present(key)
+        value: H = self._made(key, Made(str, reader))
+        return value
+
+    def _made(self, key: str, made: Made) -> Any:
+        try:
+            value = _made(made.make, self._part_of(key, made), made.shape)
+        except (msgspec.DecodeError, RecursionError, Unreadable) as e:
+            raise NotKnown(
+                "parse",
+                Text("{w} cannot be read: {e}", "{w} 的内容无法解析：{e}").fill(
+                    w=key.removeprefix("$ "), e=str(e)[:200]
+                ),
+            ) from e
+        self._shown.setdefault(key, value)
         return value
 
     def absent(self, key: str) -> bool:
@@ -256,6 +301,12 @@ class FactView:
         shown = {source: _as_text(what) for source, what in list(self._shown.items())[:EVIDENCE_PIECES]}
         return [Evidence(source, text[:limit], len(text) > limit) for source, text in shown.items()]
 
+    def _part_of(self, key: str, part: type | Made) -> str:
+        """A text of which ``part`` says the same as of that of this node."""
+        asked = (key, part)
+        own = self._good(key, asked)
+        return (self._stand_in(asked) or own).text
+
     def _reading(self, key: str, asked: Asked | None = None) -> Reading:
         self.asked[asked or key] = None
         reading = self._facts.readings.get(key)
@@ -268,10 +319,14 @@ class FactView:
 
     def _said(self, key: str) -> Reading:
         """The reading of a command if it ran to its end."""
-        if self._reading(key).status == "missing":
+        self._present(key)
+        return self._good(key)
+
+    def _present(self, key: str) -> None:
+        """Raises NotKnown for a command that is not installed."""
+        if self.absent(key):
             name = key.removeprefix("$ ").split(" ")[0]
             raise NotKnown("missing_tool", Text("the command {c} is not installed", "未安装命令 {c}").fill(c=name))
-        return self._good(key)
 
     def _good(self, key: str, asked: Asked | None = None) -> Reading:
         """The reading of ``key`` if it went well; else says why not. ``asked``: what of it is looked at."""
@@ -333,21 +388,39 @@ def _decoded(text: str, shape: Hashable) -> Any:
 
 @lru_cache(maxsize=32)
 def _made(make: Callable[[Any], Any], text: str, shape: Hashable) -> Any:
-    return make(_decoded(text, shape))
+    return make(text if shape is str else _decoded(text, shape))
+
+
+def _line(text: str, start: str) -> str | None:
+    """The first line that begins with ``start``."""
+    at = 0 if text.startswith(start) else text.find(f"\n{start}") + 1
+    if at == 0 and not text.startswith(start):
+        return None
+    end = text.find("\n", at)
+    return text[at : end if end >= 0 else None].rstrip("\r")
 
 
 def told(reading: Reading, asked: Asked) -> object:
     """What a check that looks at ``asked`` learns from ``reading``: equal for readings of which it learns the same."""
-    if isinstance(asked, tuple) and asked[1] is Presence:
+    part = asked[1] if isinstance(asked, tuple) else None
+    if part is Presence:
         return reading.status == "missing"
-    if isinstance(asked, tuple) and reading.status == "ok" and not reading.truncated:
-        if not asked[1].__subclasses__():  # no shape is wider: it leaves nothing out
-            return reading.text
+    if part is not None and reading.status == "ok" and not reading.truncated:
         try:
-            return msgspec.json.encode(_decoded(reading.text, asked[1]))  # not msgpack: numbers may be of any size
-        except (msgspec.DecodeError, RecursionError):
-            pass
+            return _part(reading.text, part)
+        except Exception:
+            pass  # it cannot be read: then all of it is what one learns
     return (reading.status, reading.text, reading.detail, reading.exit_code, reading.truncated)
+
+
+def _part(text: str, part: type | Line | Made) -> object:
+    if isinstance(part, Line):
+        return (Line, _line(text, part.start))
+    if isinstance(part, Made):
+        return (Made, _made(part.make, text, part.shape))
+    if not part.__subclasses__():  # no shape is wider: it leaves nothing out
+        return text
+    return msgspec.json.encode(_decoded(text, part))  # not msgpack: numbers may be of any size
 
 
 @lru_cache(maxsize=256)

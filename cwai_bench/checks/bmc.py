@@ -158,22 +158,27 @@ def _starts(kind: str) -> str:
 )
 def bmc_events(facts: FactView) -> Outcome:
     source, events = _log(facts)
+    standing = _standing(events)
+    facts.cite(
+        source,
+        "\n".join(f"{e.sensor} {e.code} {e.what}".strip() for e in standing) or f"{len(events)} entries, none stands",
+    )
+    telling = [(event, known) for event in standing if (known := _known(event)) is not None]
+    if not telling:  # whenever it was: nodes read at different times are alike in that
+        return passed(f"0 / {len(events)}")
     now = facts.taken
     # What a BMC logs before it has a time came with the start of that which follows.
-    recent = [e for e in _standing(events) if e.when is None or now - e.when <= WINDOW]
-    counted = Counter((e.sensor, e.what, e.code) for e in recent if _known(e) is not None)
+    recent = [(e, known) for e, known in telling if e.when is None or now - e.when <= WINDOW]
+    counted = Counter((e.sensor, e.what, e.code) for e, _ in recent)
     by_kind: dict[str, list[str]] = {"fault": [], "watch": []}
     todo: dict[str, None] = {}
-    for event in {(e.sensor, e.what, e.code): e for e in recent}.values():
-        known = _known(event)
-        if known is None:
-            continue
+    for event, known in {(e.sensor, e.what, e.code): (e, known) for e, known in recent}.values():
         named = f"{event.code or event.sensor} {known.what or event.what}"[:100]
         by_kind[known.kind].append(f"{named} × {counted[event.sensor, event.what, event.code]}")
         todo[f"{event.code or event.what.split(' (')[0]}: {known.action.value}"] = None
     facts.cite(
         source,
-        "\n".join(f"{e.sensor} {e.code} {e.what}".strip() for e in recent) or f"{len(events)} entries, none recent",
+        "\n".join(f"{e.sensor} {e.code} {e.what}".strip() for e, _ in recent) or f"{len(events)} entries, none recent",
     )
     observed = ", ".join((by_kind["fault"] + by_kind["watch"])[:8])
     detail = Text("; ".join(todo), "；".join(todo)) if todo else None

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 import msgspec
 
@@ -37,7 +37,7 @@ from cwai_bench.sources import (
     Call,
     Container,
     Nvidia,
-    NvidiaCard,
+    NvidiaProcess,
     NvLink,
     Pci,
     PciDevice,
@@ -46,9 +46,19 @@ from cwai_bench.sources import (
 )
 from cwai_bench.text import Text
 
+
+class Card(Protocol):
+    """A card, whatever is told of it."""
+
+    @property
+    def address(self) -> str: ...
+
+    @property
+    def name(self) -> str: ...
+
+
 T = TypeVar("T")
-C = TypeVar("C", bound=SteadyCard)
-N = TypeVar("N", bound=SteadyNvidia)
+C = TypeVar("C", bound=Card)
 SCOPE = "nvidia"
 VENDOR = "10de"
 PASSED_THROUGH = "vfio-pci"
@@ -113,12 +123,12 @@ def _installed(pci: Pci) -> list[PciDevice]:
     return [d for d in accelerators(pci) if d.model.split(":")[0] == VENDOR and d.driver != PASSED_THROUGH]
 
 
-def nvml(facts: FactView, shape: type[N]) -> N | None:
+def nvml(facts: FactView) -> SteadyNvidia | None:
     """What NVML says; None where it cannot be asked: its library is not here, or breaks."""
     if facts.absent(NVML.key):
         return None
     try:
-        told = facts.call(NVML.name, shape)
+        told = facts.call(NVML.name, SteadyNvidia)
     except NotKnown as e:
         if e.reason_code == "error":
             return None
@@ -128,12 +138,8 @@ def nvml(facts: FactView, shape: type[N]) -> N | None:
 
 
 def answer(facts: FactView) -> SteadyNvidia:
-    """What the driver says; raises DriverDown when it says nothing."""
-    return _answer(facts, SteadyNvidia)
-
-
-def _answer(facts: FactView, shape: type[N]) -> N | Nvidia:
-    told = nvml(facts, shape)
+    """What the driver says: all of it (``Nvidia``) where nvidia-smi said it. Raises DriverDown when it says nothing."""
+    told = nvml(facts)
     if told is not None and told.error:
         raise DriverDown(told.error)
     if told is not None:
@@ -156,10 +162,51 @@ def cards(facts: FactView) -> list[SteadyCard]:
     return _sorted(answer(facts).cards)
 
 
-def cards_now(facts: FactView) -> list[NvidiaCard]:
-    """As ``cards``, with what changes by the minute and what no other card has."""
+class Heat(NamedTuple):
+    """What of a card changes by the minute, in degrees Celsius (see ``NvidiaCard``)."""
+
+    address: str
+    name: str
+    temperature: float | None
+    margin: float | None
+    memory_temperature: float | None
+
+
+class Use(NamedTuple):
+    """Who uses a card, and how many bytes of its memory."""
+
+    address: str
+    name: str
+    memory_used: int | None
+    processes: tuple[NvidiaProcess, ...] | None
+
+
+class Identity(NamedTuple):
+    address: str
+    name: str
+    uuid: str
+
+
+def temperatures(answer: Nvidia) -> tuple[Heat, ...]:
+    return tuple(Heat(c.address, c.name, c.temperature, c.margin, c.memory_temperature) for c in answer.cards)
+
+
+def uses(answer: Nvidia) -> tuple[Use, ...]:
+    return tuple(
+        Use(c.address, c.name, c.memory_used, None if c.processes is None else tuple(c.processes)) for c in answer.cards
+    )
+
+
+def identities(answer: Nvidia) -> tuple[Identity, ...]:
+    return tuple(Identity(c.address, c.name, c.uuid) for c in answer.cards)
+
+
+def cards_now(facts: FactView, of: Callable[[Nvidia], tuple[C, ...]]) -> list[C]:
+    """As ``cards``: of each what changes by the minute, or what no other card has (``temperatures``, ``uses``,
+    ``identities``)."""
     installed(facts)
-    return _sorted(_answer(facts, Nvidia).cards)
+    told = answer(facts)
+    return _sorted(of(told) if isinstance(told, Nvidia) else facts.only(NVML.name, Nvidia, of))
 
 
 def _sorted(told: Sequence[C]) -> list[C]:
@@ -173,7 +220,7 @@ def _sorted(told: Sequence[C]) -> list[C]:
 
 def cited(facts: FactView, values: Mapping[str, object]) -> None:
     """Show what was judged of each card, as the evidence from whoever said it."""
-    source: Source = SMI if nvml(facts, SteadyNvidia) is None else NVML
+    source: Source = SMI if nvml(facts) is None else NVML
     facts.cite(source, lambda: "\n".join(f"{name} {value}" for name, value in values.items()))
 
 
@@ -196,7 +243,7 @@ def tally(values: list[str]) -> str:
     return ", ".join(f"{n} × {value}" for value, n in counted.most_common(8))
 
 
-def known_of(found: Sequence[SteadyCard], values: Mapping[str, T | None]) -> dict[str, T]:
+def known_of(found: Sequence[Card], values: Mapping[str, T | None]) -> dict[str, T]:
     """The values that are known; DoesNotApply when none is, NotKnown when a card of the same model gives none."""
     known = {name: value for name, value in values.items() if value is not None}
     if not known:
@@ -222,14 +269,15 @@ def judge_cards(
 
 def judge_cards_now(
     facts: FactView,
-    value: Callable[[NvidiaCard], T | None],
+    of: Callable[[Nvidia], tuple[C, ...]],
+    value: Callable[[C], T | None],
     *,
     bad: Callable[[T], bool] = lambda _: False,
     mild: Callable[[T], bool] = lambda _: False,
     show: Callable[[T], str] = str,
 ) -> Outcome:
     """As ``judge_cards``, of what ``cards_now`` tells."""
-    return _judge(facts, cards_now(facts), value, bad, mild, show)
+    return _judge(facts, cards_now(facts, of), value, bad, mild, show)
 
 
 def _judge(
@@ -282,7 +330,7 @@ def linked(facts: FactView) -> list[SteadyCard]:
     found = cards(facts)
     if any(c.links is not None for c in found):
         return found
-    uuids = {c.address: c.uuid for c in cards_now(facts)}
+    uuids = {c.address: c.uuid for c in cards_now(facts, identities)}
     speeds = _nvlink(facts, NVLINK_STATUS, reader.nvlink_status)
     errors = _nvlink(facts, NVLINK_ERRORS, reader.nvlink_errors)
     if any(set(counts) - {link.link for link in speeds.get(uuid, ())} for uuid, counts in errors.items()):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from cwai_bench.checks import FactView, Outcome, whole
-from cwai_bench.checks.nvidia import CARDS, judge_cards, judge_cards_now, method, nvidia_node_check
+from cwai_bench.checks.nvidia import CARDS, judge_cards, judge_cards_now, method, nvidia_node_check, temperatures
 from cwai_bench.model import Action, Severity
 from cwai_bench.sources import Call, File, Host, SteadyCard
 from cwai_bench.text import Text
@@ -91,6 +91,7 @@ MARGIN = 5.0
 def heat(facts: FactView) -> Outcome:
     return judge_cards_now(
         facts,
+        temperatures,
         lambda c: None if c.margin is None or c.temperature is None else (c.temperature, c.margin),
         bad=lambda t: t[1] <= 0,
         mild=lambda t: t[1] <= MARGIN,

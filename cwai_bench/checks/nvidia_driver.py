@@ -11,6 +11,7 @@ from cwai_bench.checks.nvidia import (
     HERE,
     MODULE,
     DriverDown,
+    Use,
     answer,
     cards,
     cards_now,
@@ -23,11 +24,12 @@ from cwai_bench.checks.nvidia import (
     module_version,
     nvidia_node_check,
     tally,
+    uses,
 )
 from cwai_bench.checks.processes import NO_SYSTEMD
 from cwai_bench.model import Action, Severity
 from cwai_bench.readers import nvidia as reader
-from cwai_bench.sources import Call, Container, CudaEnvironment, SteadyCard
+from cwai_bench.sources import Call, Container, CudaEnvironment, NvidiaProcess, SteadyCard
 from cwai_bench.text import Text
 
 
@@ -142,9 +144,13 @@ def upgrade(facts: FactView) -> Outcome:
     severity=Severity.MAJOR,
 )
 def processes(facts: FactView) -> Outcome:
+    def who(card: Use) -> tuple[NvidiaProcess, ...] | None:
+        return card.processes
+
     return judge_cards_now(
         facts,
-        lambda c: c.processes,
+        uses,
+        who,
         mild=bool,
         show=lambda found: " ".join(f"{p.name[:24]}({p.pid})" for p in found[:4]) or "0",
     )
@@ -170,13 +176,18 @@ LEFTOVER = 1 << 30
     action=Action.RESET,
 )
 def leftover_memory(facts: FactView) -> Outcome:
-    if any(c.processes for c in cards_now(facts)):
+    if any(c.processes for c in cards_now(facts, uses)):
         raise DoesNotApply(Text("the cards are in use: see nvidia.processes", "GPU 正在使用，见 nvidia.processes"))
+
+    def used(card: Use) -> int | None:
+        return card.memory_used
+
     return judge_cards_now(
         facts,
-        lambda c: c.memory_used,
-        mild=lambda used: used >= LEFTOVER,
-        show=lambda used: f"{used / (1 << 20):.0f} MiB",
+        uses,
+        used,
+        mild=lambda n: n >= LEFTOVER,
+        show=lambda n: f"{n / (1 << 20):.0f} MiB",
     )
 
 

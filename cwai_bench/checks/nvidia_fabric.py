@@ -37,7 +37,6 @@ from cwai_bench.sources import (
     SteadyCard,
     SteadyHost,
     SteadyNetwork,
-    SteadyNvidia,
 )
 from cwai_bench.text import Text
 
@@ -301,7 +300,7 @@ CRC_RATE = 100.0
 )
 def nvlink_growth(facts: FactView) -> Outcome:
     found = cards(facts)
-    told = nvml(facts, SteadyNvidia)
+    told = nvml(facts)
     if told is None:
         raise NotKnown(
             "missing_tool",

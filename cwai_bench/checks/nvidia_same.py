@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from cwai_bench.checks import DoesNotApply, FactView
 from cwai_bench.checks.nvidia import (
     CARDS,
@@ -16,6 +18,8 @@ from cwai_bench.checks.nvidia import (
     nvidia_same,
     nvidia_yours,
     tally,
+    temperatures,
+    uses,
 )
 from cwai_bench.checks.nvidia_driver import mig_mode, on_off
 from cwai_bench.checks.nvidia_fabric import LINKS, RDMA_PATH, nvlinks, rdma_path
@@ -202,7 +206,7 @@ def gpudirect(facts: FactView) -> str:
     unit="1",
 )
 def temperature(facts: FactView) -> dict[str, float]:
-    return by_card(facts, lambda c: c.temperature, cards_now)
+    return by_card(facts, lambda c: c.temperature, partial(cards_now, of=temperatures))
 
 
 @nvidia_yours(
@@ -214,7 +218,7 @@ def temperature(facts: FactView) -> dict[str, float]:
     unit="1",
 )
 def memory_temperature(facts: FactView) -> dict[str, float]:
-    return by_card(facts, lambda c: c.memory_temperature, cards_now)
+    return by_card(facts, lambda c: c.memory_temperature, partial(cards_now, of=temperatures))
 
 
 @nvidia_yours(
@@ -301,7 +305,7 @@ def memory(facts: FactView) -> dict[str, float]:
     unit="B",
 )
 def memory_used(facts: FactView) -> dict[str, float]:
-    return by_card(facts, lambda c: c.memory_used, cards_now)
+    return by_card(facts, lambda c: c.memory_used, partial(cards_now, of=uses))
 
 
 @nvidia_yours(

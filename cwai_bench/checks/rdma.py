@@ -133,6 +133,10 @@ def now(facts: FactView) -> dict[str, RdmaPort]:
     return facts.made("rdma", Rdma, by_name)
 
 
+def _lids(answer: Rdma) -> tuple[tuple[str, int], ...]:
+    return tuple((name, said.lid) for name, said in by_name(answer).items())
+
+
 def by_name(answer: Rdma) -> dict[str, RdmaPort]:
     return {_name(d, said): said for d in answer.devices for said in d.ports}
 
@@ -425,7 +429,7 @@ FULL_MEMBER = 0x8000  # IBTA vol. 1, 10.9: the top bit of a P_Key
 )
 def subnet_manager(facts: FactView) -> Outcome:
     found = in_use(facts, INFINIBAND)
-    lids = {name: said.lid for name, said in now(facts).items()}
+    lids = dict(facts.only("rdma", Rdma, _lids))
     facts.cite(RDMA, lambda: "\n".join(f"{p.name} lid {lids[p.name]} sm_lid {p.said.sm_lid}" for p in found))
     lost = [
         f"{p.name} lid {lids[p.name]} sm_lid {p.said.sm_lid}" for p in found if not (lids[p.name] and p.said.sm_lid)
@@ -504,10 +508,14 @@ def mtu(facts: FactView) -> Outcome:
     return warned(named(low)) if low else passed(counts)
 
 
+def _active_mtus(text: str) -> tuple[tuple[tuple[str, int], int], ...]:
+    return tuple(nic.active_mtus(text).items())
+
+
 def active_mtus(facts: FactView, found: list[Port]) -> dict[str, int]:
     """By name of the port. Raises NotKnown for one of which ibv_devinfo says nothing."""
-    said = facts.command(*DEVINFO.argv)
-    told = parsed(nic.active_mtus, said.text, "ibv_devinfo")
+    told = dict(facts.only_said(_active_mtus, *DEVINFO.argv))
+    facts.cite(DEVINFO, lambda: "\n".join(f"{device}:{port} active_mtu {told[device, port]}" for device, port in told))
     lost = [p.name for p in found if (p.device.name, p.said.port) not in told]
     if lost:
         raise NotKnown("parse", Text("ibv_devinfo does not tell of {p}", "ibv_devinfo 未给出 {p}").fill(p=named(lost)))

@@ -20,7 +20,7 @@ from cwai_bench.checks.rdma import (
     rails,
     without_link,
 )
-from cwai_bench.checks.rdma_counters import ERRORS, grown, window
+from cwai_bench.checks.rdma_counters import ERRORS, grown, watched
 from cwai_bench.checks.roce import (
     CONF,
     ECN,
@@ -332,11 +332,11 @@ def port_rate(facts: FactView) -> dict[str, float]:
 )
 def error_growth(facts: FactView) -> dict[str, float]:
     found = in_use(facts)
-    looked = window(facts)
-    seen = grown(facts, found, ERRORS)
+    watch = watched(facts)
+    seen = grown(watch, found, ERRORS)
     if not seen.told:
         raise NotKnown("unsupported", Text("the drivers here count none of these", "驱动不提供这些计数器"))
-    return {p.name: sum(n for (port, _), n in seen.grew.items() if port == p.name) / looked for p in found}
+    return {p.name: sum(n for (port, _), n in seen.grew.items() if port == p.name) / watch.looked for p in found}
 
 
 @configurable_check(

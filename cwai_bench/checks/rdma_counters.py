@@ -4,24 +4,27 @@ them for ever). One item for each sort of counter, all of one shape; flaps and w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Set
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from cwai_bench.checks import DoesNotApply, FactView, NotKnown, Outcome, failed, node_check, passed, warned
-from cwai_bench.checks.rdma import NAMED, RDMA, READS, Port, by_name, in_use, named, now
+from cwai_bench.checks.rdma import NAMED, RDMA, READS, Port, by_name, in_use, named
 from cwai_bench.model import Action, Severity
 from cwai_bench.port_counters import (
     CONGESTION,
     CORRUPT,
+    DOWNED,
     DROPS,
     LINK_ERRORS,
+    MAXIMA,
     ORDER,
     RECEIVER,
     RETRIES,
-    STICKY_BITS,
+    SENT,
+    WAIT,
     growth,
 )
-from cwai_bench.sources import Call, Host, Rdma, RdmaPort
+from cwai_bench.sources import Call, Host, Rdma
 from cwai_bench.text import Text
 
 # --------------------------------------------------------------------------------------------- how a counter grows
@@ -39,42 +42,72 @@ class Grown(NamedTuple):
 
 
 class Moved(NamedTuple):
-    """The counters of one port: those that it has at ``either`` end of the look and at ``both``, and the ``growth`` of
-    those that moved or may stick (see :func:`growth`)."""
+    """The watched counters of one port: those told at both ends of the look and at one ``end`` only, and by how much
+    those grew (see :func:`growth`) that moved or stick."""
 
-    either: Set[str]
-    both: Set[str]
-    growth: dict[str, int | None]
+    both: frozenset[str]
+    end: frozenset[str]
+    grew: tuple[tuple[str, int | None], ...]
 
 
-def _moved(answer: Rdma) -> dict[str, Moved]:
-    """By name of the port; all counters, since each item looks at a few of them."""
-    found = {}
+class Watch(NamedTuple):
+    """``looked``: seconds between both readings, to a tenth: a watch of nodes is alike that long. ``ports`` by name."""
+
+    looked: float
+    ports: tuple[tuple[str, Moved], ...]
+
+
+def _watch(answer: Rdma, names: frozenset[str]) -> Watch:
+    found = []
     for name, port in by_name(answer).items():
         before, after = port.before, port.after
-        both = before.keys() & after.keys()
-        moving = [counter for counter in both if before[counter] != after[counter] or counter in STICKY_BITS]
-        grew = {counter: growth(counter, before[counter], after[counter]) for counter in moving}
-        found[name] = Moved(before.keys() | after.keys(), both, grew)
-    return found
+        first, last = names.intersection(before), names.intersection(after)
+        both = first & last
+        grew = [(n, growth(n, before[n], after[n])) for n in both if before[n] != after[n] or after[n] == MAXIMA.get(n)]
+        found.append((name, Moved(both, first ^ last, tuple(sorted(grew)))))
+    looked = max(round(answer.looked, 1), 0.1) if answer.looked > 0 else 0.0
+    return Watch(looked, tuple(found))
 
 
-def grown(facts: FactView, found: Iterable[Port], names: Iterable[str]) -> Grown:
+ERRORS = (*LINK_ERRORS, *CORRUPT, *DROPS, *RETRIES, *RECEIVER)
+"""All that are errors, whatever the load: not those of order, which adaptive routing makes, nor of congestion."""
+_TROUBLE = frozenset((*ERRORS, *ORDER, *CONGESTION, DOWNED))
+_LOAD = frozenset((WAIT, SENT))
+
+
+def _trouble(answer: Rdma) -> Watch:
+    return _watch(answer, _TROUBLE)
+
+
+def _load(answer: Rdma) -> Watch:
+    return _watch(answer, _LOAD)
+
+
+def watched(facts: FactView, make: Callable[[Rdma], Watch] = _trouble) -> Watch:
+    """How the counters grew while they were watched, all of one sort at once: most nodes are alike in that, whatever
+    has gathered in the counters. Raises NotKnown when they were not read twice."""
+    watch = facts.only("rdma", Rdma, make)
+    if watch.looked <= 0:
+        raise NotKnown("parse", Text("the counters were not read twice", "计数器未读取两次"))
+    return watch
+
+
+def grown(watch: Watch, found: Iterable[Port], names: Iterable[str]) -> Grown:
     """Raises NotKnown when a port lacks what its like have, at either end of the look."""
     grew: dict[tuple[str, str], int] = {}
     stuck: list[tuple[str, str]] = []
     told: set[str] = set()
-    moved = facts.made("rdma", Rdma, _moved)
-    counted = [(p.name, p.like, moved[p.name]) for p in found]
+    moved = dict(watch.ports)
+    counted = [(p.name, p.like, moved[p.name], dict(moved[p.name].grew)) for p in found]
     for name in names:
-        have = {like for _, like, counters in counted if name in counters.either}
-        for port, like, counters in counted:
+        have = {like for _, like, m, _ in counted if name in m.both or name in m.end}
+        for port, like, m, growths in counted:
             if like not in have:
                 continue
-            if name not in counters.both:
+            if name not in m.both:
                 raise NotKnown("parse", Text("{p} does not tell its {c}", "{p} 未给出 {c}").fill(p=port, c=name))
             told.add(port)
-            more = counters.growth.get(name, 0)
+            more = growths.get(name, 0)
             if more is None:
                 stuck.append((port, name))
             elif more:
@@ -97,9 +130,6 @@ class Sort(NamedTuple):
     action: Action
     suggestion: Text
 
-
-ERRORS = (*LINK_ERRORS, *CORRUPT, *DROPS, *RETRIES, *RECEIVER)
-"""All that are errors, whatever the load: not those of order, which adaptive routing makes, nor of congestion."""
 
 SORTS = (
     Sort(
@@ -199,31 +229,18 @@ SORTS = (
 )
 
 
-def _cite(
-    facts: FactView, found: list[Port], names: Iterable[str], looked: float, said: Mapping[str, RdmaPort]
-) -> None:
-    listed = list(names)
-    facts.cite(
-        RDMA,
-        lambda: f"within {looked:.1f} s\n"
-        + "\n".join(
-            f"{p.name} "
-            + " ".join(
-                f"{n} {said[p.name].before.get(n, '-')}→{said[p.name].after.get(n, '-')}"
-                for n in listed
-                if n in said[p.name].after
-            )
-            for p in found
-        ),
-    )
+def _cite(facts: FactView, found: list[Port], names: Iterable[str], watch: Watch, since: str = "") -> None:
+    """Show by how much the counters ``names`` of the ports grew; ``since``: and what they have counted since boot."""
+    moved, listed = dict(watch.ports), list(names)
 
+    def line(port: str) -> str:
+        growths = dict(moved[port].grew)
+        said = {n: growths.get(n, 0) for n in listed if n in moved[port].both}
+        return f"{port} " + " ".join(
+            f"{n} {'at its maximum' if more is None else f'+{more}'}" for n, more in said.items()
+        )
 
-def window(facts: FactView) -> float:
-    """Seconds that the counters were watched. Raises NotKnown when they were not."""
-    looked = facts.call("rdma", Rdma).looked
-    if looked <= 0:
-        raise NotKnown("parse", Text("the counters were not read twice", "计数器未读取两次"))
-    return looked
+    facts.cite(RDMA, lambda: "\n".join([f"within {watch.looked:.1f} s", *(line(p.name) for p in found)]) + since)
 
 
 def _register(sort: Sort) -> None:
@@ -254,9 +271,10 @@ def _register(sort: Sort) -> None:
     )
     def judge(facts: FactView) -> Outcome:
         found = in_use(facts)
-        looked, said = window(facts), now(facts)
-        _cite(facts, found, sort.counters, looked, said)
-        seen = grown(facts, found, sort.counters)
+        watch = watched(facts)
+        looked = watch.looked
+        _cite(facts, found, sort.counters, watch)
+        seen = grown(watch, found, sort.counters)
         if not seen.told:
             raise DoesNotApply(Text("the drivers here count none of these", "驱动不提供这些计数器"), "unsupported")
         many = {key: more for key, more in seen.grew.items() if more / looked > sort.limit}
@@ -285,6 +303,11 @@ for _sort in SORTS:
 FLAPS_PER_DAY, FLAPS_AT_BOOT = 5.0, 3
 
 
+def _downs(answer: Rdma) -> tuple[tuple[str, int], ...]:
+    """How often each port lost its link since boot, by name."""
+    return tuple((name, port.after.get(DOWNED, 0)) for name, port in by_name(answer).items())
+
+
 @node_check(
     "rdma.flaps",
     title=Text("RDMA links do not flap", "RDMA 链路无抖动"),
@@ -307,10 +330,10 @@ FLAPS_PER_DAY, FLAPS_AT_BOOT = 5.0, 3
 )
 def flaps(facts: FactView) -> Outcome:
     found = in_use(facts)
-    looked, said = window(facts), now(facts)
-    names = ("link_downed",)
-    _cite(facts, found, names, looked, said)
-    seen = grown(facts, found, names)
+    watch, downs = watched(facts), dict(facts.only("rdma", Rdma, _downs))
+    since = "".join(f"\n{p.name} {DOWNED} {downs[p.name]} since boot" for p in found)
+    _cite(facts, found, (DOWNED,), watch, since)
+    seen = grown(watch, found, (DOWNED,))
     if not seen.told:
         raise DoesNotApply(Text("the drivers here do not count it", "驱动不提供此计数"), "unsupported")
     if seen.grew:
@@ -318,7 +341,7 @@ def flaps(facts: FactView) -> Outcome:
     host = facts.call("host", Host)
     days = max((host.taken - host.boot) / 86400, 1.0)
     facts.cite(Call("host"), f"up {days:.1f} d")
-    rates = {p.name: max(said[p.name].after.get("link_downed", 0) - FLAPS_AT_BOOT, 0) / days for p in found}
+    rates = {p.name: max(downs[p.name] - FLAPS_AT_BOOT, 0) / days for p in found}
     bad = {name: rate for name, rate in rates.items() if rate > FLAPS_PER_DAY}
     stuck = [port for port, _ in seen.stuck]
     if bad or stuck:
@@ -353,17 +376,17 @@ WAIT_TICKS = 1_000_000
 )
 def wait(facts: FactView) -> Outcome:
     found = in_use(facts)
-    looked, said = window(facts), now(facts)
-    names = ("port_xmit_wait", "port_xmit_data")
-    _cite(facts, found, names, looked, said)
-    seen = grown(facts, found, names)
-    if not any("port_xmit_wait" in said[p.name].after for p in found):
+    watch = watched(facts, _load)
+    looked, moved = watch.looked, dict(watch.ports)
+    _cite(facts, found, (WAIT, SENT), watch)
+    seen = grown(watch, found, (WAIT, SENT))
+    if not any(WAIT in moved[p.name].both for p in found):
         raise DoesNotApply(Text("the drivers here do not count it", "驱动不提供此计数"), "unsupported")
     worst = [
         f"{p.name} {ticks}/{sent}"
         for p in found
-        if (ticks := seen.grew.get((p.name, names[0]), 0)) / looked > WAIT_TICKS
-        and ticks > (sent := seen.grew.get((p.name, names[1]), 0))
+        if (ticks := seen.grew.get((p.name, WAIT), 0)) / looked > WAIT_TICKS
+        and ticks > (sent := seen.grew.get((p.name, SENT), 0))
     ]
     if worst or seen.stuck:
         return warned(named(worst or [f"{port} {name}" for port, name in seen.stuck]))

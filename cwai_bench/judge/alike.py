@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Generic, TypeVar
 
 from cwai_bench.checks import Asked, FactView, told
@@ -27,6 +28,19 @@ class Answer(Generic[T]):
     at: Sequence[int]
 
 
+class _Classes:
+    """The nodes at ``present`` by what they have in ``columns``."""
+
+    def __init__(self, columns: Sequence[list[int]], present: Iterable[int]) -> None:
+        self._columns = columns
+        self._at: dict[tuple[int, ...], list[int]] = {}
+        for i in present:
+            self._at.setdefault(tuple(column[i] for column in columns), []).append(i)
+
+    def of(self, i: int) -> list[int]:
+        return self._at[tuple(column[i] for column in self._columns)]
+
+
 class Alike:
     """The nodes of a run in natural order, and which of their readings are the same.
 
@@ -40,28 +54,41 @@ class Alike:
         self.present = [i for i, f in enumerate(self.facts) if f is not None]
         self.lost = [i for i, f in enumerate(self.facts) if f is None]
         self._seen: dict[Asked, list[int] | None] = {}
-        self._classes: dict[tuple[Asked, ...], dict[tuple[int, ...], list[int]]] = {(): {(): self.present}}
-
-    def _column(self, asked: Asked) -> list[int] | None:
         """A number for what each node has there, the same for the same, -1 for nothing; None where all have the same.
         How long it took to read is no content."""
-        if asked in self._seen:
-            return self._seen[asked]
-        source = asked if isinstance(asked, str) else asked[0]
-        numbers: dict[object, int] = {}
-        column = [-1] * len(self.names)
-        known: tuple[Reading, int] | None = None
-        for i in self.present:
-            facts = self.facts[i]
-            assert facts is not None
-            reading = facts.readings.get(source)
-            if reading is None:
-                continue
-            if known is None or reading is not known[0]:
-                known = reading, numbers.setdefault(told(reading, asked), len(numbers))
-            column[i] = known[1]
-        self._seen[asked] = column if len({column[i] for i in self.present}) > 1 else None
-        return self._seen[asked]
+        self._first: dict[Asked, list[Reading]] = {}
+        """The first reading with each of these numbers."""
+        self._classes: dict[tuple[Asked, ...], _Classes] = {}
+
+    def _compare(self, asked: Iterable[Asked]) -> None:
+        """See what the nodes have at ``asked``: all that is asked of one reading before the next reading, so that it
+        is decoded once."""
+        by_source: dict[str, list[Asked]] = {}
+        for a in asked:
+            if a not in self._seen:
+                by_source.setdefault(a if isinstance(a, str) else a[0], []).append(a)
+        for source, of_source in by_source.items():
+            readings = [facts.readings.get(source) for facts in self.facts if facts is not None]
+            distinct = {id(reading): reading for reading in readings}
+            numbers: list[dict[object, int]] = [{} for _ in of_source]
+            known: dict[int, list[int]] = {}
+            for place, reading in distinct.items():
+                if reading is None:
+                    known[place] = [-1] * len(of_source)
+                    continue
+                known[place] = []
+                for number, a in zip(numbers, of_source, strict=True):
+                    known[place].append(number.setdefault(told(reading, a), len(number)))
+                    if len(number) > len(self._first.setdefault(a, [])):
+                        self._first[a].append(reading)
+            for at, a in enumerate(of_source):
+                number_of = {place: found[at] for place, found in known.items()}
+                if len(set(number_of.values())) < 2:
+                    self._seen[a] = None
+                    continue
+                column = self._seen[a] = [-1] * len(self.names)
+                for i, reading in zip(self.present, readings, strict=True):
+                    column[i] = number_of[id(reading)]
 
     def ask(self, questions: Sequence[Callable[[FactView], T]]) -> list[list[Answer[T]]]:
         """What each question's answers are, and of which nodes; together of all that have facts.
@@ -86,29 +113,37 @@ class Alike:
             facts = self.facts[i]
             assert facts is not None
             asking = [number for number in asking if left[number]]
+            stand_in = partial(self._stand_in, i)
+            looked: list[tuple[int, T, FactView]] = []
             for number in asking:
-                if not open_[number][i]:
-                    continue
-                view = FactView(facts)
-                said = questions[number](view)
-                at: Sequence[int] = [i] if view.asked_who else self._like(i, view.asked)
+                if open_[number][i]:
+                    view = FactView(facts, stand_in)
+                    looked.append((number, questions[number](view), view))
+            self._compare(dict.fromkeys(a for _, _, view in looked if not view.asked_who for a in view.asked))
+            for number, said, view in looked:
+                at: Sequence[int] = [i] if view.asked_who else self._like(i, tuple(view.asked))
                 for j in at:
                     open_[number][j] = 0
                 left[number] -= len(at)
                 answers[number].append(Answer(said, at))
         return answers
 
-    def _like(self, i: int, asked: Iterable[Asked]) -> list[int]:
+    def _stand_in(self, i: int, asked: Asked) -> Reading | None:
+        """The first reading of which one learns the same at ``asked`` as of that of the node at ``i``."""
+        if asked not in self._first:
+            return None
+        column = self._seen[asked]
+        return self._first[asked][0 if column is None else column[i]]
+
+    def _like(self, i: int, asked: tuple[Asked, ...]) -> list[int]:
         """The nodes of which one learns the same by looking at ``asked`` as of the node at ``i``. Any of them would
         have been looked at in the same places and no others: so classes of different ``asked`` never overlap."""
-        differing = {a: column for a in asked if (column := self._column(a)) is not None}
-        columns = list(differing.values())
-        classes = self._classes.get(tuple(differing))
-        if classes is None:
-            classes = self._classes[tuple(differing)] = {}
-            for j in self.present:
-                classes.setdefault(tuple(column[j] for column in columns), []).append(j)
-        return classes[tuple(column[i] for column in columns)]
+        found = self._classes.get(asked)
+        if found is None:
+            differing = {a: column for a in asked if (column := self._seen[a]) is not None}
+            found = self._classes.get(tuple(differing)) or _Classes(list(differing.values()), self.present)
+            self._classes[asked] = self._classes[tuple(differing)] = found
+        return found.of(i)
 
     def named(self, at: Iterable[int]) -> list[str]:
         return [self.names[i] for i in at]

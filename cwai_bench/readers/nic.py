@@ -160,80 +160,98 @@ def _measure(value: str, kind: str) -> float | None:
     return NO_LIGHT if said == "-inf" else float(said)
 
 
-class _Field(NamedTuple):
-    """A line of ``ethtool -m`` from which something is learned of the module.
+class _Meaning(NamedTuple):
+    """What a line of ``ethtool -m`` can tell, by its name.
 
-    ``quantity`` and ``channel``: what it measures, if it does; ``number``: what it says of that, or of a threshold.
-    ``raised``: an alarm or a warning is on; ``lost``: a signal is.
+    ``quantity`` and ``channel``: what it measures, if it does; ``kind``: the unit of that, or of a threshold. ``flag``:
+    an alarm or a warning that may be on; ``signal``: one that may be lost.
     """
+
+    quantity: str
+    channel: str
+    kind: str
+    copper: bool
+    threshold: bool
+    flag: bool
+    signal: bool
+
+
+@lru_cache(maxsize=1024)
+def _meaning(name: str) -> _Meaning | None:
+    quantity, channel, kind = "", "", _KINDS.get(name, "")
+    for candidate, (pattern, unit) in _MEASURED.items():
+        if found := pattern.fullmatch(name):
+            quantity, channel, kind = candidate, found[1] or "1", unit
+    meaning = _Meaning(
+        quantity,
+        channel,
+        kind,
+        copper=_COPPER.match(name) is not None,
+        threshold=name.endswith("threshold"),
+        flag=re.search(r" (alarm|warning)\b", name) is not None,
+        signal=re.fullmatch(r"(Rx|Tx) loss of signal|Tx fault", name) is not None,
+    )
+    return meaning if any(meaning) or name in _NAMES else None
+
+
+class _Field(NamedTuple):
+    """A line from which something is learned of the module. ``number``: in the unit of what it means."""
 
     name: str
     value: str
-    quantity: str
-    channel: str
     number: float | None
-    copper: bool
-    threshold: bool
-    raised: bool
-    lost: bool
+    means: _Meaning
+    bad: bool
+    """An alarm or a warning is on, or a signal is lost."""
 
 
 @lru_cache(maxsize=4096)  # like modules say the same in nearly all of their hundred lines, over and over
 def _field(line: str) -> _Field | None:
     name, colon, value = line.partition(" :")
-    if not colon:
+    if not colon or (means := _meaning(name.strip())) is None:
         return None
     name, value = name.strip(), value.strip()
-    quantity, channel, kind = "", "", _KINDS.get(name, "")
-    for candidate, (pattern, unit) in _MEASURED.items():
-        if found := pattern.fullmatch(name):
-            quantity, channel, kind = candidate, found[1] or "1", unit
-    field = _Field(
-        name,
-        value,
-        quantity,
-        channel,
-        number=_measure(value, kind) if kind else None,
-        copper=_COPPER.match(name) is not None,
-        threshold=name.endswith("threshold"),
-        raised=value == "On" and re.search(r" (alarm|warning)\b", name) is not None,
-        lost=bool(re.fullmatch(r"(Rx|Tx) loss of signal|Tx fault", name) and re.search(r"\bYes\b", value)),
-    )
-    learned = kind or name in _NAMES or field.copper or field.threshold or field.raised or field.lost
-    return field if learned else None
+    bad = (means.flag and value == "On") or (means.signal and re.search(r"\bYes\b", value) is not None)
+    learned = bad or means.kind or name in _NAMES or means.copper or means.threshold
+    number = _measure(value, means.kind) if means.kind else None
+    return _Field(name, value, number, means, bad) if learned else None
 
 
 def module(text: str) -> Module:
     """``ethtool -m``. A text that tells of optics but not of all that belongs to them is Unreadable: it was cut."""
     fields = [field for line in _whole_lines(text) if (field := _field(line)) is not None]
-    said = {field.name: field.value for field in fields}
-    numbers = {field.name: field.number for field in fields}
+    said = {field.name: field for field in fields}
     if "Identifier" not in said:
         raise Unreadable("it names no module")
     measured: dict[str, dict[str, float]] = {quantity: {} for quantity in _MEASURED}
-    for field in fields:
-        if field.quantity and field.number is not None:
-            measured[field.quantity][field.channel] = field.number
+    copper, thresholds = False, False
+    for _, _, number, means, _ in fields:
+        if means.quantity and number is not None:
+            measured[means.quantity][means.channel] = number
+        copper = copper or means.copper
+        thresholds = thresholds or means.threshold
     limits: dict[str, Limits | None] = {}
     for quantity, names in _THRESHOLDS.items():
-        told = [numbers.get(name) for name in names]
-        limits[quantity] = Limits(*(t for t in told if t is not None)) if None not in told else None
-    technology = said.get("Transmitter technology", "")
-    copper = bool(_COPPER.search(technology)) or any(field.copper for field in fields)
+        told = [said[name].number for name in names if name in said]
+        known = [t for t in told if t is not None]
+        limits[quantity] = Limits(*known) if len(known) == len(names) else None
+    if (technology := said.get("Transmitter technology")) is not None:
+        copper = copper or _COPPER.search(technology.value) is not None
     if not copper and not measured["receive"]:
         raise Unreadable("it tells neither of copper nor of light received")
-    if any(field.threshold for field in fields) and None in limits.values():
+    if thresholds and None in limits.values():
         raise Unreadable("its list of thresholds is not whole")
-    raised = [field.name for field in fields if field.raised]
-    lost = [field.name for field in fields if field.lost]
+    part, temperature = said.get("Vendor PN"), said.get("Module temperature")
+    raised = [field.name for field in fields if field.bad and field.means.flag]
+    lost = [field.name for field in fields if field.bad and not field.means.flag]
     return Module(
-        identifier=said["Identifier"],
-        part=said.get("Vendor PN") or None,
+        identifier=said["Identifier"].value,
+        part=(part.value or None) if part is not None else None,
         copper=copper,
         receive=measured["receive"],
         send=measured["send"],
         bias=measured["bias"],
-        temperature=numbers.get("Module temperature"),
+        temperature=temperature.number if temperature is not None else None,
         receive_limits=limits["receive"],
         send_limits=limits["send"],
         bias_limits=limits["bias"],
@@ -317,13 +335,14 @@ def qos(text: str) -> Qos:
 # ------------------------------------------------------------------------------------------------- ibv_devinfo
 
 
+_DEVINFO = re.compile(r"^[ \t]*(hca_id|port|active_mtu)[ \t]*:[ \t]*(.*?)[ \t]*$", re.M)
+
+
 def active_mtus(text: str) -> dict[tuple[str, int], int]:
     """``ibv_devinfo``: the active MTU in bytes by device and port."""
     found: dict[tuple[str, int], int] = {}
     device, port = "", 0
-    for line in _whole_lines(text):
-        name, _, value = line.partition(":")
-        name, value = name.strip(), value.strip()
+    for name, value in _DEVINFO.findall("\n".join(_whole_lines(text))):
         if name == "hca_id":
             device, port = value, 0
         elif name == "port" and value.isdecimal() and len(value) < 4:
@@ -331,7 +350,7 @@ def active_mtus(text: str) -> dict[tuple[str, int], int]:
         elif name == "active_mtu" and device and port:
             told = re.fullmatch(r"(\d{3,5}) \(\d\)", value)
             if not told:
-                raise Unreadable(f"no MTU: {line.strip()[:60]!r}")
+                raise Unreadable(f"no MTU: {value[:60]!r}")
             found[device, port] = int(told[1])
     if not found:
         raise Unreadable("it names no port")

@@ -35,7 +35,7 @@ VARIED: dict[str, tuple[tuple[str, str], ...]] = {
         (r'"power":\d+', '"power":{warm}'),
     ),
     "call:rdma": ((r"c203:00d1", "{high:04x}:{low:04x}"), (r"\b(8|9)12345", "\\g<1>{n:05d}")),
-    "call:network": ((r'"rx_packets":\d{3}', '"rx_packets":{n}'),),
+    "call:network": ((r'"rx_packets":\d{3}', '"rx_packets":1{n}'),),
     "$ ibv_devinfo": ((r"c203:00d1", "{high:04x}:{low:04x}"),),
     "$ ethtool -m": ((r"MT2345FT", "MT{n:06d}"), (r": \d\d\.00 degrees", ": {warm}.00 degrees")),
     "$ mlxlink": ((r"MT2345FT", "MT{n:06d}"),),

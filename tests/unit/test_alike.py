@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -15,6 +16,7 @@ from cwai_bench.judge.alike import Alike
 from cwai_bench.judge.facts import _question
 from cwai_bench.judge.found import evidence, narrowed
 from cwai_bench.model import Facts, Reading, Status, Verdict
+from cwai_bench.readers import Unreadable
 from cwai_bench.sources import Host, SteadyHost
 from tests.unit.conftest import Planted
 from tests.unit.test_check_hostile_facts import ITEMS
@@ -106,6 +108,82 @@ def test_what_is_made_of_an_answer_is_made_once_for_that_answer() -> None:
     assert first.asked == {("call:host", SteadyHost): None}
     with pytest.raises(NotKnown, match="cannot be read"):
         FactView(node("n4", **{"call:host": "{}"})).made("host", SteadyHost, release)
+
+
+def test_of_a_text_only_the_line_asked_for_counts() -> None:
+    texts = [
+        "total: 1\nfree: 1\n",
+        "total: 1\nfree: 2\n",
+        "total: 2\nfree: 1\n",
+        "free: 1\n",
+        "total: 1",
+        "xtotal: 1\n",
+    ]
+    alike = Alike([node(f"n{i}", a=text) for i, text in enumerate(texts)])
+    (answers,) = alike.ask([lambda v: (v.maybe_line("a", "total:"), [e.text for e in v.evidence(Status.PASS)])])
+    assert [(a.said, list(a.at)) for a in answers] == [
+        (("1", ["total: 1"]), [0, 1, 4]), (("2", ["total: 2"]), [2]), ((None, []), [3, 5])
+    ]  # fmt: skip
+
+
+def test_nodes_of_which_the_same_is_made_are_asked_once() -> None:
+    def parity(text: str) -> int:
+        made.append(text)
+        if not text.isdecimal():
+            raise Unreadable("no number")
+        return int(text) % 2
+
+    def look(view: FactView) -> str:
+        looked.append(1)
+        try:
+            return str(view.only_said(parity, "count"))
+        except NotKnown as e:
+            return e.reason.en
+
+    made: list[str] = []
+    looked: list[int] = []
+    texts = ["1", "2", "3", "5", "x", "x", "y"]
+    readings = [Reading("$ count", "ok", text) for text in texts] + [Reading("$ count", "missing")]
+    alike = Alike([Facts(f"n{i}", 0.0, True, True, {r.source: r}) for i, r in enumerate(readings)])
+    answers, again = alike.ask([look, look])
+    assert answers == again
+    assert [(a.said, list(a.at)) for a in answers] == [
+        ("1", [0, 2, 3]),
+        ("0", [1]),
+        ("count cannot be read: no number", [4, 5]),
+        ("count cannot be read: no number", [6]),
+        ("the command count is not installed", [7]),
+    ]
+    assert len(looked) == 2 * len(answers)
+    assert [made.count(text) for text in ("1", "2", "3", "5")] == [1, 1, 1, 1]
+
+
+def test_what_has_gathered_in_counters_makes_no_difference(good_facts: Facts) -> None:
+    """Nor how long exactly they were watched: only that one of them grows."""
+
+    def rdma(change: Callable[[dict[str, Any]], None], **top: object) -> Facts:
+        answer = msgspec.json.decode(good_facts.readings["call:rdma"].text) | top
+        change(answer["devices"][0]["ports"][0])
+        reading = Reading("call:rdma", "ok", msgspec.json.encode(answer).decode())
+        return msgspec.structs.replace(good_facts, readings=good_facts.readings | {"call:rdma": reading})
+
+    def busy(port: dict[str, Any]) -> None:
+        port["before"]["symbol_error"] = port["after"]["symbol_error"] = 7
+        port["after"]["port_xmit_data"] += 12345
+
+    def ill(port: dict[str, Any]) -> None:
+        port["after"]["symbol_error"] = port["before"]["symbol_error"] + 3
+
+    looked = msgspec.json.decode(good_facts.readings["call:rdma"].text)["looked"]
+    facts = [good_facts, rdma(busy, looked=looked + 0.003), rdma(ill)]
+    alike = Alike([msgspec.structs.replace(f, node=f"n{i}") for i, f in enumerate(facts)])
+    check = CHECKS["rdma.errors"]
+    assert isinstance(check, NodeCheck)
+    (answers,) = alike.ask([check.judge])
+    assert [(a.said.status, list(a.at)) for a in answers] == [("PASS", [0, 1]), ("FAIL", [2])]
+    assert answers[1].said.observed.endswith("symbol_error +3")
+    (shown,) = [e.text for e in evidence(check.judge, alike, 2, Status.FAIL) if e.source == "call:rdma"]
+    assert "symbol_error +3" in shown
 
 
 def said_of(node: str, verdicts: list[Verdict]) -> list[Verdict]:
