@@ -86,15 +86,18 @@ def number(value: str) -> tuple[int, bool]:
     return read, not value[told.end() :].strip() and -(1 << 63) <= read < 1 << 63
 
 
-Rule = Callable[[str], Text | None]
-"""What is wrong with a value; None for nothing."""
+class Rule(NamedTuple):
+    """``due``: the values that are accepted, in short. ``wrong``: what is wrong with a value; None for nothing."""
+
+    due: str
+    wrong: Callable[[str], Text | None]
 
 
 def whole(low: int, high: int | None = None, *more: int) -> Rule:
     """A number from ``low`` to ``high`` (None: without end), or one of ``more``."""
-    due = f"{low}..{'' if high is None else high}"
+    due = ", ".join([f"{low}..{'' if high is None else high}", *map(str, more)])
 
-    def rule(value: str) -> Text | None:
+    def wrong(value: str) -> Text | None:
         read, clean = number(value)
         if not clean:
             return Text("is no number: NCCL reads {r}", "不是数字：NCCL 读作 {r}").fill(r=read)
@@ -102,19 +105,19 @@ def whole(low: int, high: int | None = None, *more: int) -> Rule:
             return None
         return Text("is not in {d}", "不在 {d} 之内").fill(d=due)
 
-    return rule
+    return Rule(due, wrong)
 
 
 def one_of(*words: str, any_case: bool = False, numbers: bool = False) -> Rule:
     """One of ``words``; a number as well where NCCL keeps the old ones."""
 
-    def rule(value: str) -> Text | None:
+    def wrong(value: str) -> Text | None:
         said = value.upper() if any_case else value
         if said in words or (numbers and value[:1].isascii() and value[:1].isdecimal()):
             return None
         return Text("is none of {w}", "不是 {w} 之一").fill(w=", ".join(words))
 
-    return rule
+    return Rule(", ".join(words), wrong)
 
 
 def tokens(*words: str, functions: bool = False) -> Rule:
@@ -122,7 +125,7 @@ def tokens(*words: str, functions: bool = False) -> Rule:
     as src/graph/tuning.cc reads them (parseList): all but the first must have one."""
     known = {word.lower() for word in words}
 
-    def rule(value: str) -> Text | None:
+    def wrong(value: str) -> Text | None:
         parts = value.split(";") if functions else [value]
         for index, part in enumerate(part for part in parts if part):
             function, colon, listed = part.partition(":") if functions else ("", "", part)
@@ -135,7 +138,7 @@ def tokens(*words: str, functions: bool = False) -> Rule:
                     return Text("{t!r} is none of {w}", "{t!r} 不是 {w} 之一").fill(t=token[:40], w=", ".join(words))
         return None
 
-    return rule
+    return Rule(", ".join(words), wrong)
 
 
 FUNCTIONS = ("broadcast", "reduce", "allgather", "reducescatter", "allreduce", "alltoall", "allgatherv")
@@ -189,7 +192,7 @@ RULES: dict[str, Rule] = {
     "NCCL_DMABUF_ENABLE": SWITCH,
     # kernels and buffers
     "NCCL_BUFFSIZE": whole(1),
-    "NCCL_NTHREADS": whole(64, 64, 128, 256, 512),
+    "NCCL_NTHREADS": one_of("64", "128", "256", "512"),
     "NCCL_MIN_NCHANNELS": whole(1),
     "NCCL_MAX_NCHANNELS": whole(1),
     "NCCL_MIN_CTAS": whole(1, 64),

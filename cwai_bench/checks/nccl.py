@@ -245,6 +245,8 @@ def plugins(facts: FactView) -> Outcome:
 def named(plugin: NcclPlugin) -> str:
     """``net cwai: /opt/cwai/libnccl-net-cwai.so (v8, v9)``."""
     told = ", ".join(name.rpartition("_")[2] for name in plugin.exports) or plugin.problem or "-"
+    if plugin.lacks:
+        told += f"; lacks {', '.join(plugin.lacks[:NAMED])}"
     place = f"{plugin.path} ({told})" if plugin.path else "not found"
     return f"{plugin.kind}{' ' if plugin.wanted else ''}{plugin.wanted[:60]}: {place}"
 

@@ -6,17 +6,21 @@ NCCL says nothing of a name that it does not know, and reads a value that is no 
 from __future__ import annotations
 
 import difflib
+from typing import NamedTuple
 
 from cwai_bench.checks import DoesNotApply, FactView, Outcome, consistency_check, failed, node_check, passed, warned
 from cwai_bench.checks.nccl import NCCL, SCOPE, SETTINGS, in_force_here, look, of_the_job, trouble
 from cwai_bench.model import Severity
 from cwai_bench.nccl_settings import LOADER, RULES, Setting, chosen, number, read_by_others, unmatched
-from cwai_bench.sources import Call, NcclSettings, Rdma, RdmaDevice, RdmaPort, SteadyNetwork
-from cwai_bench.text import Text
+from cwai_bench.sources import Call, Gid, NcclSettings, Rdma, RdmaDevice, RdmaPort, SteadyNetwork
+from cwai_bench.text import Text, plain
 
 NETWORK, RDMA = Call("network"), Call("rdma", timeout=10.0)
 NAMED = 8
 VALUE_SHOWN = 60
+NEAR, TYPING_ERROR = 0.8, 0.92
+"""How alike a name must be to be shown; to be taken for the other. Of NCCL's own some are 0.91 alike (P2P_NVL_…,
+P2P_NET_CHUNKSIZE); a name with a letter too few is 0.96."""
 SOCKETS_MOST = 64
 """NCCL_SOCKET_NTHREADS times NCCL_NSOCKS_PERTHREAD (env.rst; net_socket.cc, MAX_SOCKETS)."""
 ETHERNET = "Ethernet"
@@ -118,14 +122,17 @@ def names(facts: FactView) -> Outcome:
     for name in found:
         if name in known or read_by_others(name):
             continue
-        close = difflib.get_close_matches(name, [n for n in {*known, *RULES} if n != name], 1, 0.8)
+        nearest = sorted({*known, *RULES} - {name})
+        close = difflib.get_close_matches(name, nearest, 1, NEAR if known else TYPING_ERROR)
         if known or (close and name not in RULES):
             unknown[name] = close[0] if close else ""
     if not unknown:
         return passed(str(len(found)))
     words = [f"{name[:80]} → {near}" if near else name[:80] for name, near in sorted(unknown.items())]
     by = job.line or job.path if job is not None else "-"
-    return warned(listed(words), Text("not known to {l}", "{l} 不识别").fill(l=by) if known else None)
+    return warned(
+        listed(words), expected=Text("names that {l} knows", "{l} 可识别的变量名").fill(l=by) if known else None
+    )
 
 
 @node_check(
@@ -153,22 +160,24 @@ def names(facts: FactView) -> Outcome:
 def values(facts: FactView) -> Outcome:
     found = settings(facts)
     wrong: dict[str, Text] = {}
+    due: list[str] = []
     for name, rule in RULES.items():
         setting = found.get(name)
         if setting is None or not setting.value:
             continue
-        complaint = rule(setting.value)
+        complaint = rule.wrong(setting.value)
         if complaint is not None:
             wrong[written(name, setting)] = complaint
+            due.append(f"{name} {rule.due}")
     threads, sockets = (_number(found, name, 1) for name in ("NCCL_SOCKET_NTHREADS", "NCCL_NSOCKS_PERTHREAD"))
     if threads * sockets > SOCKETS_MOST:
-        wrong[f"NCCL_SOCKET_NTHREADS × NCCL_NSOCKS_PERTHREAD = {threads * sockets}"] = Text(
-            "is more than {m}", "超过 {m}"
-        ).fill(m=SOCKETS_MOST)
+        product = "NCCL_SOCKET_NTHREADS × NCCL_NSOCKS_PERTHREAD"
+        wrong[f"{product} = {threads * sockets}"] = Text("is more than {m}", "超过 {m}").fill(m=SOCKETS_MOST)
+        due.append(f"{product} ≤ {SOCKETS_MOST}")
     if not wrong:
         return passed(str(len(found)))
     told = [Text(f"{what}: {why.en}", f"{what}：{why.zh}") for what, why in wrong.items()]
-    return failed(listed(list(wrong)), joined(told))
+    return failed(listed(list(wrong)), joined(told), expected=plain(listed(due)))
 
 
 def _number(found: dict[str, Setting], name: str, default: int) -> int:
@@ -202,21 +211,31 @@ def _number(found: dict[str, Setting], name: str, default: int) -> int:
 )
 def devices(facts: FactView) -> Outcome:
     found = settings(facts)
-    hard: list[tuple[str, Text]] = []
-    soft: list[tuple[str, Text]] = []
-    for look_at in (_sockets_only, _hca, _gid, _interfaces):
-        for bad, words, why in look_at(facts, found):
-            (hard if bad else soft).append((words, why))
-    if not hard and not soft:
-        return passed(", ".join(f"{n}={found[n].value[:VALUE_SHOWN]}" for n in NAMING if n in found) or "-")
-    told = [Text(f"{words}: {why.en}", f"{words}：{why.zh}") for words, why in (*hard, *soft)]
-    observed = listed([words for words, _ in (*hard, *soft)])
-    return failed(observed, joined(told)) if hard else warned(observed, joined(told))
+    complaints = [told for look_at in (_sockets_only, _hca, _gid, _interfaces) for told in look_at(facts, found)]
+    if not complaints:
+        return passed(", ".join(written(n, found[n]) for n in NAMING if n in found) or "-")
+    complaints.sort(key=lambda told: not told.hard)
+    observed = listed([f"{told.written} ≠ {listed(told.here) or '-'}" for told in complaints])
+    detail = joined([Text(f"{c.written}: {c.why.en}", f"{c.written}：{c.why.zh}") for c in complaints])
+    judge = failed if complaints[0].hard else warned
+    return judge(observed, detail, expected=joined([told.due for told in complaints]))
 
 
 NAMING = ("NCCL_IB_DISABLE", "NCCL_NET", "NCCL_IB_HCA", "NCCL_IB_GID_INDEX", "NCCL_SOCKET_IFNAME")
-Complaint = tuple[bool, str, Text]
-"""Whether it is a failure, what is written, and why that does not do."""
+A_DEVICE = Text("devices that are here and active", "存在且可用的设备")
+AN_INTERFACE = Text("interfaces that are here and up", "存在且已启用的接口")
+A_GID = Text("a GID of RoCE v2 of each device, or unset", "各设备均有的 RoCE v2 GID，或不设置")
+RDMA_ON = Text("unset where RDMA works", "RDMA 可用时不设置")
+
+
+class Complaint(NamedTuple):
+    """``here``: what is here in its stead. ``hard``: it is a failure, and no mere warning."""
+
+    hard: bool
+    written: str
+    here: list[str]
+    why: Text
+    due: Text
 
 
 def _ports(facts: FactView) -> list[tuple[RdmaDevice, RdmaPort]]:
@@ -238,44 +257,38 @@ def _taken(facts: FactView, found: dict[str, Setting]) -> list[tuple[RdmaDevice,
 
 def _sockets_only(facts: FactView, found: dict[str, Setting]) -> list[Complaint]:
     """RDMA is switched off, though it works."""
-    said = [
-        name
-        for name, off in (
-            ("NCCL_IB_DISABLE", _number(found, "NCCL_IB_DISABLE", 0) == 1),
-            ("NCCL_NET", _is_socket(found)),
-        )
-        if off
-    ]
+    socket = "NCCL_NET" in found and found["NCCL_NET"].value.lower() == "socket"
+    off = {"NCCL_IB_DISABLE": _number(found, "NCCL_IB_DISABLE", 0) == 1, "NCCL_NET": socket}
+    said = [name for name, is_off in off.items() if is_off]
     up = [d.name for d, p in _ports(facts) if p.state == "ACTIVE"] if said else []
     if not up:
         return []
     told = look(facts)
     job = of_the_job(told)
-    plugin = any(p.kind == "net" and trouble(p, job) is None for p in told.plugins) and not _is_socket(found)
+    plugin = not socket and any(p.kind == "net" and trouble(p, job) is None for p in told.plugins)
     why = Text("RDMA is switched off, and {d} works", "RDMA 被关闭，而 {d} 可用").fill(d=listed(up))
-    return [(not plugin, written(name, found[name]), why) for name in said]
-
-
-def _is_socket(found: dict[str, Setting]) -> bool:
-    return "NCCL_NET" in found and found["NCCL_NET"].value.lower() == "socket"
+    return [Complaint(not plugin, written(name, found[name]), up, why, RDMA_ON) for name in said]
 
 
 def _hca(facts: FactView, found: dict[str, Setting]) -> list[Complaint]:
     setting = found.get("NCCL_IB_HCA")
     if setting is None or not setting.value:
         return []
-    filter, what = chosen(setting.value), written("NCCL_IB_HCA", setting)
-    ports = [(d.name, p.port) for d, p in _ports(facts)]
-    if not ports:
-        return [(not filter.without, what, Text("no RDMA device is here", "本机没有 RDMA 设备"))]
-    if not any(filter.takes(name, port) for name, port in ports):
-        return [(True, what, Text("leaves no device", "没有任何匹配的设备"))]
-    if not _taken(facts, found):
-        return [(True, what, Text("no device of these is active", "所选设备均不可用"))]
+    filter, ports = chosen(setting.value), [(d.name, p.port) for d, p in _ports(facts)]
     missing = unmatched(filter, ports)
-    if missing:
-        return [(False, what, Text("{m} names no device", "{m} 不对应任何设备").fill(m=listed(missing)))]
-    return []
+    hard, why = True, None
+    if not ports:
+        hard, why = not filter.without, Text("no RDMA device is here", "本机没有 RDMA 设备")
+    elif not any(filter.takes(name, port) for name, port in ports):
+        why = Text("it leaves no device", "没有任何匹配的设备")
+    elif not _taken(facts, found):
+        why = Text("no device of these is active", "所选设备均不可用")
+    elif missing:
+        hard, why = False, Text("{m} names no device", "{m} 不对应任何设备").fill(m=listed(missing))
+    if why is None:
+        return []
+    here = list(dict.fromkeys(name for name, _ in ports))
+    return [Complaint(hard, written("NCCL_IB_HCA", setting), here, why, A_DEVICE)]
 
 
 def _gid(facts: FactView, found: dict[str, Setting]) -> list[Complaint]:
@@ -283,33 +296,42 @@ def _gid(facts: FactView, found: dict[str, Setting]) -> list[Complaint]:
     index = _number(found, "NCCL_IB_GID_INDEX", -1)
     if setting is None or index < 0:
         return []
-    what, complaints = written("NCCL_IB_GID_INDEX", setting), list[Complaint]()
     roce = [(d.name, {gid.index: gid for gid in p.gids}) for d, p in _taken(facts, found) if p.link_layer == ETHERNET]
-    lost = [name for name, gids in roce if index not in gids]
-    old = [name for name, gids in roce if index in gids and gids[index].type == "IB/RoCE v1"]
-    if lost:
-        complaints.append((True, what, Text("{d} has no such GID", "{d} 没有该 GID").fill(d=listed(lost))))
-    if old:
-        complaints.append((False, what, Text("{d}: it is of RoCE v1", "{d}：属于 RoCE v1").fill(d=listed(old))))
+    complaints: list[Complaint] = []
+    for hard, why, names in (
+        (True, Text("{d} has no such GID", "{d} 没有该 GID"), [name for name, gids in roce if index not in gids]),
+        (False, Text("of {d} it is of RoCE v1", "{d} 的该 GID 属于 RoCE v1"), [n for n, g in roce if _is_v1(g, index)]),
+    ):
+        if names:
+            here = [f"{name} {', '.join(map(str, gids)) or '-'}" for name, gids in roce if name in names]
+            told = why.fill(d=listed(names))
+            complaints.append(Complaint(hard, written("NCCL_IB_GID_INDEX", setting), here, told, A_GID))
     return complaints
+
+
+def _is_v1(gids: dict[int, Gid], index: int) -> bool:
+    return index in gids and gids[index].type == "IB/RoCE v1"
 
 
 def _interfaces(facts: FactView, found: dict[str, Setting]) -> list[Complaint]:
     setting = found.get("NCCL_SOCKET_IFNAME")
     if setting is None or len(setting.value) < 2:  # as src/misc/socket.cc takes it
         return []
-    filter, what = chosen(setting.value), written("NCCL_SOCKET_IFNAME", setting)
+    filter = chosen(setting.value)
     interfaces = facts.call(NETWORK.name, SteadyNetwork).interfaces
     facts.cite(NETWORK, lambda: "\n".join(f"{i.name} {i.operstate}" for i in interfaces) or "-")
     named = [i for i in interfaces if filter.takes(i.name)]
+    missing = unmatched(filter, [(i.name, None) for i in interfaces]) if filter.exact else []
+    hard, why = True, None
     if not named:
-        return [(True, what, Text("names no interface", "不对应任何网络接口"))]
-    if not any(i.admin_up and i.carrier is not False for i in named):
-        return [(True, what, Text("no interface of these is up", "所选接口均未启用"))]
-    missing = unmatched(filter, [(i.name, None) for i in interfaces])
-    if missing and filter.exact:
-        return [(False, what, Text("{m} names no interface", "{m} 不对应任何网络接口").fill(m=listed(missing)))]
-    return []
+        why = Text("it names no interface", "不对应任何网络接口")
+    elif not any(i.admin_up and i.carrier is not False for i in named):
+        why = Text("no interface of these is up", "所选接口均未启用")
+    elif missing:
+        hard, why = False, Text("{m} names no interface", "{m} 不对应任何网络接口").fill(m=listed(missing))
+    if why is None:
+        return []
+    return [Complaint(hard, written("NCCL_SOCKET_IFNAME", setting), [i.name for i in interfaces], why, AN_INTERFACE)]
 
 
 DISCOURAGED: dict[str, Text] = {
