@@ -42,8 +42,15 @@ def own(parser: Parser) -> None:
         ),
     )
     group = parser.group(Text("a drop-in: print the lines that make a job load it", "替换库：打印使作业加载它的设置"))
-    group.add("--library", metavar="FILE", type=Path, help=Text("a library such as CTCCL", "集合通信库文件，如 CTCCL"))
-    group.add("--plugin", metavar="FILE", type=Path, help=Text("a net plugin", "网络插件文件"))
+    # Names of their own: `library` of a configuration file is the one that collective measures.
+    group.add(
+        "--library",
+        metavar="FILE",
+        type=Path,
+        dest="library_file",
+        help=Text("a library such as CTCCL", "集合通信库文件，如 CTCCL"),
+    )
+    group.add("--plugin", metavar="FILE", type=Path, dest="plugin_file", help=Text("a net plugin", "网络插件文件"))
 
 
 def main(parser: Parser, argv: Sequence[str], lang: Lang) -> int:
@@ -76,7 +83,10 @@ def _refuse(args: argparse.Namespace) -> None:
             Text("--pid {p}: there is no such process", "--pid {p}：进程不存在").fill(p=args.pid),
             Text("ps or nvidia-smi tells the numbers of the job's processes", "可用 ps 或 nvidia-smi 查看作业进程号"),
         )
-    for option, path, start in (("--library", args.library, "nccl"), ("--plugin", args.plugin, "ncclNetPlugin_v")):
+    for option, path, start in (
+        ("--library", args.library_file, "nccl"),
+        ("--plugin", args.plugin_file, "ncclNetPlugin_v"),
+    ):
         if path is not None and args.root is None:
             _refuse_file(option, path, start)
 
@@ -141,8 +151,10 @@ def _lines(args: argparse.Namespace, found: Nccl | None) -> drop_in.Lines | None
     from cwai_bench.checks.nccl import is_fork
 
     here = [] if found is None else [library.path for library in found.libraries if is_fork(library)]
-    library = str(args.library.absolute()) if args.library else "" if args.plugin else next(iter(here), "")
-    plugin = str(args.plugin.absolute()) if args.plugin else ""
+    library = (
+        str(args.library_file.absolute()) if args.library_file else "" if args.plugin_file else next(iter(here), "")
+    )
+    plugin = str(args.plugin_file.absolute()) if args.plugin_file else ""
     return drop_in.lines(library, plugin) if library or plugin else None
 
 
