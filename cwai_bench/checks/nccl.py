@@ -291,5 +291,5 @@ def same_library(facts: FactView) -> str:
     if job is None:
         raise DoesNotApply(NONE_HERE)
     if not job.line:
-        raise NotKnown("parse", Text("{p} holds no version line", "{p} 中没有版本信息").fill(p=job.path))
+        raise NotKnown("cause", Text("it is not known: see item nccl.library", "版本未知，见 nccl.library"))
     return job.line

@@ -117,7 +117,9 @@ def names(facts: FactView) -> Outcome:
     found = settings(facts)
     told = look(facts)
     job = of_the_job(told)
-    known = set() if job is None else {*job.variables, *(name for p in told.plugins for name in p.variables)}
+    known: set[str] = set()
+    if job is not None and job.variables:  # one whose constants cannot be read tells no names
+        known = {*job.variables, *(name for p in told.plugins for name in p.variables)}
     unknown: dict[str, str] = {}
     for name in found:
         if name in known or read_by_others(name):
@@ -275,13 +277,14 @@ def _hca(facts: FactView, found: dict[str, Setting]) -> list[Complaint]:
     if setting is None or not setting.value:
         return []
     filter, ports = chosen(setting.value), [(d.name, p.port) for d, p in _ports(facts)]
+    active = any(p.state == "ACTIVE" for _, p in _ports(facts))
     missing = unmatched(filter, ports)
     hard, why = True, None
-    if not ports:
-        hard, why = not filter.without, Text("no RDMA device is here", "本机没有 RDMA 设备")
+    if not ports:  # to leave out what is not here does no harm
+        why = None if filter.without else Text("no RDMA device is here", "本机没有 RDMA 设备")
     elif not any(filter.takes(name, port) for name, port in ports):
         why = Text("it leaves no device", "没有任何匹配的设备")
-    elif not _taken(facts, found):
+    elif active and not _taken(facts, found):  # where none is up at all, rdma.link says so
         why = Text("no device of these is active", "所选设备均不可用")
     elif missing:
         hard, why = False, Text("{m} names no device", "{m} 不对应任何设备").fill(m=listed(missing))

@@ -136,13 +136,15 @@ def _log(settings: Mapping[str, Setting], here: str) -> str:
 @call("nccl")
 def nccl() -> Nccl:
     machine = platform.machine()
-    number = os.environ.get(PROCESS_VARIABLE)
+    number = os.environ.get(PROCESS_VARIABLE, "")
     try:
         process = _asked()
         maps = None if process.number is None else _maps(process.number)
     except OSError as e:
+        if not number:
+            raise
         status: ReadStatus = refused("", e).status
-        asked = int(number) if number and number.isascii() and number.isdecimal() else None
+        asked = int(number) if number.isascii() and number.isdecimal() else 0
         return Nccl(machine, [], [], [], process=asked, status=status)
     loader = Loader(process.tree, process.environment, machine, process.here)
     looked = _Libraries(process.tree)

@@ -87,6 +87,17 @@ def process(status: str = "ok", uses: list[dict[str, str]] | None = None) -> Pla
     return lambda n: n.call("nccl", process=4242, status=status, uses=uses or [], libraries=[])
 
 
+def down(name: str) -> Plant:
+    """A device whose port is not active."""
+
+    def plant(n: Planted) -> Planted:
+        told = answer(n, "rdma")
+        next(device for device in told["devices"] if device["name"] == name)["ports"][0]["state"] = "DOWN"
+        return n.call("rdma", devices=told["devices"])
+
+    return plant
+
+
 FOO = {"wanted": "foo", "tried": ["foo", "libnccl-net-foo.so"], "path": "", "exports": []}
 NO_PLUGIN = plugin("net", path="", exports=[])
 PLAIN_NCCL = "NCCL version 2.19.4+cuda12.2"
@@ -120,7 +131,7 @@ CASES = [
     Case("nccl.files", conf(status="denied"), FAIL, "/home/ops/.nccl.conf denied"),
     Case("nccl.files", conf((None, "NCCL_DEBUG INFO")), WARN, "/home/ops/.nccl.conf:1"),
     Case("nccl.files", conf(("NCCL_CROSS_NIC", "2"), ("export NCCL_CROSS_NIC", "1")), WARN, ".nccl.conf:2"),
-    Case("nccl.files", conf(("NCCL_SOCKET_IFNAME", '"^docker"')), WARN, ".nccl.conf:1"),
+    Case("nccl.files", conf(("NCCL_TOPO_FILE", '"/etc/topo.xml"')), WARN, ".nccl.conf:1"),
     Case("nccl.files", conf(("LD_PRELOAD", CTCCL)), WARN, ".nccl.conf:1"),
     Case("nccl.files", conf(("NCCL_CROSS_NIC", "2")), PASS, "/home/ops/.nccl.conf 1, /etc/nccl.conf 3"),
     Case("nccl.names", setting(NCCL_IB_TIMOUT="22"), WARN, "NCCL_IB_TIMOUT → NCCL_IB_TIMEOUT"),
@@ -140,6 +151,7 @@ CASES = [
     Case("nccl.devices", setting(NCCL_NET="Socket"), FAIL, "NCCL_NET=Socket"),
     Case("nccl.devices", setting(NCCL_IB_HCA="mlx4"), FAIL, "NCCL_IB_HCA=mlx4 ≠ mlx5_0"),
     Case("nccl.devices", setting(NCCL_IB_HCA="=mlx5_0:2"), FAIL, "it leaves no device"),
+    Case("nccl.devices", lambda n: n.call("rdma", devices=[]), PASS, "NCCL_IB_HCA=^=mlx5_8,mlx5_9"),
     Case("nccl.devices", setting(NCCL_IB_HCA="^mlx5"), FAIL, "it leaves no device"),
     Case("nccl.devices", setting(NCCL_IB_HCA="=mlx5_0,mlx5_17:1"), WARN, "mlx5_17:1 names no device"),
     Case("nccl.devices", setting(NCCL_IB_HCA="=mlx5_8", NCCL_IB_GID_INDEX="3"), FAIL, "mlx5_8 has no such GID"),
@@ -177,6 +189,15 @@ def test_a_planted_fault_is_found(case: Case, planted: Planted) -> None:
 def test_every_item_has_a_fault() -> None:
     judged_by_rule = {id for id in OURS if CHECKS[id].info.kind.value == "node"}
     assert {c.check for c in CASES if c.status in (FAIL, WARN)} == judged_by_rule
+
+
+def test_a_device_that_is_chosen_must_be_active(planted: Planted) -> None:
+    both(down("mlx5_0"), setting(NCCL_IB_HCA="=mlx5_0"))(planted)
+    found = judged(planted.facts(), "nccl.devices")
+    assert (found.status, found.detail and found.detail.en) == (
+        FAIL,
+        "NCCL_IB_HCA==mlx5_0: no device of these is active",
+    )
 
 
 def test_a_list_of_networks_needs_one_that_works(planted: Planted) -> None:

@@ -281,4 +281,4 @@ def test_a_process_that_is_gone_or_has_none_is_no_answer(monkeypatch: pytest.Mon
     monkeypatch.setenv(PROCESS_VARIABLE, str(os.getpid()))
     assert nccl().process == os.getpid()
     monkeypatch.setenv(PROCESS_VARIABLE, "../1")
-    assert (nccl().status, nccl().process) == ("error", None)
+    assert (nccl().status, nccl().process) == ("error", 0)
