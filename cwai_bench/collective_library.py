@@ -18,6 +18,7 @@ HCCL), and names two ranks of them. Here all are named, before anything starts.
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import stat
@@ -104,25 +105,32 @@ def of_file(path: Path) -> Version | None:
     """
     if path.name.startswith("libhccl"):
         return _of_toolkit(path)
-    found: dict[Version, None] = {}
     with _opened(path) as file:
-        if file is None:
-            return None
-        kept, seen, piece = b"", 0, b"-"
-        while piece:
-            piece = file.read(_PIECE) if seen < FILE_LIMIT else b""
-            seen += len(piece)
-            held = kept + piece
-            # What the end of a piece may have cut is looked at together with the next.
-            end = len(held) - _LONGEST if piece else len(held)
-            at = held.find(_MARK)
-            while 0 <= at < end:
-                around = held[max(0, at - _BEFORE) : at + _LONGEST].split(b"\0")
-                told = next((_BYTES.search(part) for part in around if _MARK in part), None)
-                if told is not None:
-                    found[_version(*(None if g is None else g.decode("ascii") for g in told.groups()))] = None
-                at = held.find(_MARK, at + 1)
-            kept = held[max(0, end - _BEFORE) :]
+        return None if file is None else _told_in(file)
+
+
+def of_bytes(data: bytes) -> Version | None:
+    """As :func:`of_file`, of a part of it that was read already."""
+    return _told_in(io.BytesIO(data))
+
+
+def _told_in(file: BinaryIO) -> Version | None:
+    found: dict[Version, None] = {}
+    kept, seen, piece = b"", 0, b"-"
+    while piece:
+        piece = file.read(_PIECE) if seen < FILE_LIMIT else b""
+        seen += len(piece)
+        held = kept + piece
+        # What the end of a piece may have cut is looked at together with the next.
+        end = len(held) - _LONGEST if piece else len(held)
+        at = held.find(_MARK)
+        while 0 <= at < end:
+            around = held[max(0, at - _BEFORE) : at + _LONGEST].split(b"\0")
+            told = next((_BYTES.search(part) for part in around if _MARK in part), None)
+            if told is not None:
+                found[_version(*(None if g is None else g.decode("ascii") for g in told.groups()))] = None
+            at = held.find(_MARK, at + 1)
+        kept = held[max(0, end - _BEFORE) :]
     return next((version for version in found if version.name != "NCCL"), next(iter(found), None))
 
 

@@ -22,7 +22,7 @@ from functools import lru_cache
 
 import msgspec
 
-from cwai_bench.model import Reading
+from cwai_bench.model import Reading, ReadStatus
 
 GLOB = re.compile(r"[*?\[]")
 READ_TIMEOUT = 3.0
@@ -710,3 +710,95 @@ class CudaEnvironment(msgspec.Struct, frozen=True):
     """Variables, of a short list, that change how CUDA works and are set for this process."""
 
     values: dict[str, str]
+
+
+# ------------------------------------------------------------------------------------------ answers: NCCL and its like
+
+PROCESS_VARIABLE = "CWAI_BENCH_NCCL_PROCESS"
+"""The number of a process: then it is asked what that one has loaded and was started with, in place of what a job
+started here would load."""
+
+
+class NcclLine(msgspec.Struct, frozen=True, array_like=True):
+    """A line of a file of settings; ``name`` is None where NCCL passes it over. Of names that are not kept (see
+    ``nccl_settings.kept``) the value is empty."""
+
+    number: int
+    name: str | None
+    value: str
+
+
+class NcclFile(msgspec.Struct, frozen=True):
+    """A file of settings. ``asked``: NCCL_CONF_FILE names it, so that it should be there."""
+
+    path: str
+    status: ReadStatus
+    lines: list[NcclLine] = []
+    asked: bool = False
+    detail: str = ""
+
+
+class NcclSettings(msgspec.Struct, frozen=True):
+    """What is set for NCCL: the environment as far as it is kept, then the files in the order in which NCCL reads them.
+
+    ``log``: whether the folder of NCCL_DEBUG_FILE can be written: ``ok``, ``missing``, ``denied``; empty where no file
+    is named, or that of another process is meant.
+    """
+
+    environment: dict[str, str]
+    files: list[NcclFile]
+    log: str = ""
+
+
+class NcclLibrary(msgspec.Struct, frozen=True):
+    """A file of the library. ``line``: its version, as ``collective_library`` has it. ``variables`` and ``tables``: the
+    names that it asks the environment for, and those of plugins' tables; told only of those that are used.
+    ``named``: LD_PRELOAD or LD_LIBRARY_PATH leads to it. ``problem``: why the loader would not take it."""
+
+    path: str
+    line: str = ""
+    named: bool = False
+    variables: list[str] = []
+    tables: list[str] = []
+    problem: str = ""
+
+
+class NcclUse(msgspec.Struct, frozen=True):
+    """Which library somebody loads. ``by``: ``torch 2.5.1 (/opt/conda)``, ``program`` (any that is linked with
+    libnccl.so.2 and has no path of its own), ``process 4242 (python)``. ``how``: by which of the loader's ways;
+    ``built in``: it is part of the file itself. ``path``: empty where there is none to be found."""
+
+    by: str
+    how: str
+    path: str
+
+
+class NcclPlugin(msgspec.Struct, frozen=True):
+    """A plugin that the library looks for. ``kind``: ``net``, ``tuner``, ``profiler``, ``env``. ``wanted``: as it was
+    asked for, empty where the name is NCCL's own. ``path``: what the loader finds, empty for nothing. ``exports``: its
+    tables. ``lacks``: libraries that it needs and the loader does not find."""
+
+    kind: str
+    wanted: str
+    tried: list[str]
+    path: str = ""
+    problem: str = ""
+    exports: list[str] = []
+    lacks: list[str] = []
+    variables: list[str] = []
+
+
+class Nccl(msgspec.Struct, frozen=True):
+    """Which collective library is loaded here, and with what. The first of ``uses`` is that of a job; ``libraries`` are
+    all that were found, used or not. ``preloads``: names of LD_PRELOAD that the loader does not find.
+
+    ``process``: the one that was asked for, by number; ``status``: whether it could be looked at.
+    """
+
+    machine: str
+    uses: list[NcclUse]
+    libraries: list[NcclLibrary]
+    plugins: list[NcclPlugin]
+    preloads: list[str] = []
+    process: int | None = None
+    status: ReadStatus = "ok"

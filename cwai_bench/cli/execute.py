@@ -6,7 +6,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from cwai_bench.config import Criteria
     from cwai_bench.launch.order import Front, Order, Outcome
     from cwai_bench.launch.rank import Here
+
+    Presentation = Callable[[Outcome, argparse.Namespace, Lang, TextIO], None]
 
 
 def probe_options(args: argparse.Namespace) -> Options:
@@ -49,8 +51,10 @@ def execute(
     command: str,
     *,
     quiet_stdout: bool = False,
+    present: Presentation | None = None,
 ) -> Outcome:
     """Do it and show it. ``argv`` is what followed the command's name. ``quiet_stdout``: all our words go to stderr.
+    ``present``: how it is shown where one process does it all, in place of :func:`show`.
 
     The exit code stands in the outcome. Raises CwaiError; SystemExit after ``--dry-run`` and where another rank speaks.
     """
@@ -131,7 +135,7 @@ def execute(
         finally:
             view.close()
         if told.rank == 0 and front is None:
-            show(outcome, args, lang, out)
+            (present or show)(outcome, args, lang, out)
     return _as_shown(outcome, args)
 
 

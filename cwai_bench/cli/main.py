@@ -22,6 +22,10 @@ COMMANDS: dict[str, Text] = {
     "rdma": Text("bandwidth and latency from NIC to NIC", "网卡之间的带宽与时延检测"),
     "collective": Text("sweep of a collective library", "通讯库性能检测"),
     "gpu": Text("memory, copies and products of NVIDIA GPUs, and silent corruption", "GPU 带宽、算力与静默错误检测"),
+    "nccl": Text(
+        "which NCCL a job loads here, with which plugins and settings, and the lines for another",
+        "作业将加载哪个集合通信库、插件与设置，以及替换所需的设置",
+    ),
     "gate": Text("run, then start a command only if all is well", "先检测，全部正常才启动命令"),
     "report": Text("make the report of a saved run again", "为已保存的运行重新生成报告"),
     "baseline": Text("a node to hold others against: record, show, diff", "基线：录制、查看、比较"),

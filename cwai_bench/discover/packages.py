@@ -43,7 +43,7 @@ def _prefixes() -> Iterator[Path]:
     yield from (ROOT / name for name in ("usr", "usr/local", *CONDA))
 
 
-def _folders() -> dict[str, str]:
+def folders() -> dict[str, str]:
     """Folders of packages, to the prefix that they belong to."""
     found: dict[str, str] = {}
     for prefix in _prefixes():
@@ -73,9 +73,9 @@ def version_of(folder: Path) -> str | None:
 
 @call("python_packages")
 def python_packages() -> PythonPackages:
-    folders = _folders()
+    places = folders()
     found: list[PythonPackage] = []
-    for place, prefix in folders.items():
+    for place, prefix in places.items():
         for name in sorted(os.listdir(place)):  # noqa: PTH208
             told = METADATA.fullmatch(name)
             if told is None or not WANTED.fullmatch(told["name"]):
@@ -83,4 +83,4 @@ def python_packages() -> PythonPackages:
             version = version_of(Path(place) / name)
             if version is not None:
                 found.append(PythonPackage(told["name"].replace("_", "-").lower(), version, prefix))
-    return PythonPackages(found[:PACKAGES_LIMIT], sorted(folders))
+    return PythonPackages(found[:PACKAGES_LIMIT], sorted(places))

@@ -14,6 +14,7 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from cwai_bench.model import Reading, ReadStatus
 from cwai_bench.sources import GLOB, File
@@ -54,6 +55,14 @@ class Tree:
             return refused(path, e)
         finally:
             os.close(fd)
+
+    def open_plain(self, path: str) -> BinaryIO:
+        """A plain file, open for reading, for what is no text. Raises OSError."""
+        file = os.fdopen(self._open(path), "rb")
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            file.close()
+            raise OSError(errno.EINVAL, "not a plain file")
+        return file
 
     def _open(self, path: str) -> int:
         flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC

@@ -12,6 +12,7 @@ import contextlib
 import functools
 import hashlib
 import hmac
+import io
 import json
 import struct
 import tempfile
@@ -23,7 +24,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from cwai_bench import baseline, collective_library, config, journal
+from cwai_bench import baseline, collective_library, config, journal, nccl_settings
 from cwai_bench.checks import CHECKS, criteria_items, sources_for
 from cwai_bench.discover import packages, read_node
 from cwai_bench.discover.tree import TEXT_LIMIT, decode
@@ -38,14 +39,18 @@ from cwai_bench.readers import (
     ascend,
     ascend_tests,
     collective_log,
+    elf,
     hccl_test,
     host,
     json_answer,
+    loader_cache,
+    nccl_conf,
     nccl_tests,
     nic,
     nvidia,
     nvidia_tests,
     nvme,
+    process_maps,
     roce_test,
     smart,
 )
@@ -135,6 +140,56 @@ def _collective_library(data: bytes) -> None:
     file.write_bytes(data)
     for version in (collective_library.of_file(file), collective_library.of_line(decode(data[:TEXT_LIMIT]))):
         assert version is None or 0 < len(str(version)) < 160
+
+
+def _shared_object(data: bytes) -> None:
+    """A library's file, and the table by which the loader finds it."""
+    for read in (elf.shared_object, elf.constants, lambda file: elf.exported(file, "nccl")):
+        with contextlib.suppress(Unreadable):
+            read(io.BytesIO(data))
+    for machine in loader_cache.ABI:
+        with contextlib.suppress(Unreadable):
+            assert all(isinstance(path, str) for path in loader_cache.loader_cache(data, machine).values())
+
+
+def _shared_object_seeds() -> Iterable[bytes]:
+    """A small library as a linker makes it: one segment, its dynamic section, one symbol, and .rodata."""
+    names = b"\0libnccl.so.2\0ncclNetPlugin_v8\0$ORIGIN/lib\0"
+    symbols = bytes(24) + struct.pack("<IBBHQQ", 14, 0x11, 0, 1, 0x400, 8)
+    hashed = struct.pack("<II", 1, 2) + bytes(12)
+    at = {"names": 0x200, "symbols": 0x280, "hash": 0x300, "dynamic": 0x340}
+    tags = [(14, 1), (29, 31), (5, at["names"]), (10, len(names)), (6, at["symbols"]), (4, at["hash"]), (0, 0)]
+    dynamic = b"".join(struct.pack("<QQ", *tag) for tag in tags)
+    head = (
+        b"\x7fELF\x02\x01\x01"
+        + bytes(9)
+        + struct.pack("<HHIQQQIHHHHHH", 3, 62, 1, 0, 64, 0x400, 0, 64, 56, 2, 64, 2, 1)
+    )
+    segments = struct.pack("<IIQQQQQQ", 1, 5, 0, 0, 0, 0x600, 0x600, 4096)
+    segments += struct.pack("<IIQQQQQQ", 2, 6, at["dynamic"], at["dynamic"], 0, len(dynamic), len(dynamic), 8)
+    whole = bytearray(0x600)
+    sections = struct.pack("<IIQQQQIIQQ", 1, 1, 2, 0, 0x500, 0x80, 0, 0, 1, 0)
+    sections += struct.pack("<IIQQQQIIQQ", 9, 3, 0, 0, 0x580, 0x20, 0, 0, 1, 0)
+    parts = {0: head, 64: segments, at["names"]: names, at["symbols"]: symbols, at["hash"]: hashed}
+    parts |= {at["dynamic"]: dynamic, 0x400: sections, 0x500: b"NCCL version 2.21.5\0", 0x580: b"\0.rodata\0.names\0"}
+    for offset, part in parts.items():
+        whole[offset : offset + len(part)] = part
+    yield bytes(whole)
+    entry = struct.pack("<iIIIQ", 0x0303, 72, 74, 0, 0)
+    yield loader_cache.NEW + struct.pack("<II20x", 1, 5) + entry + b"a\0/a\0"
+
+
+def _nccl_settings(data: bytes) -> None:
+    """A file of settings, each value by the rule of its name and as a list of devices; and what a process tells."""
+    text = decode(data[:TEXT_LIMIT])
+    for line in nccl_conf.nccl_conf(text):
+        nccl_settings.chosen(line.value).takes("mlx5_0", 1)
+        nccl_settings.kept(line.name or "")
+        if line.name in nccl_settings.RULES:
+            nccl_settings.RULES[line.name].wrong(line.value)
+    process_maps.variables(text)
+    with contextlib.suppress(Unreadable):
+        process_maps.mapped_files(text)
 
 
 @functools.cache
@@ -332,6 +387,15 @@ TARGETS: dict[str, Target] = {
     ),
     "collective_library": Target(
         _collective_library, lambda: [b"\x7fELF\0NCCL version 2.21.5+cuda12.4\0", b"CTCCL version 0.2.0(nccl 2.19.4)+"]
+    ),
+    "shared_object": Target(_shared_object, _shared_object_seeds),
+    "nccl_settings": Target(
+        _nccl_settings,
+        lambda: [
+            b"# all nodes\nNCCL_IB_HCA=^=mlx5_8:1,mlx5_9\nNCCL_ALGO=Ring;allreduce:^Tree,NVLS\nNCCL_IB_TC=0x6a\n",
+            b"NCCL_PROTO=LL128\nNCCL_DEBUG_SUBSYS=INIT,NET\nNCCL_NET_GDR_LEVEL=PHB\nNCCL_SOCKET_FAMILY=AF_INET\n",
+            b"7f1f40000000-7f1f41000000 r-xp 00001000 08:01 77   /opt/lib/libnccl.so.2 (deleted)\n",
+        ],
     ),
     "packages": Target(
         _package,

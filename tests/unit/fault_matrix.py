@@ -30,6 +30,7 @@ FAMILIES = {
     "test_check_host_items": "good",
     "test_check_nvidia": "good",
     "test_check_rdma": "good",
+    "test_check_nccl": "good",
     "test_check_ascend_items": "ascend_910b",
 }
 """Files of tests with CASES, and the node of those that name none."""

@@ -51,6 +51,8 @@ CHANGES: dict[str, Callable[[Planted], object]] = {
     "same.rdma": lambda n: n.call("network", rdma=["mlx5_0", "mlx5_bond_0"]),
     "same.devices": lambda n: n.rows("pci", "devices", {"address": "0000:19:00.0"}, class_code=0x0880),
     "same.affinity": lambda n: n.rows("pci", "devices", {"address": "0000:19:00.0"}, numa_node=1),
+    "same.nccl.library": lambda n: n.replace("calls/nccl.json", "CTCCL version 0.2.0(", "CTCCL version 0.3.0("),
+    "same.nccl.settings": lambda n: n.call("nccl_settings", environment={"NCCL_IB_QPS_PER_CONNECTION": "4"}),
     "same.drivers": lambda n: n.call("modules", versions={"nvidia": "550.54.15", "unrelated": "9"}),
     "same.limits": lambda n: n.call("limits", limits={"nofile": [1024, 4096], "memlock": [-1, -1]}),
     "same.clock_source": lambda n: n.write("sys/devices/system/clocksource/clocksource0/current_clocksource", "hpet\n"),

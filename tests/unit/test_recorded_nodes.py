@@ -16,12 +16,19 @@ from tests.unit.conftest import EVERY, NODES, WHOLE, Planted
 
 ABSENT = {
     "l40s": {"ascend", "amd"},
-    "a10_vm": {"ascend", "amd", "rdma", "roce"},
-    "plain": {"ascend", "amd", "rdma", "roce", "nvidia"},
+    "a10_vm": {"ascend", "amd", "rdma", "roce", "nccl"},
+    "plain": {"ascend", "amd", "rdma", "roce", "nvidia", "nccl"},
 }
 """Scopes of which a node has nothing."""
 HAS_NOT = {
     "l40s": {
+        "nccl.drop_in",
+        "nccl.files",
+        "nccl.names",
+        "nccl.values",
+        "nccl.devices",
+        "nccl.forced",
+        "nccl.log",
         "nvidia.nvlink_bit_errors",
         "nvidia.nvlink_growth",
         "rdma.efa",
