@@ -315,7 +315,7 @@ class _Posterior:
 
 
 def _softmax(log: Floats) -> Floats:
-    out = np.exp(log - log.max(axis=-1, keepdims=True))
+    out: Floats = np.exp(log - log.max(axis=-1, keepdims=True))
     out /= out.sum(axis=-1, keepdims=True)
     return out
 
@@ -640,7 +640,7 @@ def _finding(
 ) -> PathFinding:
     seen = posterior.seen
     firm = seen.firm()
-    bad = sorted((p for p in pairs if firm[p] > 0), key=lambda p: (-round(firm[p], 6), seen.pairs[p]))
+    bad = sorted((p for p in pairs if firm[p] > 0), key=lambda p: (-round(float(firm[p]), 6), seen.pairs[p]))
     names = [seen.ends[end] for end in ends]
     tried, count = int(seen.tried[list(pairs)].sum()), int(seen.bad[list(pairs)].sum())
     return PathFinding(
@@ -666,7 +666,7 @@ def _fine(seen: _Seen, ends: Sequence[int], bad: Sequence[int]) -> list[int]:
     firm = seen.firm()
     met = {end for p in bad for end in seen.pairs[p]}
     near = [p for p in range(len(seen.pairs)) if firm[p] < 0 and met.intersection(seen.pairs[p])]
-    near.sort(key=lambda p: (-len(met.intersection(seen.pairs[p])), round(firm[p], 6), seen.pairs[p]))
+    near.sort(key=lambda p: (-len(met.intersection(seen.pairs[p])), round(float(firm[p]), 6), seen.pairs[p]))
     return near[:PROOF_FINE]
 
 
@@ -715,17 +715,18 @@ def _flakes(seen: _Seen, events: Sequence[PortEvent], found: Sequence[PathFindin
 
 @dataclass(frozen=True)
 class _Level:
-    """How closely to look: ``entropies`` of each pair, each ``repeats`` times; the pairs of a ``wide`` level are the
-    suspects with an end of every other node, of all others those of suspects with referees, and of these."""
+    """How closely to look: ``entropies`` of each pair, each ``repeats`` times. ``wide``: the suspects with an end of
+    every other node; ``near``: with their referees, and nothing else."""
 
     entropies: int
-    repeats: int
+    repeats: int = 1
     wide: bool = False
+    near: bool = False
 
 
-LEVELS = (_Level(8, 1), _Level(24, 1), _Level(16, 1, wide=True), _Level(32, 4), _Level(128, 3))
-"""The first tells what is dead, the second what loses, the third where ends begin that are fine with a suspect, the
-fourth whether always the same entropies are bad, the last a link among sixteen."""
+LEVELS = (_Level(8), _Level(24), _Level(16, 4, near=True), _Level(16, wide=True), _Level(32, 4), _Level(128, near=True))
+"""The first tells what is dead, the second what loses, the third whether always the same entropies are bad, the fourth
+where ends begin that are fine with a suspect; then more of all for links that few entropies have."""
 REFEREES = 3
 SUSPECTS = 8
 LIMIT = 8192
@@ -757,21 +758,18 @@ def plan(
     posterior = _explain(seen, events, counters or {})
     course = _Course(ends, meet, seen, probes)
     firm = seen.firm()
-    bad = [p for p in np.flatnonzero((firm > 0) & (seen.bad > 0))]
-    first = course.asked(LEVELS[0], course.around(bad, wide=False) + course.ring(bad), limit)
+    named = _named(posterior)
+    likely = {key for key, value in posterior.probability.items() if value > 1 - NAMED and key in posterior.shape}
+    explained = {p for key in named for p in posterior.shape[key].pairs}
+    doubted = {p for key in likely - set(named) for p in posterior.shape[key].pairs}
+    bad = [int(p) for p in np.flatnonzero(firm > 0) if firm[p] > _FIRM or p in doubted or p in explained]
+    bad = bad or [int(p) for p in np.flatnonzero(firm > 0)]
+    first = course.asked(LEVELS[0], course.around(bad, LEVELS[0]) + course.ring(bad), limit)
     if first:
         return first
-    named = _named(posterior)
-    explained = {p for key in named for p in posterior.shape[key].pairs}
-    doubted = {
-        p
-        for key, value in posterior.probability.items()
-        if value > 1 - NAMED and key not in named
-        for p in posterior.shape.get(key, _Part("fabric", (), tuple(bad))).pairs
-    }
     open_ = [p for p in bad if p not in explained and p in doubted]
     for level in LEVELS[1:] if open_ else ():
-        more = course.asked(level, course.around(open_, wide=level.wide), limit)
+        more = course.asked(level, course.around(open_, level), limit)
         if more:
             return more
     return []
@@ -811,15 +809,16 @@ class _Course:
                 weight[self.seen.ends[end]] += min(float(self.firm[p]), 10.0)
         for (a, b), odds in self.odds.items():
             if odds < 0:
-                for end in {a, b} & weight.keys():
-                    weight[end] += max(odds, -5.0)
+                for end in (a, b):
+                    if end in weight:
+                        weight[end] += max(odds, -5.0)
         return sorted(weight, key=lambda end: (-weight[end], end))[:SUSPECTS]
 
-    def around(self, bad: Sequence[int], wide: bool) -> list[tuple[str, str]]:
+    def around(self, bad: Sequence[int], level: _Level) -> list[tuple[str, str]]:
         suspects = self.suspects(bad)
         pairs = [(self.seen.ends[a], self.seen.ends[b]) for a, b in (self.seen.pairs[p] for p in bad)]
         pairs = [pair for pair in pairs if pair[0] in suspects and pair[1] in suspects][: SUSPECTS**2]
-        if wide:
+        if level.wide:
             return [(end, other) for end in suspects for node in self.nodes for other in self.one_of(end, [node], 1)]
         homes = {node_of(end) for end in suspects}
         others = [node for node in self.nodes if node not in homes]
@@ -828,8 +827,9 @@ class _Course:
             chosen = self.referees(end, others)
             pairs += [(end, other) for other in chosen]
             referees.update(dict.fromkeys(chosen))
-        pairs += [(a, b) for a in referees for b in referees if a < b and self.can_meet(a, b)]
-        for end in suspects:
+        if not level.near:
+            pairs += [(a, b) for a in referees for b in referees if a < b and self.can_meet(a, b)]
+        for end in suspects if not level.near else ():
             for sibling in self.of_node[node_of(end)]:
                 if sibling not in suspects:
                     pairs += [(sibling, other) for other in self.referees(sibling, others)[:2]]

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from hashlib import blake2b
 from itertools import combinations
-from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,7 +91,8 @@ class Fabric:
         return [(a, b) for a, b in combinations(self.ends, 2) if self.meet(a, b)]
 
     def spine_of(self, source: str, target: str, entropy: int) -> int:
-        return crc32(f"{self.salt} {source} {target} {entropy}".encode()) % self.spines
+        flow = f"{self.salt} {source} {target} {entropy}".encode()
+        return int.from_bytes(blake2b(flow, digest_size=4).digest(), "little") % self.spines
 
     def describe(self) -> str:
         leaves = len(set(self.leaf.values()))
