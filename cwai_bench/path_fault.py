@@ -95,11 +95,11 @@ NAME_ENDS = Text(
     "name two different ends, each node/NIC (node1/mlx5_0)", "请给出两个不同的端，各写作 节点/网卡（node1/mlx5_0）"
 )
 
-_EFFECTS = [(1.0, s) for s in (0.98, 0.75, 0.5, 0.3, 0.15, 0.06)]
-_EFFECTS += [(rho, s) for rho in (0.75, 0.5, 0.3, 0.15, 0.06) for s in (0.98, 0.6, 0.3)]
-_RHO, _S = np.array(_EFFECTS).T
-_G = len(_EFFECTS)
-_SOME = _RHO < 1
+_ALL = (0.98, 0.75, 0.5, 0.3, 0.15, 0.06)
+"""Shares of probes that a part may make bad which meets all flows; those that are seen come on top."""
+_SOME = tuple((rho, s) for rho in (0.75, 0.45, 0.25, 0.12, 0.06) for s in (0.98, 0.4))
+_FITTED = 4
+"""Ends whose own share of bad probes is tried as well: of a thousand probes 0.22 and 0.25 are not the same."""
 _FIRM = 3.0
 """A logarithm of odds beyond which a pair counts as bad, or as fine."""
 
@@ -177,13 +177,25 @@ class _Seen:
             )
             for p, key in enumerate(keys)
         ]
-        self._weigh()
         self.of_end: dict[int, list[int]] = defaultdict(list)
         for p, pair in enumerate(self.pairs):
             for end in pair:
                 self.of_end[end].append(p)
+        effects = [*((1.0, s) for s in sorted({*_ALL, *self._shares()})), *_SOME]
+        self.rho, self.s = np.array(effects).T
+        self.some: Bools = self.rho < 1
+        self._weigh()
+
+    def _shares(self) -> list[float]:
+        """Shares of bad probes of the ends that have most pairs with several of them, without those that are dead."""
+        share = self.bad / np.maximum(self.tried, 1)
+        told = (self.bad > 2) & (share > 3 * NOISE) & (share < 0.9)
+        own = {end: [p for p in pairs if told[p]] for end, pairs in self.of_end.items()}
+        most = sorted((int(self.bad[pairs].sum()), end) for end, pairs in own.items() if len(pairs) > 1)
+        return [float(self.bad[own[end]].sum() / self.tried[own[end]].sum()) for _, end in most[-_FITTED:]]
 
     def _weigh(self) -> None:
+        rho, s, size = self.rho, self.s, len(self.rho)
         kinds = sorted({(n, b) for cells in self.cells for _, n, b in cells})
         column = {kind: k for k, kind in enumerate(kinds)}
         counts = np.zeros((len(self.cells), len(kinds)))
@@ -197,21 +209,21 @@ class _Seen:
             out: Floats = np.exp(b * np.log(bad) + (n - b) * np.log1p(-bad))
             return out
 
-        def either(*s: Floats) -> Floats:
-            fine = np.prod(np.broadcast_arrays(*(1 - each for each in s)), axis=0)
+        def either(*shares: Floats) -> Floats:
+            fine = np.prod(np.broadcast_arrays(*(1 - each for each in shares)), axis=0)
             out: Floats = (1 - (1 - NOISE) * fine)[None]
             return out
 
         none = likelihood(np.full((1, 1), NOISE))
-        first = likelihood(either(_S))
+        first = likelihood(either(s))
         self.null: Floats = counts @ np.log(none[:, 0])
-        self.one: Floats = counts @ np.log((1 - _RHO) * none + _RHO * first)
-        both = likelihood(either(np.repeat(_S, _G), np.tile(_S, _G))).reshape(-1, _G, _G)
+        self.one: Floats = counts @ np.log((1 - rho) * none + rho * first)
+        both = likelihood(either(np.repeat(s, size), np.tile(s, size))).reshape(-1, size, size)
         mixed = (
-            np.multiply.outer(1 - _RHO, 1 - _RHO) * none[:, :, None]
-            + np.multiply.outer(_RHO, 1 - _RHO) * first[:, :, None]
-            + np.multiply.outer(1 - _RHO, _RHO) * first[:, None, :]
-            + np.multiply.outer(_RHO, _RHO) * both
+            np.multiply.outer(1 - rho, 1 - rho) * none[:, :, None]
+            + np.multiply.outer(rho, 1 - rho) * first[:, :, None]
+            + np.multiply.outer(1 - rho, rho) * first[:, None, :]
+            + np.multiply.outer(rho, rho) * both
         )
         self._log_two: Floats = np.log(mixed).reshape(len(kinds), -1)
         self.alone: Floats = _mean(self.one, 1)
@@ -227,7 +239,8 @@ class _Seen:
     def deep(self, pairs: Ints) -> Floats:
         """What two parts together gain on each of ``pairs`` beyond what each gains alone: pair × effect × effect."""
         alone, base = self.alone[pairs, None, None], self.base[pairs, None, None]
-        log = (self._counts[pairs] @ self._log_two).reshape(-1, _G, _G)
+        size = len(self.rho)
+        log = (self._counts[pairs] @ self._log_two).reshape(-1, size, size)
         rare = PRIOR["path"]
         both = np.logaddexp(math.log1p(-math.exp(rare)) + log, rare + alone) - base
         gain = self.gain[pairs]
@@ -252,11 +265,13 @@ def _mean(log: Floats, axis: int | tuple[int, ...]) -> Floats:
 
 @dataclass(frozen=True)
 class _Part:
-    """A NIC, a node or the fabric: ``ends`` by number, ``pairs`` that meet it."""
+    """A NIC, a node or the fabric: ``ends`` by number, ``pairs`` that meet it. ``cost``: what it takes to say which ends
+    are on which side, as a logarithm: of so many ways to part them one fits any few stray failures."""
 
     kind: PathPart
     ends: tuple[int, ...]
     pairs: tuple[int, ...]
+    cost: float = 0.0
 
     @property
     def key(self) -> tuple[PathPart, tuple[int, ...]]:
@@ -291,7 +306,7 @@ class _Posterior:
         """Add up. Where only some entropies of one end, node or pair are bad, half of that may be the fabric's."""
         total: dict[Key, float] = defaultdict(float)
         some: dict[Key, float] = defaultdict(float)
-        patchy = np.where(self.seen.firm() > 0, _softmax(self.seen.one)[:, _SOME].sum(1), 0.0)
+        patchy = np.where(self.seen.firm() > 0, _softmax(self.seen.one)[:, self.seen.some].sum(1), 0.0)
         fabric: Key = ("fabric", ())
         for each in self.weighed:
             no_fabric = 1.0
@@ -347,7 +362,7 @@ def _explain(seen: _Seen, events: Sequence[PortEvent], counters: Mapping[str, Ma
     weighed = []
     for own, score, effects in near:
         weight = math.exp(score - best) / total
-        some = tuple(float(effect[_SOME].sum()) for effect in effects)
+        some = tuple(float(effect[seen.some].sum()) for effect in effects)
         weighed.append(_Weighed(own, weight, some, _paths_beside(seen, own, effects)))
     return _Posterior(seen, weighed, dict(hinted))
 
@@ -385,16 +400,19 @@ def _fabrics(seen: _Seen, hosts: Sequence[_Part]) -> list[_Part]:
             free[list(beside.pairs)] = False
         odds = np.where(free[:, None], seen.one - seen.null[:, None], 0.0)
         for some in (True, False):
-            effects = np.flatnonzero(some == _SOME)
+            effects = np.flatnonzero(some == seen.some)
             best = int(effects[np.argmax(np.maximum(odds[:, effects], 0).sum(0))])
             if not odds[:, best].max() > 0:
                 continue
             groups = _groups(seen, odds[:, best])
+            odds_ends = {end for p in np.flatnonzero(odds[:, best]) for end in seen.pairs[p]}
             group = np.array(groups)
             across = tuple(p for p, (a, b) in enumerate(seen.pairs) if free[p] and group[a] != group[b])
             if across and across not in found and _is_shared(seen, groups, odds[:, best]):
                 ends = tuple(sorted({end for p in across if odds[p, best] > 0 for end in seen.pairs[p]}))
-                found[across] = _Part("fabric", ends, across)
+                sizes = np.array(list(Counter(groups[end] for end in odds_ends).values()))
+                cost = float((sizes * np.log(sizes / sizes.sum())).sum())
+                found[across] = _Part("fabric", ends, across, cost)
     return list(found.values())
 
 
@@ -459,23 +477,26 @@ def _singles_and_twos(
     meets = np.zeros((len(parts), len(seen.pairs)))
     for c, part in enumerate(parts):
         meets[c, list(part.pairs)] = 1
-    rare = [prior.get(part.key, PRIOR[part.kind]) for part in parts]
+    rare = [prior.get(part.key, PRIOR[part.kind]) + part.cost for part in parts]
     gain = meets @ seen.gain
     out: list[tuple[tuple[_Part, ...], float, tuple[Floats, ...]]] = []
     for c, part in enumerate(parts):
         out.append(((part,), rare[c] + float(_mean(gain[c], 0)), (_softmax(gain[c]),)))
     shared = np.flatnonzero(meets.sum(0) > 1)
-    deep = seen.deep(shared).reshape(len(shared), _G * _G)
+    size = len(seen.rho)
+    deep = seen.deep(shared).reshape(len(shared), size * size)
     alone = np.array([score for _, score, _ in out])
     for c in range(len(parts) - 1):
         # Two together explain hardly more than each does: most are far from the best one anyhow.
-        near = [d for d in range(c + 1, len(parts)) if alone[c] + alone[d] > alone.max() - NEGLIGIBLE - 6]
+        near = [d for d in range(c + 1, len(parts)) if alone[c] + alone[d] > alone.max() - NEGLIGIBLE]
         near = [d for d in near if not parts[c].kind == parts[d].kind == "fabric"]
         if not near:
             continue
         overlap = meets[near][:, shared] * meets[c, shared]
         used = np.flatnonzero(overlap.any(0))
-        joint = (overlap[:, used] @ deep[used]).reshape(-1, _G, _G) + gain[c][None, :, None] + gain[near][:, None, :]
+        joint = (
+            (overlap[:, used] @ deep[used]).reshape(-1, size, size) + gain[c][None, :, None] + gain[near][:, None, :]
+        )
         for d, table, score in zip(near, joint, _mean(joint, (1, 2)), strict=True):
             together = SAME_NODE if _on_one_node(seen, parts[c], parts[d]) else 0.0
             weight = np.exp(table - table.max())
@@ -533,8 +554,11 @@ def _named(posterior: _Posterior) -> list[Key]:
 
 
 def _is_vouched(posterior: _Posterior, key: Key) -> bool:
-    """Of a NIC or a node: ends of two other nodes are bad with it, or its own port says so."""
+    """Of a NIC or a node: ends of two other nodes are bad with it, or its own port says so. Of a fabric: it was
+    seen which ends it is between."""
     kind, ends = key
+    if key not in posterior.shape:  # the fabric, for want of a better explanation of what some entropies meet
+        return False
     if kind not in ("nic", "node") or any(end in posterior.hinted for end in ends):
         return True
     seen = posterior.seen
@@ -729,6 +753,8 @@ LEVELS = (_Level(8), _Level(24), _Level(16, 4, near=True), _Level(16, wide=True)
 where ends begin that are fine with a suspect; then more of all for links that few entropies have."""
 REFEREES = 3
 SUSPECTS = 8
+WIDE = 64
+"""Ends up to which a suspect meets all of them on the wide level; of more, one of each node."""
 LIMIT = 8192
 """Probes of one round: half a second at 64 KiB each over one 10 Gb/s NIC."""
 
@@ -805,8 +831,8 @@ class _Course:
         """Ends of bad pairs, those first of which most is bad."""
         weight: dict[str, float] = defaultdict(float)
         for p in bad:
-            for end in self.seen.pairs[p]:
-                weight[self.seen.ends[end]] += min(float(self.firm[p]), 10.0)
+            for number in self.seen.pairs[p]:
+                weight[self.seen.ends[number]] += min(float(self.firm[p]), 10.0)
         for (a, b), odds in self.odds.items():
             if odds < 0:
                 for end in (a, b):
@@ -819,7 +845,10 @@ class _Course:
         pairs = [(self.seen.ends[a], self.seen.ends[b]) for a, b in (self.seen.pairs[p] for p in bad)]
         pairs = [pair for pair in pairs if pair[0] in suspects and pair[1] in suspects][: SUSPECTS**2]
         if level.wide:
-            return [(end, other) for end in suspects for node in self.nodes for other in self.one_of(end, [node], 1)]
+            every = [end for ends in self.of_node.values() for end in ends]
+            if len(every) > WIDE:
+                return [(end, other) for end in suspects for other in self.one_of(end, self.nodes, len(self.nodes))]
+            return [(end, other) for end in suspects for other in every if self.can_meet(end, other)]
         homes = {node_of(end) for end in suspects}
         others = [node for node in self.nodes if node not in homes]
         referees: dict[str, None] = {}

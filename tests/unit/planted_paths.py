@@ -37,8 +37,8 @@ DEAD = 1
 
 @dataclass(frozen=True)
 class Element:
-    """``kind``: nic, node, path, leaf, link (of ``leaf`` to ``spine``), spine; ``others``: what hosts cannot tell from
-    an uplink, that of the leaf on which all the others hang, wherever that is."""
+    """``kind``: nic, node, path, leaf, link (of ``leaf`` to ``spine``), spine. And what is not there, but might be as far
+    as hosts know: ``others``, an uplink of the leaf on which all but ``ends`` hang; ``switch``, one with ``ends``."""
 
     kind: str
     ends: tuple[str, ...] = ()
@@ -148,7 +148,7 @@ class Fabric:
         the others' one."""
         if element.kind in ("nic", "node", "path"):
             return frozenset([(element.kind, tuple(sorted(element.ends)))])
-        if element.kind in ("spine", "others"):
+        if element.kind in ("spine", "others", "switch"):
             return frozenset([("fabric", ())])
         own = [end for end in self.ends if self.leaf[end] == element.leaf]
         nodes = sorted({node_of(end) for end in own})
@@ -163,6 +163,15 @@ class Fabric:
             whole = len(ends) > 1 and len(ends) == sum(node_of(end) == node for end in self.ends)
             found |= {("node", ends)} if whole else {("nic", (end,)) for end in ends}
         return frozenset(found)
+
+    def true(self, element: Element) -> set[Class]:
+        """What is no wrong accusation: a part of the fabric, and as well what only one end or node uses of it."""
+        own = [end for end in self.ends if self.leaf[end] == element.leaf]
+        if element.kind not in ("leaf", "link", "spine"):
+            return set(self.classes(element))
+        if element.kind == "link" and len({node_of(end) for end in own}) == 1:
+            return {("fabric", ()), *self.classes(Element("leaf", leaf=element.leaf))}
+        return {("fabric", ()), *self.classes(element)}
 
     @cached_property
     def elements(self) -> list[Element]:
@@ -183,19 +192,36 @@ class Fabric:
         a, b = self._numbers
         if element.kind in ("nic", "node", "others"):
             own = np.isin(np.arange(len(self.ends)), [self.ends.index(end) for end in element.ends])
-            return np.where(own[a] != own[b], 1 if element.kind == "others" else 2, 2 * own[a] * own[b])
+            return np.where(own[a] != own[b], 1 if element.kind == "others" else 2, 0)
+        if element.kind == "switch":
+            own = np.isin(np.arange(len(self.ends)), [self.ends.index(end) for end in element.ends])
+            return 2 * (own[a] | own[b]).astype(np.int64)
         if element.kind == "path":
             return np.array([2 * (set(pair) == set(element.ends)) for pair in self.pairs])
         leaf = np.array([self.leaf[end] for end in self.ends])
         own = (leaf[a] == element.leaf) | (leaf[b] == element.leaf)
         if element.kind == "leaf":
             return 2 * own.astype(np.int64)
-        return ((leaf[a] != leaf[b]) & (own | (element.kind == "spine"))).astype(np.int64)
+        across = (leaf[a] != leaf[b]) & (own | (element.kind == "spine"))
+        return np.where(across, 1, 0)
 
     @cached_property
     def _numbers(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         number = {end: i for i, end in enumerate(self.ends)}
         return np.array([number[a] for a, _ in self.pairs]), np.array([number[b] for _, b in self.pairs])
+
+    def larger(self) -> list[Element]:
+        """Switches that hosts must reckon with beside a bad one: nobody told them which ends hang on it, so that others
+        that are bad in the same way may as well."""
+        found = []
+        for one, other in combinations(self.faults, 2):
+            ends: set[str] = set()
+            for fault in (one, other):
+                hang = {end for end in self.ends if self.leaf[end] == fault.element.leaf}
+                ends |= hang if fault.element.kind == "leaf" else set(fault.element.ends)
+            if {one.element.kind, other.element.kind} <= {"leaf", "nic", "node"} and len({*map(node_of, ends)}) > 2:
+                found.append(Element("switch", tuple(sorted(ends))))
+        return found
 
     def identifiable(self) -> dict[Fault, bool]:
         truth = _overlaid([_mask(self.met(f.element), f.effect) for f in self.faults])
@@ -204,7 +230,7 @@ class Fabric:
         paths = [Element("path", self.pairs[p]) for p in where] if len(where) <= 2 else []
         paths += [fault.element for fault in self.faults if fault.element.kind == "path"]
         options: list[tuple[Element, NDArray[np.int64]]] = []
-        for element in dict.fromkeys([*self.elements, *paths]):
+        for element in dict.fromkeys([*self.elements, *paths, *self.larger()]):
             met = self.met(element)
             if not met.any() or (met > 0)[truth == 0].any():
                 continue
@@ -334,7 +360,7 @@ def simulate(seeds: Iterable[int], faults: int) -> Outcome:
         findings = fabric.found()
         rounds.append(fabric.rounds)
         probes.append(fabric.made)
-        truth = set().union(*(fabric.classes(fault.element) for fault in fabric.faults))
+        truth = set().union(*(fabric.true(fault.element) for fault in fabric.faults))
         named = said(findings)
         is_ambiguous = any(f.kind == "ambiguous" for f in findings)
         case = f"seed {seed}: {fabric.describe()}, {fabric.faults}: {sorted(named)}" + " ambiguous" * is_ambiguous
