@@ -84,6 +84,8 @@ NEGLIGIBLE = 12.0
 """What is less probable than the best by more than this, as a logarithm, is not looked at."""
 PROOF, PROOF_FINE = 16, 8
 """Pairs kept as proof of a finding."""
+THREES = 8
+"""Best explanations by two parts to which a third is tried."""
 MAJORS = 96
 """Parts that are weighed against one another, the likeliest first."""
 
@@ -95,9 +97,9 @@ NAME_ENDS = Text(
     "name two different ends, each node/NIC (node1/mlx5_0)", "请给出两个不同的端，各写作 节点/网卡（node1/mlx5_0）"
 )
 
-_ALL = (0.98, 0.75, 0.5, 0.3, 0.15, 0.06)
+_ALL = (0.999, 0.95, 0.75, 0.5, 0.3, 0.15, 0.06)
 """Shares of probes that a part may make bad which meets all flows; those that are seen come on top."""
-_SOME = tuple((rho, s) for rho in (0.75, 0.45, 0.25, 0.12, 0.06) for s in (0.98, 0.4))
+_SOME = tuple((rho, s) for rho in (0.75, 0.45, 0.25, 0.12, 0.06) for s in (0.999, 0.4))
 _FITTED = 4
 """Ends whose own share of bad probes is tried as well: of a thousand probes 0.22 and 0.25 are not the same."""
 _FIRM = 3.0
@@ -311,7 +313,7 @@ class _Posterior:
         for each in self.weighed:
             no_fabric = 1.0
             for part, patch in zip(each.parts, each.some, strict=True):
-                own = 1.0 if part.kind == "fabric" else 1 - patch / 2
+                own = 1.0 if part.kind == "fabric" or self._is_hinted(part) else 1 - patch / 2
                 total[part.key] += each.weight * own
                 some[part.key] += each.weight * patch
                 no_fabric *= 1.0 if part.kind == "fabric" else own
@@ -327,6 +329,9 @@ class _Posterior:
                 total[fabric] += each.weight * (1 - no_fabric)
         self.probability = {key: value for key, value in total.items() if value > 1e-4}
         self.some = {key: some[key] / max(total[key], 1e-12) for key in self.probability}
+
+    def _is_hinted(self, part: _Part) -> bool:
+        return part.kind == "nic" and part.ends[0] in self.hinted
 
 
 def _softmax(log: Floats) -> Floats:
@@ -352,7 +357,7 @@ def _explain(seen: _Seen, events: Sequence[PortEvent], counters: Mapping[str, Ma
     prior = {part.key: PRIOR[part.kind] + (bonus.get(part.ends[0], 0.0) if part.kind == "nic" else 0) for part in hosts}
     hosts = _likeliest(seen, hosts, prior)
     parts = [*hosts, *_fabrics(seen, hosts)]
-    explanations: list[tuple[tuple[_Part, ...], float, tuple[Floats, ...]]] = [((), 0.0, ())]
+    explanations: list[_Explanation] = [((), 0.0, ())]
     if parts:
         explanations += _singles_and_twos(seen, parts, prior)
     best = max(score for _, score, _ in explanations)
@@ -410,7 +415,9 @@ def _fabrics(seen: _Seen, hosts: Sequence[_Part]) -> list[_Part]:
             across = tuple(p for p, (a, b) in enumerate(seen.pairs) if free[p] and group[a] != group[b])
             if across and across not in found and _is_shared(seen, groups, odds[:, best]):
                 ends = tuple(sorted({end for p in across if odds[p, best] > 0 for end in seen.pairs[p]}))
-                sizes = np.array(list(Counter(groups[end] for end in odds_ends).values()))
+                found_in = Counter(groups[end] for end in odds_ends)
+                named = [size for size in found_in.values() if size > 1]
+                sizes = np.array([*named, *([single] if (single := len(odds_ends) - sum(named)) else [])], dtype=float)
                 cost = float((sizes * np.log(sizes / sizes.sum())).sum())
                 found[across] = _Part("fabric", ends, across, cost)
     return list(found.values())
@@ -469,9 +476,10 @@ def _covers(edges: Sequence[tuple[str, str]], most: int) -> set[frozenset[str]]:
     return found
 
 
-def _singles_and_twos(
-    seen: _Seen, parts: Sequence[_Part], prior: Mapping[Key, float]
-) -> list[tuple[tuple[_Part, ...], float, tuple[Floats, ...]]]:
+_Explanation = tuple[tuple[_Part, ...], float, "tuple[Floats, ...]"]
+
+
+def _singles_and_twos(seen: _Seen, parts: Sequence[_Part], prior: Mapping[Key, float]) -> list[_Explanation]:
     """Each part and each two of them, with the logarithm of prior times likelihood (that of nothing is 0), and of each
     part the probabilities of its effects."""
     meets = np.zeros((len(parts), len(seen.pairs)))
@@ -479,7 +487,7 @@ def _singles_and_twos(
         meets[c, list(part.pairs)] = 1
     rare = [prior.get(part.key, PRIOR[part.kind]) + part.cost for part in parts]
     gain = meets @ seen.gain
-    out: list[tuple[tuple[_Part, ...], float, tuple[Floats, ...]]] = []
+    out: list[_Explanation] = []
     for c, part in enumerate(parts):
         out.append(((part,), rare[c] + float(_mean(gain[c], 0)), (_softmax(gain[c]),)))
     shared = np.flatnonzero(meets.sum(0) > 1)
@@ -489,6 +497,7 @@ def _singles_and_twos(
     for c in range(len(parts) - 1):
         # Two together explain hardly more than each does: most are far from the best one anyhow.
         near = [d for d in range(c + 1, len(parts)) if alone[c] + alone[d] > alone.max() - NEGLIGIBLE]
+        near = [d for d in near if parts[c].pairs != parts[d].pairs]  # neither adds to the other
         near = [d for d in near if not parts[c].kind == parts[d].kind == "fabric"]
         if not near:
             continue
@@ -504,7 +513,27 @@ def _singles_and_twos(
             out.append(
                 ((parts[c], parts[d]), rare[c] + rare[d] + together + float(score), (weight.sum(1), weight.sum(0)))
             )
-    return out
+    return [*out, *_threes(seen, parts, rare, out)]
+
+
+def _threes(
+    seen: _Seen, parts: Sequence[_Part], rare: Sequence[float], less: Sequence[_Explanation]
+) -> list[_Explanation]:
+    """A third part beside the best two, by what these do not meet: else what it does would look like so many paths."""
+    twos = sorted((each for each in less if len(each[0]) == 2), key=lambda each: -each[1])[:THREES]
+    out: dict[frozenset[_Part], _Explanation] = {}
+    for own, score, effects in twos:
+        met = {p for part in own for p in part.pairs}
+        for part, cost in zip(parts, rare, strict=True):
+            left = [p for p in part.pairs if p not in met]
+            if part in own or not left or (part.kind == "fabric" and any(each.kind == "fabric" for each in own)):
+                continue
+            gain = seen.gain[left].sum(0)
+            total = score + cost + float(_mean(gain, 0))
+            key = frozenset((*own, part))
+            if key not in out or out[key][1] < total:
+                out[key] = ((*own, part), total, (*effects, _softmax(gain)))
+    return list(out.values())
 
 
 def _on_one_node(seen: _Seen, one: _Part, other: _Part) -> bool:
@@ -559,6 +588,9 @@ def _is_vouched(posterior: _Posterior, key: Key) -> bool:
     kind, ends = key
     if key not in posterior.shape:  # the fabric, for want of a better explanation of what some entropies meet
         return False
+    if kind == "path":  # several of one end are rather something else
+        others = [k for k, v in posterior.probability.items() if k[0] == "path" and k != key and v > 0.5]
+        return not any(set(ends) & set(other[1]) for other in others)
     if kind not in ("nic", "node") or any(end in posterior.hinted for end in ends):
         return True
     seen = posterior.seen
@@ -755,8 +787,8 @@ REFEREES = 3
 SUSPECTS = 8
 WIDE = 64
 """Ends up to which a suspect meets all of them on the wide level; of more, one of each node."""
-LIMIT = 8192
-"""Probes of one round: half a second at 64 KiB each over one 10 Gb/s NIC."""
+LIMIT = 4096
+"""Probes of one round: a quarter of a second at 64 KiB each over one 10 Gb/s NIC."""
 
 
 def plan(
