@@ -220,21 +220,21 @@ class _Seen:
         first = likelihood(either(s))
         self.null: Floats = counts @ np.log(none[:, 0])
         self.one: Floats = counts @ np.log((1 - rho) * none + rho * first)
-        both = likelihood(either(np.repeat(s, size), np.tile(s, size))).reshape(-1, size, size)
+        both = likelihood(either(np.repeat(s, size), np.tile(s, size))).reshape(len(kinds), size, size)
         mixed = (
             np.multiply.outer(1 - rho, 1 - rho) * none[:, :, None]
             + np.multiply.outer(rho, 1 - rho) * first[:, :, None]
             + np.multiply.outer(1 - rho, rho) * first[:, None, :]
             + np.multiply.outer(rho, rho) * both
         )
-        self._log_two: Floats = np.log(mixed).reshape(len(kinds), -1)
+        self._log_two: Floats = np.log(mixed).reshape(len(kinds), size * size)
         self.alone: Floats = _mean(self.one, 1)
         self.base = self._or_path(self.null, 0)
         self.gain: Floats = self._or_path(self.one, 1) - self.base[:, None]
 
     def _or_path(self, log: Floats, axes: int) -> Floats:
         rare = PRIOR["path"]
-        alone = self.alone.reshape(-1, *[1] * axes)
+        alone = self.alone.reshape(len(self.alone), *[1] * axes)
         out: Floats = np.logaddexp(math.log1p(-math.exp(rare)) + log, rare + alone)
         return out
 
@@ -242,7 +242,7 @@ class _Seen:
         """What two parts together gain on each of ``pairs`` beyond what each gains alone: pair × effect × effect."""
         alone, base = self.alone[pairs, None, None], self.base[pairs, None, None]
         size = len(self.rho)
-        log = (self._counts[pairs] @ self._log_two).reshape(-1, size, size)
+        log = (self._counts[pairs] @ self._log_two).reshape(len(pairs), size, size)
         rare = PRIOR["path"]
         both = np.logaddexp(math.log1p(-math.exp(rare)) + log, rare + alone) - base
         gain = self.gain[pairs]

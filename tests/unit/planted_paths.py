@@ -319,8 +319,12 @@ class Outcome:
 
 
 def fabric_of(seed: int, rng: np.random.Generator) -> Fabric:
-    nodes = int(rng.integers(3, 9)) if seed % 2 else int(rng.integers(9, 65))
-    nics = int(rng.choice([1, 2, 4, 8])) if seed % 4 else 8 if nodes > 40 else 4
+    if seed % 50 == 0:
+        nodes, nics = 64, 8
+    elif seed % 2:
+        nodes, nics = int(rng.integers(3, 9)), int(rng.choice([1, 2, 4, 8]))
+    else:
+        nodes, nics = int(rng.integers(9, 33)), int(rng.choice([1, 2, 4]))
     rails = bool(nics > 1 and rng.random() < 0.5)
     per_leaf = int(rng.choice([1, 2, 4, 8, 16, 64]))
     return Fabric(seed, nodes, nics, per_leaf, int(rng.choice([2, 4, 8])), rails, bool(rails and rng.random() < 0.3))
