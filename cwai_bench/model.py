@@ -543,8 +543,9 @@ PathFindingKind = Literal["path", "nic", "node", "fabric", "configuration", "amb
 class PathProbe(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """What became of a small transfer from one end (``node/NIC``) to another.
 
-    ``entropy``: what sets its flow apart for the switches between (a source port, a queue pair's index). ``figure``: B/s,
-    None when nothing came of it. ``code``: the status of its completion (``enum ibv_wc_status``), 0 where there is none.
+    ``entropy``: what sets its flow apart for the switches between (a source port, a queue pair's index). ``figure``:
+    B/s, None when nothing came of it. ``code``: the status of its completion (``enum ibv_wc_status``), 0 where there is
+    none.
     """
 
     source: str
@@ -605,9 +606,10 @@ class PathFinding(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     other path mends; ``ends`` are the pair. ``flake``: a port told of trouble, and all probes were fine.
     ``ambiguous``: one of ``candidates``, none of which is accused.
 
-    ``confidence``: see :mod:`cwai_bench.path_fault`. ``share``: of the probes that meet it, how many were bad; where it
-    meets only some of the entropies, ``some_entropies``. ``proof``: pairs that are bad; ``fine``: those that say that it
-    is not the others. ``signs``: what ports and counters told (``node1/mlx5_0 port_down``).
+    ``confidence``: the posterior probability, see :mod:`cwai_bench.path_fault`. ``share``: of the probes that meet it,
+    how many were bad; where it meets only some of the entropies, ``some_entropies``. ``proof``: pairs that are bad;
+    ``fine``: those that say that it is not the others. ``signs``: what ports and counters told (``node1/mlx5_0
+    port_down``).
     """
 
     kind: PathFindingKind

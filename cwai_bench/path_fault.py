@@ -1,34 +1,39 @@
 """Which part made a path fail: named from small probes over ends and entropies, and which probes to make next.
 
-Pure; whoever drives it goes :func:`plan` → probes → :func:`localise`, for a few rounds, until the plan is empty. Import it
-where it is used: it needs numpy.
+Pure; whoever drives it goes :func:`plan` → probes → :func:`localise`, for a few rounds, until the plan is empty.
+Import it where it is used: it needs numpy.
 
-A probe is bad when it failed or was slow. A *part* makes probes bad that meet it: a NIC those of its end, a node those
-of all its ends, a path those of one pair, a fabric those between groups of ends. It meets a share ``ρ`` of the flows (a
-flow is source, target, entropy; a link inside the fabric has only those that are hashed onto it, all else has them all)
-and makes a share ``s`` of their probes bad (all when dead, some when it loses). Without any part one probe in a hundred
-is bad (``NOISE``). Neither share is known: likelihoods are averaged over a grid of both, which prefers by itself what
-explains as much with less. Explanations are: nothing, one part, two parts at once, each with any number of paths
-beside; weighed by how rare a part is (``PRIOR``). So each part has a posterior probability, the **confidence**: the sum
-over all explanations with it. It is right as far as the model is: of a hundred parts named at 0.98 two may be wrong when
-faults come as often as ``PRIOR`` says.
+A probe is bad when it failed; then all is asked again of those that were slow. A *part* makes probes bad that meet it:
+a NIC those of its end, a node those of all its ends, a path those of one pair, a fabric those between groups of ends. It
+meets a share ``ρ`` of the flows (a flow is source, target, entropy; a link inside the fabric has only those that are
+hashed onto it, all else has them all) and makes a share ``s`` of their probes bad (all when dead, some when it loses).
+Without any part one probe in a hundred is bad (``NOISE``). Neither share is known: likelihoods are averaged over a grid
+of both, which prefers by itself what explains as much with less. Explanations are: nothing, one part, two at once,
+a third beside the best two; each with any number of paths; weighed by how rare a part is (``PRIOR``).
 
-A part is named at ``NAMED`` or more; a NIC or a node only when ends of two other nodes say so, or its own port does.
-When it is as good as sure that something is bad, and no part alone is, that is ambiguous. These are always so from
-hosts: a NIC and its node, where the node has no other NIC that was probed; both NICs of a node that has two, and the node;
-bad entropies of one end alone, which may be the ends' uplink or that of all the others. A switch on which but one or two
-of the ends hang is told as these: what only one end uses is its uplink. Groups for a fabric fault are found by joining
-ends, those first that are most surely fine with one another (greedy additive edge contraction, Keuper et al. 2015).
+So each part has a posterior probability, the **confidence**: the sum over all explanations with it. It is right as far
+as the model is: of a hundred parts named at 0.98 two may be wrong when faults come as often as ``PRIOR`` says. One is
+named at ``NAMED`` or more; a NIC or a node only when ends of two other nodes say so, or its own port does; a path when
+neither end has another. When it is as good as sure that something is bad, and no part alone is, that is *ambiguous*.
+These are always so from hosts:
+
+- a NIC and its node, where the node has no other NIC that was probed;
+- a node that has two NICs, and both of these at once;
+- bad entropies of one end alone, which may be its uplink's or those of the uplink of all the others.
+
+A switch on which but one or two of the ends hang is told as these: what only one end uses is its uplink. Groups for a
+fabric fault are found by joining ends, those first that are most surely fine with one another (greedy additive edge
+contraction, Keuper et al. 2015). A fault behind a larger one is not seen.
 
 Port events and counters of errors on the link make their NIC as much more probable as they are rare otherwise
 (``EVENT``, ``COUNTED``). Of completions, 4, 9 and 10 (local protection, remote invalid request, remote access) tell of
-configuration and are no fault of a path; 5 (flushed) follows from an error before and tells nothing; 12 (transport retry
-exceeded) is a probe that failed. (Numbers: rdma-core, libibverbs/verbs.h, ``enum ibv_wc_status``.)
+configuration and are no fault of a path; 5 (flushed) follows from an error before and tells nothing; 12 (transport
+retry exceeded) is a probe that failed. (Numbers: rdma-core, libibverbs/verbs.h, ``enum ibv_wc_status``.)
 
 :mod:`cwai_bench.matrix` judges a grid in which each pair has one figure and most were measured, and a part is bad with
 three quarters of its partners by a depth that noise does not explain. Here pairs are few and chosen, a pair has a
-hundred yes-or-no answers, and the question is how many: a fault of one entropy in sixteen has no depth. What
-both hold: two partners must say so, and two that are bad are not fine with one another, else they share a switch.
+hundred yes-or-no answers, and the question is how many: a fault of one entropy in sixteen has no depth. What both hold:
+two partners must say so, and two that are bad are not fine with one another, else they share a switch.
 :mod:`cwai_bench.probes.slow_part` plans groups of any size for one figure, and asks ``matrix`` who it is.
 """
 
@@ -128,11 +133,13 @@ def status_of(figure: float | None, usual: float) -> PathStatus:
 
 
 class _Seen:
-    """Probes counted. ``pairs[p]``: two ends, the lower number first. ``null``, ``one``, ``two``: log-likelihood of a
-    pair's probes when no part meets it, when one of each effect does, and two do; ``alone`` when a path of its own does.
-    ``base`` to ``deep`` are the same with a path beside as rare as a path is."""
+    """Probes counted, of which those are bad that are ``worse``. ``pairs[p]``: two ends, the lower number first.
 
-    def __init__(self, probes: Sequence[PathProbe]) -> None:
+    ``null``, ``one``: log-likelihood of a pair's probes when no part meets it, and when one of each effect does;
+    ``alone``: when a path of its own does. ``base``, ``gain``, ``deep``: the same with a path beside as rare as one is.
+    """
+
+    def __init__(self, probes: Sequence[PathProbe], worse: PathStatus) -> None:
         self.refused: dict[tuple[str, str], list[PathProbe]] = defaultdict(list)
         cells: dict[tuple[str, str, int], list[int]] = {}
         figures: dict[tuple[str, str], list[float]] = defaultdict(list)
@@ -145,11 +152,11 @@ class _Seen:
             if probe.code in CONFIGURATION:
                 self.refused[key].append(probe)
                 continue
-            if probe.code == FLUSHED:
+            if probe.code == FLUSHED or (worse == "slow" and probe.status == "failed"):
                 continue
             cell = cells.setdefault((probe.source, probe.target, probe.entropy), [0, 0])
             cell[0] += 1
-            cell[1] += probe.status != "ok"
+            cell[1] += probe.status == worse
             statuses[key][probe.status] += 1
             if probe.figure is not None:
                 figures[key].append(probe.figure)
@@ -165,7 +172,7 @@ class _Seen:
         for (source, target, entropy), (n, b) in cells.items():
             self.cells[place[min(source, target), max(source, target)]].append((entropy, n, b))
         self.tried = np.array([statuses[key].total() for key in keys], dtype=np.int64)
-        self.bad = self.tried - np.array([statuses[key]["ok"] for key in keys], dtype=np.int64)
+        self.bad = np.array([statuses[key][worse] for key in keys], dtype=np.int64)
         self.tallies = [
             PathTally(
                 *key,
@@ -565,11 +572,29 @@ def localise(
     ``counters``: by end, by how much each counter grew meanwhile (names as in :mod:`cwai_bench.port_counters`). Raises
     UsageError when an end is not ``node/NIC``, or a probe goes to itself.
     """
-    seen = _Seen(probes)
     found: list[PathFinding] = []
-    if seen.pairs:
-        found = _tell(_explain(seen, events, counters or {}))
+    for posterior in _posteriors(probes, events, counters or {}):
+        told = {key for finding in found for key in _said(finding)}
+        # What fails now and then may be slow now and then: that is one fault.
+        found += [finding for finding in _tell(posterior) if not told.intersection(_said(finding))]
+    seen = _Seen(probes, "failed")
     return found + _refused(seen) + _flakes(seen, events, found)
+
+
+def _said(finding: PathFinding) -> set[tuple[str, tuple[str, ...]]]:
+    """The parts that a finding speaks of."""
+    parts: list[tuple[str, list[str]]] = [(c.kind, c.ends) for c in finding.candidates]
+    parts = parts or [(finding.kind, finding.ends)]
+    return {(kind, () if kind == "fabric" else tuple(ends)) for kind, ends in parts}
+
+
+def _posteriors(
+    probes: Sequence[PathProbe], events: Sequence[PortEvent], counters: Mapping[str, Mapping[str, int | None]]
+) -> list[_Posterior]:
+    """What explains the probes that failed, and what those that were slow: two faults at once are often of two sorts."""
+    sorts: tuple[PathStatus, ...] = ("failed", "slow")
+    every = [_Seen(probes, sort) for sort in sorts if any(probe.status == sort for probe in probes)]
+    return [_explain(seen, events, counters) for seen in every if seen.bad.any()]
 
 
 def _tell(posterior: _Posterior) -> list[PathFinding]:
@@ -783,6 +808,8 @@ class _Level:
 LEVELS = (_Level(8), _Level(24), _Level(16, 4, near=True), _Level(16, wide=True), _Level(32, 4), _Level(128, near=True))
 """The first tells what is dead, the second what loses, the third whether always the same entropies are bad, the fourth
 where ends begin that are fine with a suspect; then more of all for links that few entropies have."""
+WORTH = 512
+"""Probes below which a round asks what the next one would have."""
 REFEREES = 3
 SUSPECTS = 8
 WIDE = 64
@@ -810,27 +837,33 @@ def plan(
     well; and all other nodes meet in a ring, for what looks like one node may be a switch. What is named then is asked no
     further. What is not is looked at more closely (``LEVELS``).
     """
-    seen = _Seen(probes)
-    if not seen.pairs or not (seen.bad > 0).any():
-        return []
-    posterior = _explain(seen, events, counters or {})
-    course = _Course(ends, meet, seen, probes)
-    firm = seen.firm()
+    found: list[PathProbes] = []
+    for posterior in _posteriors(probes, events, counters or {}):
+        course = _Course(ends, meet, posterior.seen, probes)
+        left = limit - sum(len(each.entropies) * each.repeats for each in found)
+        asked = {(each.source, each.target) for each in found}
+        found += [each for each in _next(course, posterior, left) if (each.source, each.target) not in asked]
+    return found
+
+
+def _next(course: _Course, posterior: _Posterior, limit: int) -> list[PathProbes]:
+    """What is left to ask at the first level; where that is hardly worth a round, at the next as well."""
+    firm = posterior.seen.firm()
     named = _named(posterior)
     likely = {key for key, value in posterior.probability.items() if value > 1 - NAMED and key in posterior.shape}
     explained = {p for key in named for p in posterior.shape[key].pairs}
     doubted = {p for key in likely - set(named) for p in posterior.shape[key].pairs}
     bad = [int(p) for p in np.flatnonzero(firm > 0) if firm[p] > _FIRM or p in doubted or p in explained]
     bad = bad or [int(p) for p in np.flatnonzero(firm > 0)]
-    first = course.asked(LEVELS[0], course.around(bad, LEVELS[0]) + course.ring(bad), limit)
-    if first:
-        return first
     open_ = [p for p in bad if p not in explained and p in doubted]
-    for level in LEVELS[1:] if open_ else ():
-        more = course.asked(level, course.around(open_, level), limit)
-        if more:
-            return more
-    return []
+    found: dict[tuple[str, str], PathProbes] = {}
+    for level in LEVELS if open_ else LEVELS[:1]:
+        pairs = course.around(bad, level) + course.ring(bad) if level is LEVELS[0] else course.around(open_, level)
+        made = sum(len(each.entropies) * each.repeats for each in found.values())
+        found |= {(each.source, each.target): each for each in course.asked(level, pairs, limit - made)}
+        if sum(len(each.entropies) * each.repeats for each in found.values()) >= WORTH:
+            break
+    return list(found.values())
 
 
 class _Course:

@@ -25,7 +25,7 @@ STRAY = 0.005
 """Probes that fail without any reason."""
 SEEN_ENTROPIES = 8
 """Queue pairs of the transfer whose path died."""
-ROUNDS = 10
+ROUNDS = 16
 
 Pair = tuple[str, str]
 Class = tuple[str, tuple[str, ...]]
