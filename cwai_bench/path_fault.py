@@ -274,8 +274,8 @@ def _mean(log: Floats, axis: int | tuple[int, ...]) -> Floats:
 
 @dataclass(frozen=True)
 class _Part:
-    """A NIC, a node or the fabric: ``ends`` by number, ``pairs`` that meet it. ``cost``: what it takes to say which ends
-    are on which side, as a logarithm: of so many ways to part them one fits any few stray failures."""
+    """A NIC, a node or the fabric: ``ends`` by number, ``pairs`` that meet it. ``cost``: what it takes to say which
+    ends are on which side, as a logarithm: of so many ways to part them one fits any few stray failures."""
 
     kind: PathPart
     ends: tuple[int, ...]
@@ -591,7 +591,7 @@ def _said(finding: PathFinding) -> set[tuple[str, tuple[str, ...]]]:
 def _posteriors(
     probes: Sequence[PathProbe], events: Sequence[PortEvent], counters: Mapping[str, Mapping[str, int | None]]
 ) -> list[_Posterior]:
-    """What explains the probes that failed, and what those that were slow: two faults at once are often of two sorts."""
+    """What explains the probes that failed, and those that were slow: two faults at once are often of two sorts."""
     sorts: tuple[PathStatus, ...] = ("failed", "slow")
     every = [_Seen(probes, sort) for sort in sorts if any(probe.status == sort for probe in probes)]
     return [_explain(seen, events, counters) for seen in every if seen.bad.any()]
@@ -830,12 +830,12 @@ def plan(
     """Which probes to make next, ``limit`` of them at most; none when nothing was bad or no more can be learnt.
 
     ``ends``: all that may be asked (``node/NIC``), in an order in which neighbours are near. ``probes``: all that was
-    seen so far, to begin with what the transfer saw whose path died. ``meet``: whether two ends can reach one another at
-    all (those of other rails may not); ends of one node are never asked to.
+    seen so far, to begin with what the transfer saw whose path died. ``meet``: whether two ends can reach one another
+    at all (those of other rails may not); ends of one node are never asked to.
 
-    First each suspect end meets referees on three other nodes, and these one another; its node's other NICs meet some as
-    well; and all other nodes meet in a ring, for what looks like one node may be a switch. What is named then is asked no
-    further. What is not is looked at more closely (``LEVELS``).
+    First each suspect end meets referees on three other nodes, and these one another; its node's other NICs meet some
+    as well; and all other nodes meet in a ring, for what looks like one node may be a switch. What is named then is asked
+    no further. What is not is looked at more closely (``LEVELS``).
     """
     found: list[PathProbes] = []
     for posterior in _posteriors(probes, events, counters or {}):

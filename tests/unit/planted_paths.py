@@ -37,8 +37,8 @@ DEAD = 1
 
 @dataclass(frozen=True)
 class Element:
-    """``kind``: nic, node, path, leaf, link (of ``leaf`` to ``spine``), spine. And what is not there, but might be as far
-    as hosts know: ``others``, an uplink of the leaf on which all but ``ends`` hang; ``switch``, one with ``ends``."""
+    """``kind``: nic, node, path, leaf, link (of ``leaf`` to ``spine``), spine. And what is not there, but might be as
+    far as hosts know: ``others``, an uplink of the leaf on which all but ``ends`` hang; ``switch``, one with ``ends``."""
 
     kind: str
     ends: tuple[str, ...] = ()
@@ -64,8 +64,8 @@ def rail_of(end: str) -> str:
 
 
 class Fabric:
-    """``per_leaf`` nodes share a leaf, or with ``rails`` a leaf for each of their NICs; ``spines`` above; ``rail_only``:
-    NICs of different rails cannot meet."""
+    """``per_leaf`` nodes share a leaf, or with ``rails`` a leaf for each of their NICs; ``spines`` above;
+    ``rail_only``: NICs of different rails cannot meet."""
 
     def __init__(
         self, seed: int, nodes: int, nics: int, per_leaf: int, spines: int, rails: bool, rail_only: bool = False
