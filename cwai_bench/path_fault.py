@@ -4,8 +4,8 @@ Pure; whoever drives it goes :func:`plan` → probes → :func:`localise`, for a
 Import it where it is used: it needs numpy.
 
 A probe is bad when it failed; then all is asked again of those that were slow. A *part* makes probes bad that meet it:
-a NIC those of its end, a node those of all its ends, a path those of one pair, a fabric those between groups of ends. It
-meets a share ``ρ`` of the flows (a flow is source, target, entropy; a link inside the fabric has only those that are
+a NIC those of its end, a node those of all its ends, a path those of one pair, a fabric those between groups of ends.
+It meets a share ``ρ`` of the flows (a flow is source, target, entropy; a link inside the fabric has only those that are
 hashed onto it, all else has them all) and makes a share ``s`` of their probes bad (all when dead, some when it loses).
 Without any part one probe in a hundred is bad (``NOISE``). Neither share is known: likelihoods are averaged over a grid
 of both, which prefers by itself what explains as much with less. Explanations are: nothing, one part, two at once,
@@ -834,7 +834,7 @@ def plan(
     at all (those of other rails may not); ends of one node are never asked to.
 
     First each suspect end meets referees on three other nodes, and these one another; its node's other NICs meet some
-    as well; and all other nodes meet in a ring, for what looks like one node may be a switch. What is named then is asked
+    as well; and all other nodes meet in a ring, for what looks like one node may be a switch. What is named is asked
     no further. What is not is looked at more closely (``LEVELS``).
     """
     found: list[PathProbes] = []

@@ -23,7 +23,7 @@ def named(progress: Progress) -> Iterator[Row]:
         yield Row(
             what,
             f"{found.right}/{found.could} ({100 * found.right / found.could:.1f} %), {found.blamed} accused wrongly; "
-            f"of {found.planted - found.right} others {found.ambiguous} ambiguous, {found.unsaid} behind what was named",
+            f"of {found.planted - found.right} others {found.ambiguous} ambiguous, {found.unsaid} behind what is named",
             "95 % of the identifiable, 0 accused wrongly",
             found.right >= 0.95 * found.could and not found.blamed,
             note="; ".join([f"{found.rounds:.1f} rounds, {found.probes:.0f} probes", *found.wrong[:2]]),

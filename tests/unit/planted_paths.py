@@ -38,7 +38,7 @@ DEAD = 1
 @dataclass(frozen=True)
 class Element:
     """``kind``: nic, node, path, leaf, link (of ``leaf`` to ``spine``), spine. And what is not there, but might be as
-    far as hosts know: ``others``, an uplink of the leaf on which all but ``ends`` hang; ``switch``, one with ``ends``."""
+    far as hosts know: ``others``, an uplink of the leaf of all but ``ends``; ``switch``, one with ``ends``."""
 
     kind: str
     ends: tuple[str, ...] = ()
