@@ -535,6 +535,99 @@ class Finding(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     fine: list[PairFigure] = []
 
 
+PathStatus = Literal["ok", "slow", "failed"]
+PathPart = Literal["path", "nic", "node", "fabric"]
+PathFindingKind = Literal["path", "nic", "node", "fabric", "configuration", "ambiguous", "flake"]
+
+
+class PathProbe(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """What became of a small transfer from one end (``node/NIC``) to another.
+
+    ``entropy``: what sets its flow apart for the switches between (a source port, a queue pair's index). ``figure``:
+    B/s, None when nothing came of it. ``code``: the status of its completion (``enum ibv_wc_status``), 0 where there is
+    none.
+    """
+
+    source: str
+    target: str
+    entropy: int
+    status: PathStatus
+    figure: float | None = None
+    code: int = 0
+
+
+class PathProbes(msgspec.Struct, frozen=True, gc=False):
+    """Probes to make from one end to another: ``repeats`` of each of ``entropies``."""
+
+    source: str
+    target: str
+    entropies: list[int]
+    repeats: int = 1
+
+
+class PathTally(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """A pair of ends as proof: how many probes of both directions, how many of them failed or were slow, over how many
+    entropies, and how many of these had one that was bad. ``figure``: median in B/s of those that have one."""
+
+    source: str
+    target: str
+    tried: int
+    failed: int
+    slow: int
+    entropies: int
+    bad_entropies: int
+    figure: float | None = None
+    codes: list[int] = []
+
+
+class PathCandidate(msgspec.Struct, frozen=True, gc=False):
+    """A part that may be meant, and the probability that it is bad. ``ends`` of a path are two, of a fabric those that
+    reach one another badly."""
+
+    kind: PathPart
+    ends: list[str]
+    probability: float
+
+
+class Drain(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """What a scheduler can do about a finding: do without ``nics``, or without ``nodes`` altogether."""
+
+    action: Action
+    nics: list[str] = []
+    nodes: list[str] = []
+
+
+class PathFinding(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """Where a path is broken, as far as hosts can tell.
+
+    ``path``: between two ends only, which are fine with others. ``nic``: a NIC or all that only it uses: cable, port,
+    uplink; from hosts these are one. ``node``: all of a node's NICs. ``fabric``: something that several nodes share;
+    which link it is cannot be told from hosts. ``configuration``: refused by the protection of the other side, which no
+    other path mends; ``ends`` are the pair. ``flake``: a port told of trouble, and all probes were fine.
+    ``ambiguous``: one of ``candidates``, none of which is accused.
+
+    ``confidence``: the posterior probability, see :mod:`cwai_bench.path_fault`. ``share``: of the probes that meet it,
+    how many were bad; where it meets only some of the entropies, ``some_entropies``. ``proof``: pairs that are bad;
+    ``fine``: those that say that it is not the others. ``signs``: what ports and counters told (``node1/mlx5_0
+    port_down``).
+    """
+
+    kind: PathFindingKind
+    ends: list[str]
+    nodes: list[str]
+    confidence: float
+    drain: Drain
+    share: float = 0.0
+    some_entropies: bool = False
+    bad: int = 0
+    tried: int = 0
+    proof: list[PathTally] = []
+    fine: list[PathTally] = []
+    signs: list[str] = []
+    codes: list[int] = []
+    candidates: list[PathCandidate] = []
+
+
 class MatrixGap(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """A pair that was tried and has no value: row, column, why."""
 

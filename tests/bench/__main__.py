@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tests.bench import arrivals, command, faults, machine, matrix, mpi, rdma, records, tcp
+from tests.bench import arrivals, command, faults, machine, matrix, mpi, path_fault, rdma, records, tcp
 from tests.bench.table import Row, as_markdown, as_text
 
 ROWS: dict[str, Callable[[tcp.Progress], Iterator[Row]]] = {
@@ -33,6 +33,7 @@ ROWS: dict[str, Callable[[tcp.Progress], Iterator[Row]]] = {
     "collective.records": records.cost,
     "arrivals.judged": arrivals.judged,
     "collective.named": arrivals.named,
+    "path_fault.named": path_fault.named,
     "run": command.make_run,
 }
 
