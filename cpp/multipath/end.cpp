@@ -160,6 +160,10 @@ void End::close(std::size_t path) {
   ++p.age;
 }
 
+void End::close_all() {
+  for (std::size_t i = 0; i < paths_.size(); ++i) close(i);
+}
+
 void End::lose(std::size_t path, Cause cause, int code, Nanos at) {
   close(path);
   broken(path, cause, code, at);

@@ -113,6 +113,8 @@ class End {
                 std::span<std::byte> instead);
   /// Fences it: no buffer that was given to this path is used any more.
   void close(std::size_t path);
+  /// All of them: for destructors, whose buffers would go before the connections otherwise.
+  void close_all();
   void ask(std::size_t path) { dialler_.ask(path); }
   /// All that was to be said on this path has left.
   bool quiet(std::size_t path) const;
@@ -134,13 +136,13 @@ class End {
 
  private:
   struct Path {
-    std::unique_ptr<Connection> connection;
     std::vector<HeaderBytes> coming;
     std::array<HeaderBytes, Connection::kDepth> leaving;
     std::uint64_t free = ~std::uint64_t{0};  // which of them are
     std::size_t sends = 0;                   // operations under way
     std::deque<Header> unsaid;
-    std::uint64_t age = 0;  // of its connections
+    std::uint64_t age = 0;                   // of its connections
+    std::unique_ptr<Connection> connection;  // last: it goes before the buffers that it knows
   };
 
   bool pass();

@@ -4,7 +4,7 @@ namespace cwai::multipath {
 namespace {
 
 bool overlap(const Run& a, const Run& b) {
-  return a.first < b.first + b.count && b.first < a.first + a.count;
+  return a.count > 0 && b.count > 0 && a.first < b.first + b.count && b.first < a.first + a.count;
 }
 
 }  // namespace
@@ -13,7 +13,7 @@ bool Ledger::claim(std::size_t path, const Run& run) {
   for (std::uint32_t block = run.first; block < run.first + run.count; ++block)
     if (has_[block]) return false;
   for (std::size_t other = 0; other < claims_.size(); ++other)
-    if (other != path && claims_[other] && overlap(*claims_[other], run)) return false;
+    if (other != path && overlap(claims_[other], run)) return false;
   claims_[path] = run;
   return true;
 }
@@ -21,7 +21,7 @@ bool Ledger::claim(std::size_t path, const Run& run) {
 std::vector<std::size_t> Ledger::rivals(std::size_t path, const Run& run) const {
   std::vector<std::size_t> found;
   for (std::size_t other = 0; other < claims_.size(); ++other)
-    if (other != path && claims_[other] && overlap(*claims_[other], run)) found.push_back(other);
+    if (other != path && overlap(claims_[other], run)) found.push_back(other);
   return found;
 }
 

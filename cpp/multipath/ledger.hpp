@@ -7,7 +7,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <optional>
 #include <vector>
 
 #include "multipath/scheduler.hpp"
@@ -37,14 +36,14 @@ class Ledger {
   std::vector<Run> settle(std::size_t path, const Run& run);
 
   /// ``path`` writes nothing any more.
-  void release(std::size_t path) { claims_[path].reset(); }
+  void release(std::size_t path) { claims_[path] = {}; }
 
   bool complete() const noexcept { return count_ == has_.size(); }
   std::uint32_t count() const noexcept { return count_; }
 
  private:
   std::vector<bool> has_;
-  std::vector<std::optional<Run>> claims_;
+  std::vector<Run> claims_;  // of a path that writes nothing: no blocks
   std::uint32_t count_ = 0;
 };
 

@@ -85,7 +85,7 @@ bool Receiver::fits(const Header& header) {
   if (!incoming->ledger) {
     incoming->total = header.total;
     const std::size_t blocks = (header.total + spec_.block - 1) / spec_.block;
-    incoming->ledger.emplace(static_cast<std::uint32_t>(blocks), paths());
+    incoming->ledger = std::make_unique<Ledger>(static_cast<std::uint32_t>(blocks), paths());
   }
   if (header.total != incoming->total || !incoming->ledger->covers(header.run)) return false;
   const std::size_t begin = header.run.first * spec_.block;

@@ -32,6 +32,7 @@ class Receiver final : public End {
   /// ``dial`` accepts; it is called whenever a path waits for nobody. It may be empty.
   Receiver(const ReceiverSpec& spec, std::vector<std::unique_ptr<Connection>> connections,
            Dial dial);
+  ~Receiver() override { close_all(); }
 
   /// The n-th buffer is for the n-th transfer of the other end, which may be smaller. Its number:
   /// 0, 1, 2 … Throws Error(kInvalid).
@@ -52,7 +53,7 @@ class Receiver final : public End {
  private:
   struct Incoming {
     std::span<std::byte> data;
-    std::optional<Ledger> ledger;
+    std::unique_ptr<Ledger> ledger;  // once its size is known
     std::size_t total = 0;
     Nanos told = 0;
     bool complete = false;

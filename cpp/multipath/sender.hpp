@@ -25,6 +25,7 @@ class Sender final : public End {
  public:
   /// ``dial`` may be empty: what breaks stays broken. Throws Error(kInvalid).
   Sender(const SenderSpec& spec, std::vector<std::unique_ptr<Connection>> connections, Dial dial);
+  ~Sender() override { close_all(); }
 
   /// ``data`` must stay as it is until done(). Its number: 0, 1, 2 … Throws Error(kInvalid).
   std::uint64_t post(std::span<const std::byte> data);

@@ -15,7 +15,8 @@ void clear_stop() noexcept { stop_flag.store(false, std::memory_order_relaxed); 
 bool stop_requested() noexcept { return stop_flag.load(std::memory_order_relaxed); }
 
 void Watch::check(Nanos at) const {
-  if (stop_requested() || (given_up_ != nullptr && given_up_->load())) throw Error(Fault::kStopped, "");
+  if (stop_requested() || (given_up_ != nullptr && given_up_->load()))
+    throw Error(Fault::kStopped, "");
   if (at >= deadline_) throw Error(Fault::kDeadline, "");
 }
 

@@ -147,9 +147,13 @@ class Simulation {
         const std::size_t bytes = scheduler_.bytes(*run);
         CHECK(bytes > 0);
         if (wire.loses_all) continue;
-        const bool broken = wire.breaks > 0 && wire.breaks-- > 0;
+        const bool broken = wire.breaks > 0;
+        if (broken) --wire.breaks;
         wire.messages.push_back({*run, bytes, static_cast<double>(bytes), false, false, broken, 0});
-        if (wire.doubles > 0 && wire.doubles-- > 0) wire.messages.push_back(wire.messages.back());
+        if (wire.doubles > 0) {
+          --wire.doubles;
+          wire.messages.push_back(wire.messages.back());
+        }
       }
     }
   }

@@ -149,6 +149,7 @@ Seen exchange(Paths& paths, const SenderSpec& spec, const std::vector<std::size_
         [&] {
           Sender sender(spec, std::move(paths.first), paths.dial());
           std::vector<std::uint64_t> numbers;
+          numbers.reserve(source.size());
           for (const auto& data : source) numbers.push_back(sender.post(data));
           const Watch watch(kPatience);
           for (std::size_t i = 0; i < numbers.size(); ++i) {
@@ -166,6 +167,7 @@ Seen exchange(Paths& paths, const SenderSpec& spec, const std::vector<std::size_
           Receiver receiver({.block = spec.scheduler.block}, std::move(paths.second),
                             paths.accept());
           std::vector<std::uint64_t> numbers;
+          numbers.reserve(target.size());
           for (auto& data : target) numbers.push_back(receiver.post(data));
           const Watch watch(kPatience);
           for (std::size_t i = 0; i < numbers.size(); ++i) {
