@@ -54,6 +54,50 @@ class _Bandwidth(TypedDict):
 class _RdmaBandwidth(_Bandwidth):
     memory: str
 
+class _PathEvent(TypedDict):
+    at: float
+    path: int
+    state: str
+    cause: str
+    code: int
+
+class _PathSent(TypedDict):
+    sent: int
+    delivered: int
+    again: int
+    lost: int
+    stalls: int
+    failures: int
+    state: str
+    connected: bool
+    timeline: NDArray[np.uint64]
+
+class _MultipathSent(TypedDict):
+    times: NDArray[np.float64]
+    delivered: int
+    start: float
+    step: float
+    recovered: float
+    paths: list[_PathSent]
+    events: list[_PathEvent]
+    fault: str
+    why: str
+
+class _PathReceived(TypedDict):
+    bytes: int
+    twice: int
+    corrupt: int
+    broken: int
+
+class _MultipathReceived(TypedDict):
+    complete: int
+    wrong: int
+    first_bad: int
+    paths: list[_PathReceived]
+    events: list[_PathEvent]
+    fault: str
+    why: str
+
 class _Latency(TypedDict):
     samples: NDArray[np.float64]
     wrong: int
@@ -323,6 +367,33 @@ class Listener:
     def strangers(self) -> list[tuple[str, str]]: ...
     def accept(self, *, token: bytes, lanes: int, spin: bool, timeout: float) -> Connection: ...
 
+class PathListeners:
+    def __init__(self, *, addresses: list[str]) -> None: ...
+    @property
+    def ports(self) -> list[int]: ...
+    def receive(
+        self, *, token: bytes, bytes: int, transfers: int, block: int, seed: int, timeout: float
+    ) -> _MultipathReceived: ...
+
+def multipath_send(
+    *,
+    routes: list[tuple[str, str, int]],
+    token: bytes,
+    policy: str,
+    weights: list[float],
+    bytes: int,
+    transfers: int,
+    block: int,
+    longest_run: int,
+    horizon: float,
+    stall: float,
+    duplicates: float,
+    resend: bool,
+    rehearsals: list[tuple[int, str, float, float, float]],
+    seed: int,
+    connect_timeout: float,
+    timeout: float,
+) -> _MultipathSent: ...
 def hccl_path(*, library: str) -> str: ...
 
 class Collective:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from cwai_bench import __version__
 from cwai_bench.errors import CwaiError, DeadlineError, DeviceError, NoVerdictError, UsageError
@@ -749,6 +749,197 @@ def both(first: Callable[[], T], second: Callable[[], T]) -> tuple[T, T]:
     if isinstance(theirs, BaseException):
         raise theirs
     return mine, theirs
+
+
+# --------------------------------------------------------------------------------------- multipath
+
+
+POLICIES = ("single", "round_robin", "equal", "weighted", "pull")
+"""How work is divided among paths: all over the first usable one; run after run in turn; equal shares of a transfer;
+shares by weight; whoever has room, which is ours (cpp/multipath/scheduler.hpp)."""
+BLOCK = 64 << 10
+
+
+@dataclass(frozen=True)
+class PlantedFault:
+    """A fault put on the sending end of a path for a rehearsal, from ``begin`` to ``end`` (seconds after the first
+    byte): ``cut`` (nothing leaves, nobody is told), ``reset`` (the connection breaks), ``slow`` (to ``rate`` bytes per
+    second), ``corrupt`` (one message, at ``begin``, has a bit flipped)."""
+
+    path: int
+    kind: Literal["cut", "reset", "slow", "corrupt"]
+    begin: float
+    end: float = 0.0
+    rate: float = 0.0
+
+
+@dataclass(frozen=True)
+class PathEvent:
+    """Something that happened to a path. ``at``: seconds after the first byte (of a receiver: after its start).
+
+    ``state`` from then on: healthy, suspect, failed, probing, probation. ``cause``: connected, answered, delivered,
+    stalled, silent, error, garbled, corrupt, refused; ``code`` is errno or 0.
+    """
+
+    at: float
+    path: int
+    state: str
+    cause: str
+    code: int
+
+
+@dataclass(frozen=True)
+class PathSent:
+    """Of one path, in bytes: given to it (``sent``), of that what it ``delivered`` first, what another path had been
+    given before (``again``), what was taken back from it (``lost``). ``timeline``: bytes that it delivered first, in
+    each step."""
+
+    sent: int
+    delivered: int
+    again: int
+    lost: int
+    stalls: int
+    failures: int
+    state: str
+    connected: bool
+    timeline: NDArray[np.uint64]
+
+
+@dataclass(frozen=True)
+class MultipathSent:
+    """What the sending end saw. ``times``: seconds of each complete transfer, from when the other end was ready for it
+    until all of it was there.
+
+    ``delivered``: bytes in all. ``start``: of the first byte, by ``time.monotonic()``. ``step``: seconds, of the
+    timelines. ``recovered``: seconds from the start until all was delivered that a path had lost, 0 when none had.
+    ``ended``: what ended it early; all figures are up to then.
+    """
+
+    times: Samples
+    delivered: int
+    start: float
+    step: float
+    recovered: float
+    paths: tuple[PathSent, ...]
+    events: tuple[PathEvent, ...]
+    ended: Text | None
+
+
+@dataclass(frozen=True)
+class PathReceived:
+    """Of one path: ``bytes`` that came, of these those that were there already (``twice``); messages whose checksum was
+    wrong (``corrupt``), connections that ended in the middle of one (``broken``)."""
+
+    bytes: int
+    twice: int
+    corrupt: int
+    broken: int
+
+
+@dataclass(frozen=True)
+class MultipathReceived:
+    """What the receiving end saw. ``wrong``: bytes that are not what was sent, in all ``complete`` transfers;
+    ``first_bad``: index of the first of them, -1 for none."""
+
+    complete: int
+    wrong: int
+    first_bad: int
+    paths: tuple[PathReceived, ...]
+    events: tuple[PathEvent, ...]
+    ended: Text | None
+
+
+class PathListeners:
+    """A listening TCP port for each path, at numeric ``addresses``; ``ports`` are in their order."""
+
+    def __init__(self, addresses: Sequence[str]) -> None:
+        with _translated() as module:
+            self._listeners = module.PathListeners(addresses=list(addresses))
+
+    @property
+    def ports(self) -> list[int]:
+        return list(self._listeners.ports)
+
+    def receive(
+        self, *, token: bytes, bytes: int, transfers: int = 1, block: int = BLOCK, seed: int = 0, timeout: float = 60.0
+    ) -> MultipathReceived:
+        """Receive ``transfers`` of ``bytes`` from :func:`multipath_send`, told alike, over all paths that come, and
+        compare each byte."""
+        with _translated():
+            raw = self._listeners.receive(
+                token=token, bytes=bytes, transfers=transfers, block=block, seed=seed, timeout=timeout
+            )
+        return MultipathReceived(
+            raw["complete"],
+            raw["wrong"],
+            raw["first_bad"],
+            tuple(PathReceived(**path) for path in raw["paths"]),
+            tuple(PathEvent(**event) for event in raw["events"]),
+            _ended(raw),
+        )
+
+
+def multipath_send(
+    *,
+    routes: Sequence[tuple[str, str, int]],
+    token: bytes,
+    bytes: int,
+    policy: str = "pull",
+    weights: Sequence[float] = (),
+    transfers: int = 1,
+    block: int = BLOCK,
+    longest_run: int = 16,
+    horizon: float = 0.02,
+    stall: float = 0.1,
+    duplicates: float = 0.02,
+    resend: bool = True,
+    faults: Sequence[PlantedFault] = (),
+    seed: int = 0,
+    connect_timeout: float = 2.0,
+    timeout: float = 60.0,
+) -> MultipathSent:
+    """Send ``transfers`` of ``bytes``, one after another, over ``routes``: (local address or "", remote address, port).
+
+    ``horizon``: seconds of work that a path holds; ``stall``: seconds of silence after which what it holds goes to
+    others; ``duplicates``: share of bytes sent twice at the end of transfers; without ``resend`` the first path that
+    breaks ends it all. A path that is not there within ``connect_timeout`` is left out, and tried again.
+    """
+    with _translated() as module:
+        raw = module.multipath_send(
+            routes=list(routes),
+            token=token,
+            policy=policy,
+            weights=list(weights),
+            bytes=bytes,
+            transfers=transfers,
+            block=block,
+            longest_run=longest_run,
+            horizon=horizon,
+            stall=stall,
+            duplicates=duplicates,
+            resend=resend,
+            rehearsals=[(f.path, f.kind, f.begin, f.end, f.rate) for f in faults],
+            seed=seed,
+            connect_timeout=connect_timeout,
+            timeout=timeout,
+        )
+    return MultipathSent(
+        raw["times"],
+        raw["delivered"],
+        raw["start"],
+        raw["step"],
+        raw["recovered"],
+        tuple(PathSent(**path) for path in raw["paths"]),
+        tuple(PathEvent(**event) for event in raw["events"]),
+        _ended(raw),
+    )
+
+
+def _ended(raw: Any) -> Text | None:
+    if not raw["fault"]:
+        return None
+    _kind, message, _next = _FAULTS[raw["fault"]]
+    return message.fill(subject=raw["why"], why="")
 
 
 # ------------------------------------------------------------------------------------ collectives

@@ -82,6 +82,7 @@ CAPABILITIES: dict[str, Callable[[], str | None]] = {
     "root": _root,
     "netns": _netns,
     "sshd": lambda: _needs("sshd") or _needs("ssh-keygen"),
+    "tc": lambda: _needs("tc"),
     "guest": _guest,
     "iperf3": lambda: _needs("iperf3"),
     "sockperf": lambda: _needs("sockperf"),

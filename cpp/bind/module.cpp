@@ -10,4 +10,5 @@ PYBIND11_MODULE(_native, m) {
   cwai::register_transport(m);
   cwai::register_collective(m);
   cwai::register_device(m);
+  cwai::register_multipath(m);
 }

@@ -5,12 +5,11 @@
 
 #include <array>
 #include <atomic>
-#include <cstring>
 #include <memory>
-#include <string_view>
 #include <vector>
 
 #include "bind/rooms.hpp"
+#include "bind/token.hpp"
 #include "probe/bandwidth.hpp"
 #include "probe/latency.hpp"
 #include "probe/rdma.hpp"
@@ -29,14 +28,6 @@ namespace {
 
 py::array_t<double> to_numpy(const std::vector<double>& values) {
   return py::array_t<double>(static_cast<py::ssize_t>(values.size()), values.data());
-}
-
-Token to_token(const py::bytes& bytes) {
-  const std::string_view view = bytes;
-  Token token{};
-  if (view.size() != token.size()) throw Error(Fault::kInvalid, "token");
-  std::memcpy(token.data(), view.data(), token.size());
-  return token;
 }
 
 Waiting to_waiting(bool spin) { return spin ? Waiting::kSpin : Waiting::kBlock; }

@@ -233,21 +233,24 @@ bool End::pass() {
   return some;
 }
 
+// What came is heard before silence is judged: this end may have been asleep for long itself.
 void End::progress(Nanos until) {
+  const bool heard = pass();
   act(now());
+  if (heard) {
+    pass();  // what is to be said on that leaves now: nobody may come here again for long
+    return;
+  }
   if (waiting_ == Waiting::kSpin) {
     constexpr int kTurns = 16;
     do {
       for (int turn = 0; turn < kTurns; ++turn)
         if (pass()) {
           act(now());
+          pass();
           return;
         }
     } while (now() < std::min(until, due()));
-    return;
-  }
-  if (pass()) {
-    act(now());
     return;
   }
   Nanos wake = std::min(until, due());
@@ -264,7 +267,10 @@ void End::progress(Nanos until) {
   if ((fds_.front().revents & POLLIN) != 0) dialler_.quiet();
   for (const auto& path : paths_)
     if (path->connection != nullptr) path->connection->disarm();
-  if (some || pass()) act(now());
+  if (some || pass()) {
+    act(now());
+    pass();
+  }
 }
 
 }  // namespace cwai::multipath

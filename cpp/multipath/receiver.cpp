@@ -217,8 +217,11 @@ void Receiver::act(Nanos at) {
 Nanos Receiver::due() const {
   Nanos due = kNever;
   for (const Nanos at : ask_at_) due = std::min(due, at);
-  for (const Incoming& incoming : incoming_)
-    if (!incoming.ledger) due = std::min(due, incoming.told + spec_.remind);
+  bool any = false;
+  for (std::size_t path = 0; path < paths(); ++path) any = any || alive(path);
+  if (any)  // else there is nobody to tell; joined() comes first
+    for (const Incoming& incoming : incoming_)
+      if (!incoming.ledger) due = std::min(due, incoming.told + spec_.remind);
   return due;
 }
 

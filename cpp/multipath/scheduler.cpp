@@ -141,11 +141,13 @@ bool Scheduler::under_way(std::uint64_t transfer, std::uint32_t block) const {
 void Scheduler::abandon(Path& path, Flight& flight) {
   if (std::exchange(flight.abandoned, true)) return;
   flight.only = 0;
-  const Transfer* transfer = find(flight.run.transfer);
+  Transfer* transfer = find(flight.run.transfer);
   if (transfer == nullptr) return;
   for (std::uint32_t block = flight.run.first + flight.run.count; block-- > flight.run.first;) {
     if (transfer->has[block] || under_way(flight.run.transfer, block)) continue;
     path.counts.lost += block_bytes(*transfer, block, 1);
+    transfer->late.resize(transfer->blocks);
+    transfer->late[block] = true;
     if (!returned_.empty() && returned_.front().transfer == flight.run.transfer &&
         returned_.front().first == block + 1) {
       --returned_.front().first;
@@ -366,6 +368,7 @@ void Scheduler::deliver(std::size_t path, const Run& run, Nanos at) {
   for (std::uint32_t block = run.first; block < run.first + run.count; ++block) {
     if (transfer->has[block]) continue;
     transfer->has[block] = true;
+    if (!transfer->late.empty() && transfer->late[block]) recovered_ = at;
     ++transfer->delivered;
     const std::size_t size = block_bytes(*transfer, block, 1);
     transfer->delivered_bytes += size;

@@ -107,6 +107,8 @@ class Scheduler {
   double rate(std::size_t path, Nanos at) const;
   std::size_t held(std::size_t path) const { return paths_[path].held; }
   const PathCounts& counts(std::size_t path) const { return paths_[path].counts; }
+  /// When a block that had been taken back from a path was delivered last; 0: none was.
+  Nanos recovered() const noexcept { return recovered_; }
   std::size_t paths() const noexcept { return paths_.size(); }
 
  private:
@@ -120,6 +122,7 @@ class Scheduler {
     std::uint32_t delivered = 0;  // blocks
     std::size_t delivered_bytes = 0;
     std::vector<bool> has;
+    std::vector<bool> late;     // taken back from a path, some time; empty while none was
     std::vector<Range> shares;  // of policies that divide beforehand
     bool dropped = false;
   };
@@ -166,6 +169,7 @@ class Scheduler {
   // Each block that was given out and not delivered is in a flight that is not abandoned, or here.
   std::deque<Run> returned_;
   std::size_t turn_ = 0;
+  Nanos recovered_ = 0;
   std::uint64_t all_sent_ = 0, all_stolen_ = 0;
 };
 

@@ -60,7 +60,7 @@ void Sender::start_what_is_ready() {
                                          std::to_string(transfer->data.size()) +
                                          " bytes, room for " + std::to_string(ready->second));
     scheduler_.add(transfer->data.size());
-    transfer->started = true;
+    transfer->begun = now();
     ready_.erase(ready);
     ++next_;
   }
@@ -70,6 +70,11 @@ bool Sender::done(std::uint64_t transfer) const {
   const std::uint64_t index = transfer - first_;
   if (transfer < first_) return true;
   return index < transfers_.size() && transfers_[index].complete && transfers_[index].reading == 0;
+}
+
+Nanos Sender::begun(std::uint64_t transfer) const {
+  const std::uint64_t index = transfer - first_;
+  return index < transfers_.size() ? transfers_[index].begun : 0;
 }
 
 std::size_t Sender::delivered(std::uint64_t transfer) const {
@@ -145,7 +150,7 @@ void Sender::heard(std::size_t path, const Header& header, Nanos at) {
       health_[path].deliver(at);
       change(path, before, Cause::kDelivered, 0, at);
       Transfer* transfer = find(header.run.transfer);
-      if (transfer != nullptr && transfer->started && !transfer->complete &&
+      if (transfer != nullptr && transfer->begun != 0 && !transfer->complete &&
           scheduler_.done(header.run.transfer))
         complete(header.run.transfer);
       break;

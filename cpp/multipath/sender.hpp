@@ -31,6 +31,9 @@ class Sender final : public End {
   std::uint64_t post(std::span<const std::byte> data);
   /// The other end has all of it, and ``data`` is not read any more.
   bool done(std::uint64_t transfer) const;
+  /// When the other end was ready for it, and it began; 0 before that. Of one that is done: until
+  /// the next progress().
+  Nanos begun(std::uint64_t transfer) const;
   /// Bytes of it that the other end has.
   std::size_t delivered(std::uint64_t transfer) const;
 
@@ -52,7 +55,7 @@ class Sender final : public End {
  private:
   struct Transfer {
     std::span<const std::byte> data;
-    bool started = false;
+    Nanos begun = 0;
     std::size_t reading = 0;  // payloads under way that read it
     bool complete = false;
   };
