@@ -50,6 +50,7 @@ std::vector<std::unique_ptr<Connection>> dial_all(std::size_t paths, const Dial&
                                                   Nanos patience) {
   std::vector<std::unique_ptr<Connection>> connections(paths);
   std::vector<std::thread> threads;
+  threads.reserve(paths);
   std::vector<Fault> stopped(paths, Fault::kConnect);
   for (std::size_t i = 0; i < paths; ++i)
     threads.emplace_back([&, i] {
@@ -126,6 +127,7 @@ Listeners::Listeners(const std::vector<std::string>& addresses) {
 
 std::vector<int> Listeners::ports() const {
   std::vector<int> ports;
+  ports.reserve(listeners_.size());
   for (const auto& listener : listeners_) ports.push_back(listener->port());
   return ports;
 }
@@ -172,6 +174,7 @@ SendResult send(const std::vector<Route>& routes, const Token& token, const Send
   SenderSpec mine = spec;
   mine.scheduler.block = work.block;
   std::vector<std::shared_ptr<Plant>> plants;
+  plants.reserve(routes.size());
   for (std::size_t i = 0; i < routes.size(); ++i) plants.push_back(std::make_shared<Plant>());
   Rehearse rehearse(rehearsals, plants);
   const Dial dial = [&](std::size_t path, const Watch& watch) -> std::unique_ptr<Connection> {

@@ -7,11 +7,11 @@ interface down, as a pulled cable does.
 
 from __future__ import annotations
 
-import os
 import subprocess
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from types import TracebackType
 
 FRAME, SEGMENT = 1514, 1448
@@ -74,8 +74,8 @@ class Paths:
             self._live.callback(host.wait)
             self._live.callback(host.kill)
             self._pids.append(host.pid)
-        own, deadline = os.readlink("/proc/self/ns/net"), time.monotonic() + SETUP_DEADLINE
-        while any(os.readlink(f"/proc/{pid}/ns/net") == own for pid in self._pids):
+        own, deadline = Path("/proc/self/ns/net").readlink(), time.monotonic() + SETUP_DEADLINE
+        while any(Path(f"/proc/{pid}/ns/net").readlink() == own for pid in self._pids):
             if time.monotonic() > deadline:
                 raise TimeoutError("unshare --net made no network namespace: it needs root")
             time.sleep(0.01)
