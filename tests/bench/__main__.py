@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tests.bench import arrivals, command, faults, machine, matrix, mpi, path_fault, rdma, records, tcp
+from tests.bench import arrivals, command, faults, machine, matrix, mpi, multipath, path_fault, rdma, records, tcp
 from tests.bench.table import Row, as_markdown, as_text
 
 ROWS: dict[str, Callable[[tcp.Progress], Iterator[Row]]] = {
@@ -34,6 +34,8 @@ ROWS: dict[str, Callable[[tcp.Progress], Iterator[Row]]] = {
     "arrivals.judged": arrivals.judged,
     "collective.named": arrivals.named,
     "path_fault.named": path_fault.named,
+    "multipath.steady": multipath.steady,
+    "multipath.faults": multipath.faults,
     "run": command.make_run,
 }
 
