@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -78,12 +79,12 @@ def steady(progress: Progress) -> Iterator[Row]:
         with Paths(rates) as paths:
             _mptcp(paths)
             kinds: dict[str, Callable[[], Transfer]] = {
-                "ours": lambda paths=paths: _ours(paths),
-                "MPTCP": lambda paths=paths: Transfer(_over_mptcp(paths), 0, {}),
+                "ours": partial(_ours, paths),
+                "MPTCP": partial(_over_mptcp, paths),
             }
             if rates == UNEQUAL:
-                kinds["round robin"] = lambda paths=paths: _ours(paths, policy="round_robin")
-                kinds["best link alone"] = lambda paths=paths: _ours(paths, policy="single")
+                kinds["round robin"] = partial(_ours, paths, policy="round_robin")
+                kinds["best link alone"] = partial(_ours, paths, policy="single")
             seen, again = _repeat(paths, kinds, progress(f"multipath, {name}", REPETITIONS))
             shares = {kind: [SIZE / one.seconds / paths.ceiling for one in all_] for kind, all_ in seen.items()}
         spread = Spread.of(shares["ours"])
@@ -106,7 +107,7 @@ def faults(progress: Progress) -> Iterator[Row]:
     with Paths(UNEQUAL) as paths:
         for what, wanted in (("cut", 0.95), ("slowed eightfold", 0.95), ("up and down at 1 Hz", 0.90)):
             kinds: dict[str, Callable[[], Transfer]] = {
-                "ours": lambda paths=paths, what=what: _in_trouble(paths, what),
+                "ours": partial(_in_trouble, paths, what),
             }
             seen, again = _repeat(paths, kinds, progress(f"multipath, fastest link {what}", REPETITIONS))
             shares = Spread.of([_least(paths, what, one.sent) / one.seconds for one in seen["ours"]])
@@ -133,7 +134,8 @@ def _repeat(
     paths: Paths, kinds: dict[str, Callable[[], Transfer]], tick: Callable[[], None]
 ) -> tuple[dict[str, list[Transfer]], int]:
     """What each kind gave in each repetition, and how many repetitions the machine was too busy for."""
-    order, seen, again = random.Random(1), {kind: [] for kind in kinds}, 0
+    order, again = random.Random(1), 0
+    seen: dict[str, list[Transfer]] = {kind: [] for kind in kinds}
     while any(len(of) < REPETITIONS for of in seen.values()):
         if _iperf3(paths) < QUIET:
             again += 1
@@ -236,7 +238,7 @@ def _mptcp(paths: Paths) -> None:
         _run(paths, 1, f"ip mptcp endpoint add {paths.right[i]} dev b{i} signal")
 
 
-def _over_mptcp(paths: Paths) -> float:
+def _over_mptcp(paths: Paths) -> Transfer:
     server = subprocess.Popen(
         [*paths.enter(1), sys.executable, "-c", _MPTCP_SERVER, paths.right[0], str(SIZE)],
         stdout=subprocess.PIPE,
@@ -246,7 +248,8 @@ def _over_mptcp(paths: Paths) -> float:
         assert server.stdout is not None
         port = server.stdout.readline().strip()
         command = [*paths.enter(0), sys.executable, "-c", _MPTCP_CLIENT, paths.right[0], port, str(SIZE)]
-        return float(subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, check=True).stdout)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, check=True)
+        return Transfer(float(done.stdout), 0, {})
     finally:
         with suppress(subprocess.TimeoutExpired):
             server.wait(timeout=5)
