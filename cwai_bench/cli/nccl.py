@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 
 USAGE = "[options]"
 ITEMS = ("nccl.*", "same.nccl.*")
+LOOK_AS_THE_JOB = Text(
+    "; run this as the job runs (its container, its virtual environment active, its LD_LIBRARY_PATH), or give --library",
+    "；请在与作业相同的环境中运行（容器、已激活的虚拟环境、LD_LIBRARY_PATH），或用 --library 指定",
+)
 
 
 def own(parser: Parser) -> None:
@@ -160,11 +164,13 @@ def _lines(args: argparse.Namespace, found: Nccl | None) -> drop_in.Lines | None
 
 def _table(found: Nccl | None, lang: Lang) -> str:
     """Who loads which library and plugin."""
-    from cwai_bench.checks.nccl import library_of, named, shown
+    from cwai_bench.checks.nccl import NONE_HERE, library_of, named, shown
     from cwai_bench.render.untrusted import neutral
 
     if found is None:
         return ""
+    none = found.process is None and not found.libraries
+    head = f"{NONE_HERE.to(lang)}{LOOK_AS_THE_JOB.to(lang)}\n" if none else ""
     rows = [[use.by, shown(use, library_of(found, use))] for use in found.uses]
     used = {use.path for use in found.uses}
     not_loaded = Text("not loaded", "未加载").to(lang)
@@ -175,7 +181,7 @@ def _table(found: Nccl | None, lang: Lang) -> str:
     ]
     plugin = Text("plugin", "插件").to(lang)
     rows += [[plugin, named(p)] for p in found.plugins if p.path or p.wanted]
-    return columns([[neutral(cell) for cell in row] for row in rows]) + "\n" if rows else ""
+    return head + (columns([[neutral(cell) for cell in row] for row in rows]) + "\n" if rows else "")
 
 
 def _as_text(told: drop_in.Lines, lang: Lang) -> str:

@@ -133,3 +133,11 @@ def test_the_library_of_a_configuration_file_is_that_of_collective(tmp_path: Pat
     done = run(tmp_path, "--config", str(tmp_path / "conf.toml"), "--json")
     assert done.returncode != 2, done.stderr
     assert document(done)["lines"] is None
+
+
+def test_where_no_library_is_it_says_so_and_where_to_look(planted: Planted, tmp_path: Path) -> None:
+    planted.call("nccl", uses=[], libraries=[], plugins=[])
+    done = run(tmp_path, "--root", str(planted.root), "--lang", "en")
+    assert done.stdout.startswith("no collective library of NCCL's interface is here; run this as the job runs")
+    chinese = run(tmp_path, "--root", str(planted.root), "--lang", "zh")
+    assert chinese.stdout.startswith("本机没有 NCCL 或接口兼容的集合通信库；")
