@@ -41,10 +41,10 @@ MPTCP = 262  # IPPROTO_MPTCP, linux/in.h
 _MPTCP_SERVER = f"""
 import socket, sys
 server = socket.socket(socket.AF_INET, socket.SOCK_STREAM, {MPTCP})
-server.bind((sys.argv[1], 0)); server.listen(1)
+server.bind(("", 0)); server.listen(1)  # of one address only, it would refuse the other links
 print(server.getsockname()[1], flush=True)
 one, _ = server.accept()
-left, piece = int(sys.argv[2]), bytearray(1 << 20)
+left, piece = int(sys.argv[1]), bytearray(1 << 20)
 while left:
     left -= one.recv_into(piece)
 one.sendall(b"!")
@@ -240,7 +240,7 @@ def _mptcp(paths: Paths) -> None:
 
 def _over_mptcp(paths: Paths) -> Transfer:
     server = subprocess.Popen(
-        [*paths.enter(1), sys.executable, "-c", _MPTCP_SERVER, paths.right[0], str(SIZE)],
+        [*paths.enter(1), sys.executable, "-c", _MPTCP_SERVER, str(SIZE)],
         stdout=subprocess.PIPE,
         text=True,
     )
