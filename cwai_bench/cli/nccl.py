@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 USAGE = "[options]"
 ITEMS = ("nccl.*", "same.nccl.*")
 LOOK_AS_THE_JOB = Text(
-    "; run this as the job runs (its container, its virtual environment active, its LD_LIBRARY_PATH), or give --library",
+    "; run this as the job runs (its container, its virtual environment, its LD_LIBRARY_PATH), or give --library",
     "；请在与作业相同的环境中运行（容器、已激活的虚拟环境、LD_LIBRARY_PATH），或用 --library 指定",
 )
 

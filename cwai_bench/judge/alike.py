@@ -7,17 +7,26 @@ the node is, or when it was read, is asked again for every node.
 
 from __future__ import annotations
 
+import copy
 import gc
+import multiprocessing
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from cwai_bench.checks import Asked, FactView, told
 from cwai_bench.model import Facts, Reading
 from cwai_bench.render.nodeset import natural
 
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+
 T = TypeVar("T")
+
+NODES_APART = 2000
+"""From twice as many on, nodes are judged by several processes, one for each CPU: each of them has so many at least."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +77,7 @@ class Alike:
             if a not in self._seen:
                 by_source.setdefault(a if isinstance(a, str) else a[0], []).append(a)
         for source, of_source in by_source.items():
-            readings = [facts.readings.get(source) for facts in self.facts if facts is not None]
+            readings = [facts.readings.get(source) for i in self.present if (facts := self.facts[i]) is not None]
             distinct = {id(reading): reading for reading in readings}
             numbers: list[dict[object, int]] = [{} for _ in of_source]
             known: dict[int, list[int]] = {}
@@ -91,7 +100,8 @@ class Alike:
                     column[i] = number_of[id(reading)]
 
     def ask(self, questions: Sequence[Callable[[FactView], T]]) -> list[list[Answer[T]]]:
-        """What each question's answers are, and of which nodes; together of all that have facts.
+        """What each question's answers are, and of which nodes; together of all that have facts. Nodes judged by
+        several processes may have the same answer more than once.
 
         Node by node, and all questions of one before the next, so that what is decoded for one question is still at
         hand for the others.
@@ -99,10 +109,42 @@ class Alike:
         collects = gc.isenabled()
         gc.disable()  # it would walk all facts of all nodes again and again, and find nothing: checks make no cycles
         try:
-            return self._ask(questions)
+            return self._ask_apart(questions, min(len(os.sched_getaffinity(0)), len(self.present) // NODES_APART))
         finally:
             if collects:
                 gc.enable()
+
+    def _ask_apart(self, questions: Sequence[Callable[[FactView], T]], processes: int) -> list[list[Answer[T]]]:
+        if processes < 2:
+            return self._ask(questions)
+        share = -(-len(self.present) // processes)
+        parts = [self._part(self.present[at : at + share]) for at in range(0, len(self.present), share)]
+        # Forked, not spawned: the facts are there already. A child computes, answers and ends.
+        forked = multiprocessing.get_context("fork")
+        children = []
+        for part in parts[1:]:
+            here, there = forked.Pipe(duplex=False)
+            child = forked.Process(target=_answer, args=(part, questions, there), daemon=True)
+            child.start()
+            there.close()
+            children.append((child, here))
+        answers = parts[0]._ask(questions)
+        for child, here in children:
+            try:
+                for said, more in zip(answers, here.recv(), strict=True):
+                    said.extend(more)
+            except EOFError:
+                child.join()
+                raise RuntimeError(f"a process that judged a part of the nodes ended with {child.exitcode}") from None
+            child.join()
+        return answers
+
+    def _part(self, present: list[int]) -> Alike:
+        """Of these nodes alone, at the same places."""
+        part = copy.copy(self)
+        part.present = present
+        part._seen, part._first, part._classes = {}, {}, {}
+        return part
 
     def _ask(self, questions: Sequence[Callable[[FactView], T]]) -> list[list[Answer[T]]]:
         answers: list[list[Answer[T]]] = [[] for _ in questions]
@@ -147,3 +189,7 @@ class Alike:
 
     def named(self, at: Iterable[int]) -> list[str]:
         return [self.names[i] for i in at]
+
+
+def _answer(part: Alike, questions: Sequence[Callable[[FactView], object]], to: Connection) -> None:
+    to.send(part._ask(questions))

@@ -156,9 +156,7 @@ def judge(progress: Progress) -> Iterator[Row]:
     taken: dict[int, list[dict[str, Any]]] = {NODES // 10: [], NODES: []}
     for _ in range(JUDGE_RUNS):
         for nodes, runs in taken.items():
-            command = [sys.executable, "-m", "tests.bench.judge_job", str(nodes)]
-            done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=600)
-            runs.append(json.loads(done.stdout))
+            runs.append(_judged(nodes))
             if runs[-1]["wrong"] != nodes // 100 or runs[-1]["ill"] != ["cpu.load"]:
                 raise RuntimeError(
                     f"{runs[-1]['wrong']} of {nodes // 100} planted faults were found: {runs[-1]['ill']}"
@@ -174,8 +172,30 @@ def judge(progress: Progress) -> Iterator[Row]:
         f"{large} s, {memory / 1e6:.0f} MB, {items} items, {large.count} runs",
         f"< 20 s for 150 items, that is {wanted:.0f} s for {items}; < 2 GB; no faster than the nodes",
         large.median < wanted and memory < 2e9 and items >= 150 and growth <= 11,
-        note=f"{growth:.1f} times the time of {NODES // 10} nodes; the JSON {taken[NODES][0]['json'] / 1e6:.0f} MB",
+        note=f"{growth:.1f} times the time of {NODES // 10} nodes; the JSON {taken[NODES][0]['json'] / 1e6:.0f} MB;"
+        " memory: all its processes together (Pss)",
     )
+
+
+def _judged(nodes: int) -> dict[str, Any]:
+    """What judge_job says of itself, and its ``memory``."""
+    peak = 0.0
+    with tempfile.TemporaryDirectory() as mark:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.bench.judge_job", str(nodes)],
+            cwd=ROOT,
+            env={**os.environ, "CWAI_BENCH_SPOOL": mark},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        while process.poll() is None:
+            peak = max(peak, _memory_of_all(mark))
+            time.sleep(0.5)
+        said, _ = process.communicate(timeout=600)
+    if process.returncode:
+        raise RuntimeError(f"judging {nodes} nodes ended with {process.returncode}; see its message above")
+    result: dict[str, Any] = json.loads(said)
+    return {**result, "memory": peak}
 
 
 def make_run(progress: Progress) -> Iterator[Row]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -204,6 +205,27 @@ def test_verdicts_of_many_are_those_of_each_alone(good_facts: Facts) -> None:
     statuses = {(n, v.check): v.status for v in together for n in v.nodes}
     assert statuses["node2", "cpu.load"] != statuses["node3", "cpu.load"]
     assert statuses["node3", "limits.open_files"] == "UNKNOWN"
+
+
+@pytest.mark.parametrize("processes", [2, 3, 5])
+def test_several_processes_say_what_one_says(processes: int) -> None:
+    alike, look = Alike([node(f"n{i}", a="b", b=str(i % 2)) for i in range(5)], ["n0", "n9"]), Counted()
+    (together,) = alike._ask_apart([look], processes)
+    (alone,) = Alike([node(f"n{i}", a="b", b=str(i % 2)) for i in range(5)], ["n0", "n9"]).ask([look])
+    said = [{n: a.said for a in answers for n in alike.named(a.at)} for answers in (together, alone)]
+    assert said[0] == said[1] == {"n0": "b0", "n1": "b1", "n2": "b0", "n3": "b1", "n4": "b0"}
+
+
+def test_a_process_that_dies_while_it_judges_is_no_answer() -> None:
+    alike = Alike([node("n1", a="x"), node("n2", a="y")])
+
+    def look(view: FactView) -> str:
+        if view.text("a") == "y":
+            os._exit(9)
+        return "x"
+
+    with pytest.raises(RuntimeError, match="ended with 9"):
+        alike._ask_apart([look], 2)
 
 
 def test_what_proves_the_one_value_of_a_group_is_said_of_where_it_was_read() -> None:
