@@ -263,7 +263,7 @@ def _on_paths(
                 )
         elif name in failed:
             detail = joined([*failed[name], *looked])
-            verdicts.append(_verdict(spec, subject, [], Status.FAIL, observed, None, detail))
+            verdicts.append(_verdict(spec, subject, [], Status.FAIL, "", None, detail))
         elif others and not found.within_node and rate < SLOW * usual * _scale(found, name):
             share = rate / (usual * _scale(found, name))
             words = Text("alone it carries {s:.0%} of what the others do", "单独吞吐仅为其他路径的 {s:.0%}").fill(

@@ -33,7 +33,7 @@ def run(lab: Lab, *options: str) -> tuple[int, dict[str, Any], str]:
     (saved,) = (lab.folder / "store").glob("[0-9]*/report.json")
     assert (saved.parent / "report.html").read_text().startswith("<!")
     journals = b"".join(path.read_bytes() for path in (saved.parent / "journal").glob("*.jsonl"))
-    assert b'"type":"transfer"' in journals
+    assert b'"type":"transfer"' in journals, done.stdout + done.stderr
     return done.returncode, json.loads(saved.read_text()), done.stdout + done.stderr
 
 
@@ -50,7 +50,7 @@ def test_a_rehearsed_cut_is_survived_and_named(two_nodes: Lab) -> None:
     assert all(m["correct"] for m in report["measurements"])
     (cut,) = (t for t in report["transfers"] if t["scenario"] == "cut")
     hit = cut["planted"][0]["path"]
-    assert any(change["path"] == hit and change["state"] == "failed" for change in cut["changes"])
+    assert any(change["path"] == hit and change["state"] in ("suspect", "failed") for change in cut["changes"])
     assert sum(sum(path["timeline"]) for path in cut["paths"]) == cut["bytes"]
     named = "→".join((cut["paths"][hit]["source"], cut["paths"][hit]["target"]))
     (fault,) = report["path_faults"]
