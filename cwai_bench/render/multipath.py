@@ -281,5 +281,4 @@ def _evidence(fault: PathFault, finding: PathFinding | None) -> Text:
 
 def _drain(finding: PathFinding) -> Text:
     what = [*finding.drain.nics] if not finding.drain.nodes else [fold(finding.drain.nodes)]
-    action = labels.ACTION[finding.drain.action]
-    return Text("{a}: {w}", "{a}：{w}").fill(a=action, w=", ".join(what)) if what else action
+    return plain(", ".join(what)) if what else labels.ACTION[finding.drain.action]

@@ -42,8 +42,8 @@ def test_all_policies_over_the_loopback_interface(tmp_path: Path, ranks: str) ->
     (transfer,) = report["transfers"]
     assert (transfer["policy"], transfer["bytes"], transfer["delivered"]) == ("pull", 8 << 20, 8 << 20)
     assert len(transfer["paths"]) == 4
-    (verdict,) = report["verdicts"]
-    assert (verdict["check"], verdict["status"]) == ("multipath.as_is", "PASS")
+    (verdict,) = (v for v in report["verdicts"] if v["check"] == "multipath.as_is")
+    assert verdict["status"] == "PASS"
     assert "share its processor" in verdict["detail"]["en"]
     page = next((tmp_path / "store").glob("[0-9]*/report.html")).read_text()
     assert "Several paths at once" in page
@@ -53,5 +53,5 @@ def test_all_policies_over_the_loopback_interface(tmp_path: Path, ranks: str) ->
 def test_a_rehearsal_of_a_single_path_is_skipped_and_so_is_no_verdict(tmp_path: Path) -> None:
     done, report = run(tmp_path, "--scenario", "cut")
     assert done.returncode == 3, done.stdout + done.stderr
-    (verdict,) = report["verdicts"]
+    (verdict,) = (v for v in report["verdicts"] if v["check"] == "multipath.cut")
     assert (verdict["status"], verdict["reason_code"]) == ("SKIP", "unsupported")
