@@ -37,11 +37,13 @@ from cwai_bench.model import (
     NodeEnd,
     NodeRecord,
     PairResults,
+    PathFault,
     RankEvent,
     Record,
     Run,
     RunHeader,
     RunStatus,
+    Transfer,
 )
 from cwai_bench.text import Text
 
@@ -195,6 +197,8 @@ def merge(files: Iterable[JournalFile], *, finished: float | None = None, stoppe
     facts = _whole(r.facts for f in parts for r in f.records if isinstance(r, FactsRecord))
     measurements = [r for f in parts for r in f.records if isinstance(r, Measurement)]
     pairs = [r for f in parts for r in f.records if isinstance(r, PairResults)]
+    transfers = [r for f in parts for r in f.records if isinstance(r, Transfer)]
+    path_faults = [r for f in parts for r in f.records if isinstance(r, PathFault)]
     events = sorted((r for f in parts for r in f.records if isinstance(r, RankEvent)), key=lambda e: e.time)
     ends = [r for f in parts for r in f.records if isinstance(r, NodeEnd)]
     own = {f.header.node for f in parts}
@@ -248,6 +252,8 @@ def merge(files: Iterable[JournalFile], *, finished: float | None = None, stoppe
         measurements=measurements,
         events=events,
         pairs=pairs,
+        transfers=transfers,
+        path_faults=path_faults,
     )
 
 

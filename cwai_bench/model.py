@@ -2,7 +2,7 @@
 
 ::
 
-    Facts ──► Plan ──► Measurements, PairResults, RankEvents ──► Run ──► Verdicts, Matrices ──► Report
+    Facts ──► Plan ──► Measurements, PairResults, Transfers, RankEvents ──► Run ──► Verdicts, Matrices ──► Report
 
 SI units inside (seconds, bytes, bytes per second); pretty units are made where a person reads them. Times are
 seconds since the epoch, UTC. Texts carry both languages, so a saved report can be shown in either.
@@ -11,6 +11,7 @@ Format history (SCHEMA_VERSION; a reader refuses a version that it does not know
   1  first
   2  a measurement may carry the counters of both ends, a journal ``pairs``, a report ``matrices``; without them it
      reads as before
+  3  a journal and a report may have ``transfers`` over several paths and ``path_faults``
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ import msgspec
 
 from cwai_bench.text import Text
 
-SCHEMA_VERSION = 2
-SCHEMA_READ = (1, 2)
+SCHEMA_VERSION = 3
+SCHEMA_READ = (1, 2, 3)
 
 Scalar = bool | int | float | str
 
@@ -322,6 +323,190 @@ def stats_of(samples: list[float]) -> Stats | None:
     )
 
 
+# ------------------------------------------------------------------------------------- several paths
+
+PathStatus = Literal["ok", "slow", "failed"]
+PathPart = Literal["path", "nic", "node", "fabric"]
+PathFindingKind = Literal["path", "nic", "node", "fabric", "configuration", "ambiguous", "flake"]
+
+
+class PathProbe(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """What became of a small transfer from one end (``node/NIC``) to another.
+
+    ``entropy``: what sets its flow apart for the switches between (a source port, a queue pair's index). ``figure``:
+    B/s, None when nothing came of it. ``code``: the status of its completion (``enum ibv_wc_status``), 0 where there is
+    none.
+    """
+
+    source: str
+    target: str
+    entropy: int
+    status: PathStatus
+    figure: float | None = None
+    code: int = 0
+
+
+class PathProbes(msgspec.Struct, frozen=True, gc=False):
+    """Probes to make from one end to another: ``repeats`` of each of ``entropies``."""
+
+    source: str
+    target: str
+    entropies: list[int]
+    repeats: int = 1
+
+
+class PathTally(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """A pair of ends as proof: how many probes of both directions, how many of them failed or were slow, over how many
+    entropies, and how many of these had one that was bad. ``figure``: median in B/s of those that have one."""
+
+    source: str
+    target: str
+    tried: int
+    failed: int
+    slow: int
+    entropies: int
+    bad_entropies: int
+    figure: float | None = None
+    codes: list[int] = []
+
+
+class PathCandidate(msgspec.Struct, frozen=True, gc=False):
+    """A part that may be meant, and the probability that it is bad. ``ends`` of a path are two, of a fabric those that
+    reach one another badly."""
+
+    kind: PathPart
+    ends: list[str]
+    probability: float
+
+
+class Drain(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """What a scheduler can do about a finding: do without ``nics``, or without ``nodes`` altogether."""
+
+    action: Action
+    nics: list[str] = []
+    nodes: list[str] = []
+
+
+class PathFinding(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """Where a path is broken, as far as hosts can tell.
+
+    ``path``: between two ends only, which are fine with others. ``nic``: a NIC or all that only it uses: cable, port,
+    uplink; from hosts these are one. ``node``: all of a node's NICs. ``fabric``: something that several nodes share;
+    which link it is cannot be told from hosts. ``configuration``: refused by the protection of the other side, which no
+    other path mends; ``ends`` are the pair. ``flake``: a port told of trouble, and all probes were fine.
+    ``ambiguous``: one of ``candidates``, none of which is accused.
+
+    ``confidence``: the posterior probability, see :mod:`cwai_bench.path_fault`. ``share``: of the probes that meet it,
+    how many were bad; where it meets only some of the entropies, ``some_entropies``. ``proof``: pairs that are bad;
+    ``fine``: those that say that it is not the others. ``signs``: what ports and counters told (``node1/mlx5_0
+    port_down``).
+    """
+
+    kind: PathFindingKind
+    ends: list[str]
+    nodes: list[str]
+    confidence: float
+    drain: Drain
+    share: float = 0.0
+    some_entropies: bool = False
+    bad: int = 0
+    tried: int = 0
+    proof: list[PathTally] = []
+    fine: list[PathTally] = []
+    signs: list[str] = []
+    codes: list[int] = []
+    candidates: list[PathCandidate] = []
+
+
+PathState = Literal["healthy", "suspect", "failed", "probing", "probation"]
+
+
+class PathChange(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """A path of a transfer, by its number there, is in another state from ``at`` on (seconds after the first byte).
+
+    ``cause``: connected, answered, delivered, stalled, silent, error, garbled, corrupt, refused. ``code``: errno, or 0.
+    """
+
+    at: float
+    path: int
+    state: PathState
+    cause: str
+    code: int = 0
+
+
+class PlantedTrouble(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """A fault that was rehearsed on a path of a transfer, within the engine, from ``begin`` to ``end`` (seconds after
+    the first byte): nothing leaves by it (``cut``), or no more than ``rate`` bytes per second (``slow``)."""
+
+    path: int
+    kind: Literal["cut", "slow"]
+    begin: float
+    end: float
+    rate: float = 0.0
+
+
+class TransferPath(msgspec.Struct, frozen=True, gc=False):
+    """What one path of a transfer did: ``connection`` of those from ``source`` to ``target`` (``node/NIC``).
+
+    In bytes: what it ``delivered`` first, what another path had been given before (``again``), what was taken back from
+    it (``lost``). ``timeline``: bytes that it delivered first, in each step of the transfer. ``connected``, ``state``:
+    at the beginning, and at the end.
+    """
+
+    source: str
+    target: str
+    connection: int
+    delivered: int
+    again: int
+    lost: int
+    failures: int
+    state: PathState
+    connected: bool
+    timeline: list[int]
+
+
+class Transfer(msgspec.Struct, frozen=True, tag="transfer", tag_field="type", omit_defaults=True):
+    """A transfer of ``bytes`` over several paths at once, from one node to another, as its sending end saw it.
+
+    ``scenario``: ``as_is``, or what was ``planted`` (``cut``, ``degraded``, ``flapping``). ``seconds`` until all was
+    there, None when it never was: then ``ended`` says why. ``step``: seconds, of the timelines. ``recovered``: seconds
+    until all was there that a path had lost, 0 when none had.
+    """
+
+    spec: str
+    source: str
+    target: str
+    scenario: str
+    policy: str
+    repetition: int
+    bytes: int
+    started: float
+    seconds: float | None
+    delivered: int
+    step: float
+    paths: list[TransferPath]
+    changes: list[PathChange] = []
+    planted: list[PlantedTrouble] = []
+    recovered: float = 0.0
+    ended: Text | None = None
+
+
+class PathFault(msgspec.Struct, frozen=True, tag="path_fault", tag_field="type", omit_defaults=True):
+    """What small probes said after ``paths`` (``node/NIC→node/NIC``) of a transfer had failed or stayed bad; written
+    the moment it is known. ``finding`` None: all probes were fine by then, or there was no time for any.
+
+    ``probes``: how many were made. ``rehearsed``: the fault was planted, in the transfer and in the probes of its path.
+    """
+
+    spec: str
+    time: float
+    scenario: str
+    paths: list[str]
+    finding: PathFinding | None
+    probes: int
+    rehearsed: bool = False
+
+
 # -------------------------------------------------------------------------------------------- journal
 
 RankState = Literal[
@@ -387,7 +572,9 @@ class NodeEnd(msgspec.Struct, frozen=True, tag="end", tag_field="type"):
     reason_code: ReasonCode = ""
 
 
-Record = RunHeader | FactsRecord | Measurement | PairResults | RankEvent | NodeEnd
+Emitted = Measurement | PairResults | Transfer | PathFault
+"""What a probe may tell."""
+Record = RunHeader | FactsRecord | Emitted | RankEvent | NodeEnd
 
 
 class NodeRecord(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -427,6 +614,8 @@ class Run(msgspec.Struct, frozen=True):
     measurements: list[Measurement]
     events: list[RankEvent]
     pairs: list[PairResults] = []
+    transfers: list[Transfer] = []
+    path_faults: list[PathFault] = []
     schema: int = SCHEMA_VERSION
 
 
@@ -535,99 +724,6 @@ class Finding(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     fine: list[PairFigure] = []
 
 
-PathStatus = Literal["ok", "slow", "failed"]
-PathPart = Literal["path", "nic", "node", "fabric"]
-PathFindingKind = Literal["path", "nic", "node", "fabric", "configuration", "ambiguous", "flake"]
-
-
-class PathProbe(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
-    """What became of a small transfer from one end (``node/NIC``) to another.
-
-    ``entropy``: what sets its flow apart for the switches between (a source port, a queue pair's index). ``figure``:
-    B/s, None when nothing came of it. ``code``: the status of its completion (``enum ibv_wc_status``), 0 where there is
-    none.
-    """
-
-    source: str
-    target: str
-    entropy: int
-    status: PathStatus
-    figure: float | None = None
-    code: int = 0
-
-
-class PathProbes(msgspec.Struct, frozen=True, gc=False):
-    """Probes to make from one end to another: ``repeats`` of each of ``entropies``."""
-
-    source: str
-    target: str
-    entropies: list[int]
-    repeats: int = 1
-
-
-class PathTally(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
-    """A pair of ends as proof: how many probes of both directions, how many of them failed or were slow, over how many
-    entropies, and how many of these had one that was bad. ``figure``: median in B/s of those that have one."""
-
-    source: str
-    target: str
-    tried: int
-    failed: int
-    slow: int
-    entropies: int
-    bad_entropies: int
-    figure: float | None = None
-    codes: list[int] = []
-
-
-class PathCandidate(msgspec.Struct, frozen=True, gc=False):
-    """A part that may be meant, and the probability that it is bad. ``ends`` of a path are two, of a fabric those that
-    reach one another badly."""
-
-    kind: PathPart
-    ends: list[str]
-    probability: float
-
-
-class Drain(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
-    """What a scheduler can do about a finding: do without ``nics``, or without ``nodes`` altogether."""
-
-    action: Action
-    nics: list[str] = []
-    nodes: list[str] = []
-
-
-class PathFinding(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
-    """Where a path is broken, as far as hosts can tell.
-
-    ``path``: between two ends only, which are fine with others. ``nic``: a NIC or all that only it uses: cable, port,
-    uplink; from hosts these are one. ``node``: all of a node's NICs. ``fabric``: something that several nodes share;
-    which link it is cannot be told from hosts. ``configuration``: refused by the protection of the other side, which no
-    other path mends; ``ends`` are the pair. ``flake``: a port told of trouble, and all probes were fine.
-    ``ambiguous``: one of ``candidates``, none of which is accused.
-
-    ``confidence``: the posterior probability, see :mod:`cwai_bench.path_fault`. ``share``: of the probes that meet it,
-    how many were bad; where it meets only some of the entropies, ``some_entropies``. ``proof``: pairs that are bad;
-    ``fine``: those that say that it is not the others. ``signs``: what ports and counters told (``node1/mlx5_0
-    port_down``).
-    """
-
-    kind: PathFindingKind
-    ends: list[str]
-    nodes: list[str]
-    confidence: float
-    drain: Drain
-    share: float = 0.0
-    some_entropies: bool = False
-    bad: int = 0
-    tried: int = 0
-    proof: list[PathTally] = []
-    fine: list[PathTally] = []
-    signs: list[str] = []
-    codes: list[int] = []
-    candidates: list[PathCandidate] = []
-
-
 class MatrixGap(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """A pair that was tried and has no value: row, column, why."""
 
@@ -699,4 +795,6 @@ class Report(msgspec.Struct, frozen=True):
     gate: Gate
     notes: list[Text]
     matrices: list[Matrix] = []
+    transfers: list[Transfer] = []
+    path_faults: list[PathFault] = []
     schema: int = SCHEMA_VERSION

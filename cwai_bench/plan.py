@@ -18,7 +18,7 @@ from cwai_bench.probes import PROBES, Options, World
 from cwai_bench.scripts import with_limit
 from cwai_bench.text import Text
 
-RunType = Literal["run", "check", "rdma", "collective", "gpu"]
+RunType = Literal["run", "check", "rdma", "collective", "gpu", "multipath"]
 
 CHECKS_EXPECTED = 1.5
 """Seconds that the server check of a node is expected to take; ``make bench`` measures it."""
@@ -42,7 +42,7 @@ class Choice:
 
     @property
     def measures_network(self) -> bool:
-        return self.run_type in ("run", "rdma") and not self.recorded
+        return self.run_type in ("run", "rdma", "multipath") and not self.recorded
 
     @property
     def measures_collectives(self) -> bool:
@@ -166,7 +166,7 @@ def make_plan(choice: Choice, world: World) -> Plan:
         kept.append(spec)
         spent += spec.expected
         expected += spec.expected
-    if choice.run_type in ("rdma", "collective", "gpu") and not kept:
+    if choice.run_type in ("rdma", "collective", "gpu", "multipath") and not kept:
         why = left_out[0].reason if left_out else Text("nothing was chosen", "没有选择任何内容")
         raise UsageError(
             Text("there is nothing to measure: {w}", "没有可测量的内容：{w}").fill(w=why),

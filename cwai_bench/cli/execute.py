@@ -1,4 +1,4 @@
-"""From parsed options to an exit code, for every command that measures: run, check, rdma, collective, gpu, gate."""
+"""From parsed options to an exit code, for every command that measures: run, check, rdma, multipath, gate …"""
 
 from __future__ import annotations
 
@@ -80,11 +80,12 @@ def execute(
     ranks = args.np or len(hosts) * (args.per_node or 1) or 1
     starts_mpirun = told.alone and front is None and (ranks > 1 or bool(hosts))
 
-    interface = getattr(args, "interface", None)
-    if interface and told.alone and not hosts:  # all ranks are to be here; other nodes may have other NICs
+    interfaces: list[str | None] = [getattr(args, "interface", None), *(getattr(args, "interfaces", None) or ())]
+    if any(interfaces) and told.alone and not hosts:  # all ranks are to be here; other nodes may have other NICs
         from cwai_bench.probes import nic
 
-        nic.refuse_unknown(interface)
+        for interface in filter(None, interfaces):
+            nic.refuse_unknown(interface)
 
     def ordered() -> Order:
         """Asked of rank 0 alone: by the front what it was told itself, else by the files that the command names."""

@@ -38,7 +38,7 @@ def main(parser: Parser, argv: Sequence[str], lang: Lang) -> int:
     )
     parser.add(
         "--type",
-        choices=("run", "check", "rdma", "collective", "gpu"),
+        choices=("run", "check", "rdma", "collective", "gpu", "multipath"),
         help=Text("only runs of this type", "仅列出此类型"),
     )
     options.common(parser, root=False)

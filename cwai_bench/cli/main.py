@@ -22,6 +22,10 @@ COMMANDS: dict[str, Text] = {
     "rdma": Text("bandwidth and latency from NIC to NIC", "网卡之间的带宽与时延检测"),
     "collective": Text("sweep of a collective library", "通讯库性能检测"),
     "gpu": Text("memory, copies and products of NVIDIA GPUs, and silent corruption", "GPU 带宽、算力与静默错误检测"),
+    "multipath": Text(
+        "one transfer over several paths: each alone, all at once by every policy, and with a path that fails",
+        "多路径传输：各路径单独、按各策略同时使用，以及路径故障演练",
+    ),
     "nccl": Text(
         "which NCCL a job loads here, with which plugins and settings, and the lines for another",
         "作业将加载哪个集合通信库、插件与设置，以及替换所需的设置",

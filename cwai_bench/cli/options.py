@@ -291,10 +291,10 @@ def _read_config(path: Path, parser: Parser) -> dict[str, Any]:
 
 def _all_options() -> dict[str, type]:
     """Every option that any measuring command has, and the type of its value: one file serves all commands."""
-    from cwai_bench.cli import collective, gpu, rdma
+    from cwai_bench.cli import collective, gpu, multipath, rdma
 
     actions: list[argparse.Action] = []
-    for part in (common, launching, over_ssh, judging, choosing, rdma.own, collective.own, gpu.own):
+    for part in (common, launching, over_ssh, judging, choosing, rdma.own, collective.own, gpu.own, multipath.own):
         parser = Parser("en", prog="")  # one each: commands may have options of the same name
         part(parser)
         actions += parser._actions

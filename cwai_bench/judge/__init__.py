@@ -84,6 +84,8 @@ def judge(
             allow_unknown=allow_unknown,
         ),
         matrices=matrices,
+        transfers=run.transfers,
+        path_faults=run.path_faults,
         notes=notes + differing + privilege_note(verdicts) + expired(s for s in suppressions if s.until < today),
     )
 

@@ -12,6 +12,7 @@ from cwai_bench.judge.arrivals import arrival_verdicts
 from cwai_bench.judge.collectives import Found, of_spec
 from cwai_bench.judge.found import ALL, OBSERVED_LIMIT, joined
 from cwai_bench.judge.gpus import gpu_verdicts
+from cwai_bench.judge.multipath import multipath_verdicts
 from cwai_bench.judge.pairs import group_verdicts, part_verdicts, told_by
 from cwai_bench.judge.paths import Standing, Standings, because, signs
 from cwai_bench.judge.slow_part import SLOW_PART, slow_part_verdicts
@@ -35,6 +36,11 @@ from cwai_bench.text import Text
 _NO_PATHS: Standings = {}
 COLLECTIVE = ("mpi", "nccl", "hccl", "loopback")
 """Scopes of probes that measure a collective library."""
+_JUDGES: dict[str, Callable[[Run, ProbeSpec, Criterion | None], list[Verdict]]] = {
+    "gpu": gpu_verdicts,
+    "multipath": multipath_verdicts,
+}
+"""By scope, who judges figures that are of a kind of their own."""
 _BESIDE = (".arrival", ".device")
 """Of a collective: what stands beside its time."""
 
@@ -52,18 +58,15 @@ def probe_verdicts(
     only the best figure of each counts, for that shows what it can do. ``matrices``: what the pairs say together; those
     that prove a part to be bad are told by the verdict on that.
     """
-    if spec.info.id.endswith(SLOW_PART) or spec.info.scope == "gpu":
-        told = (
-            gpu_verdicts(run, spec, None if criteria is None else criteria.get(spec.info.id))
-            if spec.info.scope == "gpu"
-            else slow_part_verdicts(run, spec)
-        )
+    criterion = None if criteria is None else criteria.get(spec.info.id)
+    if spec.info.id.endswith(SLOW_PART) or spec.info.scope in _JUDGES:
+        judges = _JUDGES.get(spec.info.scope)
+        told = slow_part_verdicts(run, spec) if judges is None else judges(run, spec, criterion)
         return told if told and not _unfinished(run, spec) else [*told, _unmeasured(run, spec)]
     by_subject: dict[Subject, list[Measurement]] = {}
     for m in run.measurements:
         if m.spec == spec.id and not m.metric.endswith(_BESIDE):
             by_subject.setdefault(ALL if m.subject.kind == "rank" else m.subject, []).append(m)
-    criterion = None if criteria is None else criteria.get(spec.info.id)
     kin = {s.id for s in run.plan.probes if s.info.id == spec.info.id}
     # What a criterion is not about is left alone by it, if there is something in the run that it is about.
     if criterion is not None and _meant(criterion, [m for m in run.measurements if m.spec in kin]):

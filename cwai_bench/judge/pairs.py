@@ -34,6 +34,7 @@ from cwai_bench.model import (
     Verdict,
     stats_of,
 )
+from cwai_bench.path_bound import PATH, TRANSFER
 from cwai_bench.render.matrices import fold_ends
 from cwai_bench.render.nodeset import natural
 from cwai_bench.render.units import gigabits, microseconds
@@ -124,7 +125,7 @@ def _gather(run: Run) -> Iterable[_Gathered]:
 
     for m in run.measurements:
         source, arrow, target = m.subject.id.partition("→")
-        if m.subject.kind != "link" or not arrow or m.status in ("skip", "aborted"):
+        if m.subject.kind != "link" or not arrow or m.status in ("skip", "aborted") or m.metric in (PATH, TRANSFER):
             continue
         g = of(m.spec, m.metric, m.unit, m.parameters)
         stats = m.stats or stats_of(m.samples)

@@ -26,10 +26,10 @@ from cwai_bench.launch.environment import environment
 from cwai_bench.launch.link import Link, key_of
 from cwai_bench.launch.order import Front, Opening, Order, Outcome, Peer
 from cwai_bench.model import (
+    Emitted,
     Facts,
     FactsRecord,
     Measurement,
-    PairResults,
     Plan,
     ProbeSpec,
     RankEvent,
@@ -463,7 +463,7 @@ def _measure(spec: ProbeSpec, group: Group, node: str, link: Link) -> None:
 
     watch = Watch()
 
-    def emit(found: Measurement | PairResults) -> None:
+    def emit(found: Emitted) -> None:
         if isinstance(found, Measurement) and found.status == "ok" and found.reason is None:
             noise = watch.seen()
             if noise is not None:

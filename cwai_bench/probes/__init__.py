@@ -13,7 +13,7 @@ from typing import Literal
 import msgspec
 
 from cwai_bench.group import Group
-from cwai_bench.model import CheckInfo, LeftOut, Measurement, PairResults, ProbeSpec, Reading, Scalar
+from cwai_bench.model import CheckInfo, Emitted, LeftOut, ProbeSpec, Reading, Scalar
 from cwai_bench.registry import Registry
 from cwai_bench.text import Text
 
@@ -55,7 +55,9 @@ class Options:
     ``hccl_test`` all is of collectives (:mod:`cwai_bench.probes.collective`): ``max_bytes`` 0 is the library's own;
     ``rehearse`` is a rank and by how many seconds it comes late; ``cards`` are those of a node, 0 for all;
     ``hccl_test`` is the folder of the vendor's programs (:mod:`cwai_bench.probes.hccl_test`). From ``device`` on all is
-    of RDMA; what the numbers mean is told by :func:`cwai_bench.native.queue_pairs`.
+    of RDMA; what the numbers mean is told by :func:`cwai_bench.native.queue_pairs`. From ``interfaces`` on all is of
+    transfers over several paths (:mod:`cwai_bench.probes.multipath`): ``connections`` of each path, ``size`` of a
+    transfer, 0 for the probe's own.
     """
 
     transport: Transport = "auto"
@@ -109,6 +111,13 @@ class Options:
     memory: Literal["host", "gpu"] = "host"
     like_nccl: bool = False
     precisions: tuple[str, ...] | None = None
+    interfaces: tuple[str, ...] = ()
+    connections: int = 0
+    size: int = 0
+    repeat: int = 3
+    policies: tuple[str, ...] | None = None
+    scenarios: tuple[str, ...] | None = None
+    seed: int = 0
 
 
 @dataclass
@@ -118,7 +127,7 @@ class Context:
     group: Group
     spec: ProbeSpec
     node: str
-    emit: Callable[[Measurement | PairResults], None]
+    emit: Callable[[Emitted], None]
     beat: Callable[[dict[str, Scalar]], None]
     deadline: float
     """Monotonic time (``time.monotonic()``) at which the probe gives up."""
@@ -131,7 +140,7 @@ class Context:
 class Probe:
     info: CheckInfo
     commands: tuple[str, ...]
-    """The commands whose plan it belongs to: ``run``, ``rdma``, ``collective``, ``gpu``."""
+    """The commands whose plan it belongs to: ``run``, ``rdma``, ``collective``, ``gpu``, ``multipath``."""
     plan: Callable[[World, Options], list[ProbeSpec | LeftOut]]
     measure: Callable[[Context], None]
 

@@ -200,6 +200,64 @@ def timeline(lanes: Sequence[tuple[str, Sequence[Event]]], end: float, x: Text, 
     return svg(width, bottom + 36, out)
 
 
+@dataclass(frozen=True)
+class Flow:
+    """A lane of :func:`flows`: what a path delivered in each step, marks (seconds, number, whether it is bad), and the
+    spans of time in which a fault was planted on it."""
+
+    name: str
+    rates: Sequence[float]
+    marks: Sequence[tuple[float, int, bool]] = ()
+    planted: Sequence[tuple[float, float]] = ()
+
+
+def flows(lanes: Sequence[Flow], step: float, x: Text, show: Show, show_rate: Show) -> str:
+    """A lane for each path with its rate over time, all to one scale; the largest of each is written beside it. Marks
+    have numbers, which a table beside it explains."""
+    steps = max((len(lane.rates) for lane in lanes), default=0)
+    if steps == 0:
+        return ""
+    label, right, pitch, top = 8 + 6.4 * min(40, max(len(lane.name) for lane in lanes)), 70, 46, 14
+    width, bottom, end = 760, top + pitch * len(lanes), steps * step
+    largest = max((rate for lane in lanes for rate in lane.rates), default=0.0) or 1.0
+
+    def across(at: float) -> float:
+        return label + (width - right - label) * min(max(0.0, at) / end, 1.0)
+
+    out = []
+    for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
+        at = across(tick * end)
+        out.append(f'<line class="grid" x1="{xy(at)}" x2="{xy(at)}" y1="{top}" y2="{bottom}"/>')
+        out.append(text(at, bottom + 14, show(tick * end), "middle"))
+    out.append(text((label + width - right) / 2, bottom + 30, x, "middle"))
+    for i, lane in enumerate(lanes):
+        base, high = top + pitch * (i + 1) - 2, pitch - 14
+        for begin, until in lane.planted:
+            left, wide = across(begin), across(until) - across(begin)
+            out.append(f'<rect class="planted" x="{xy(left)}" y="{base - high}" width="{xy(wide)}" height="{high}"/>')
+        edge = [(label, float(base))]
+        for k, rate in enumerate(lane.rates):
+            y = base - high * rate / largest
+            edge += [(across(k * step), y), (across((k + 1) * step), y)]
+        edge.append((across(len(lane.rates) * step), float(base)))
+        words = escape(f"{lane.name}: {show_rate(max(lane.rates, default=0.0))}")
+        out.append(f'<g><title>{words}</title><polygon class="band c0" points="{_points(edge)}"/>')
+        out.append(f'<polyline class="line c0" points="{_points(edge)}"/></g>')
+        out.append(f'<line class="grid" x1="{xy(label)}" x2="{width - right}" y1="{base}" y2="{base}"/>')
+        out.append(text(label - 8, base - 8, cut(lane.name, 40), "end"))
+        out.append(text(width - right + 6, base - 8, show_rate(max(lane.rates, default=0.0)), "start"))
+        for seconds, number, bad in lane.marks:
+            at = across(seconds)
+            shape = (
+                f'<path class="cross" d="M{xy(at - 4)} {base - 4}l8 8m0 -8l-8 8"/>'
+                if bad
+                else f'<circle class="mark c0" cx="{xy(at)}" cy="{base}" r="3.5"/>'
+            )
+            out.append(f"<g><title>{number}: {escape(show(seconds))}</title>{shape}</g>")
+            out.append(text(at, base - high - 1, str(number), "middle"))
+    return svg(width, bottom + 36, out)
+
+
 # -------------------------------------------------------------------------------------------- drawing
 
 

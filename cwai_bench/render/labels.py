@@ -85,6 +85,7 @@ RUN_TYPE: dict[str, Text] = {
     "rdma": Text("network performance check", "网络性能检测"),
     "collective": Text("collective library check", "通讯库性能检测"),
     "gpu": Text("GPU check", "GPU 性能检测"),
+    "multipath": Text("multipath check", "多路径传输检测"),
     "gate": Text("gate before a job", "作业准入检测"),
 }
 
@@ -302,6 +303,94 @@ SHOULD_BE = Text("Expected, or usual", "预期值或常见值")
 SCALE_BAD = Text("of a part that is named", "属于已定位的部件")
 SCALE_DEAD = Text("no result", "无结果")
 SCALE_BLANK = Text("not measured", "未测量")
+
+# ----------------------------------------------------------------------------------- several paths
+
+MULTIPATH = Text("Several paths at once", "多路径传输")
+MULTIPATH_NOTE = Text(
+    "Gb/s are 1e9 bits of payload per second, from when the other end was ready until all of it was there; medians."
+    " A path alone is all of its connections. Faults of a rehearsal are planted within the engine, on no device.",
+    "Gb/s 为每秒 1e9 比特的有效数据，自接收端就绪起至全部到达，取中位数。"
+    "单条路径指其全部连接。演练故障仅设于引擎内，不涉及任何设备。",
+)
+PATH_ALONE = Text("Each path alone", "各路径单独吞吐")
+PATH = Text("Path", "路径")
+PATHS_COUNT = Text("Paths", "路径数")
+POLICY = Text("Policy", "调度策略")
+POLICY_TITLE = Text("All paths at once, by policy", "全部路径同时使用，按策略")
+POLICY_NAME: dict[str, Text] = {
+    "single": Text("single: one connection of the fastest path", "single：仅最快路径的一条连接"),
+    "round_robin": Text("round_robin: in turn", "round_robin：轮流"),
+    "equal": Text("equal: the same to each", "equal：均分"),
+    "weighted": Text("weighted: by what each carries alone", "weighted：按单独吞吐加权"),
+    "pull": Text("pull: ours, to whoever has room", "pull：本工具，按空闲拉取"),
+}
+SCENARIO_LABEL = Text("Scenario", "场景")
+SCENARIO: dict[str, Text] = {
+    "as_is": Text("as it is", "保持原样"),
+    "cut": Text("cut", "切断"),
+    "degraded": Text("slowed down", "降速"),
+    "flapping": Text("flapping", "时断时续"),
+}
+BETWEEN = Text("Between", "两端")
+MEDIAN_GBPS = Text("Median (Gb/s)", "中位数（Gb/s）")
+LOW_GBPS = Text("Lowest (Gb/s)", "最低（Gb/s）")
+HIGH_GBPS = Text("Highest (Gb/s)", "最高（Gb/s）")
+SUM_GBPS = Text("Bound (Gb/s)", "上限（Gb/s）")
+OF_BOUND = Text("Of the bound", "占上限")
+REPETITIONS = Text("Times", "次数")
+PATH_CHANGES = Text("What happened to paths", "路径事件")
+AFTER_FIRST_BYTE = Text("After the first byte (s)", "首字节后（秒）")
+PATH_TIMELINE = Text(
+    "{lane}, {scenario}, {policy}: {size} in {seconds} s, what each path delivered",
+    "{lane}，{scenario}，{policy}：{size}，用时 {seconds} 秒，各路径交付速率",
+)
+PATH_TIMELINE_ENDED = Text(
+    "{lane}, {scenario}, {policy}: {size}, never complete: {why}", "{lane}，{scenario}，{policy}：{size}，未完成：{why}"
+)
+PATH_FAULTS = Text("What made paths fail", "路径故障定位")
+PATH_FAILED = Text("Paths that failed", "失效路径")
+CONFIDENCE = Text("Confidence", "置信度")
+DRAIN = Text("What to do without", "建议停用")
+FINDING = Text("What it is", "结论")
+REHEARSED = Text("{what} (rehearsed)", "{what}（演练）")
+ALL_FINE = Text("all probes were fine", "探测均正常")
+PROBES_MADE = Text("Probes", "探测次数")
+OURS_REACHES = Text("{lane}, {scenario}", "{lane}，{scenario}")
+OURS_FIGURE = Text("pull {much} Gb/s", "pull {much} Gb/s")
+OURS_SHARE = Text(
+    "pull {much} Gb/s, {share} of {bound} Gb/s over {paths} paths",
+    "pull {much} Gb/s，{paths} 条路径上限 {bound} Gb/s 的 {share}",
+)
+PLANTED = Text("planted: {what}", "所设故障：{what}")
+PLANTED_OVER = Text("taken away: {what}", "故障解除：{what}")
+PATH_STATE: dict[str, Text] = {
+    "healthy": Text("healthy", "健康"),
+    "suspect": Text("suspect", "可疑"),
+    "failed": Text("failed", "失效"),
+    "probing": Text("probing", "试探中"),
+    "probation": Text("on probation", "观察期"),
+}
+PATH_CAUSE: dict[str, Text] = {
+    "connected": Text("connected again", "已重新连接"),
+    "answered": Text("probes were answered", "试探得到应答"),
+    "delivered": Text("it delivers", "恢复交付"),
+    "stalled": Text("nothing was delivered for too long", "长时间没有交付"),
+    "silent": Text("it stayed silent", "持续无应答"),
+    "error": Text("the connection broke", "连接中断"),
+    "garbled": Text("what came is not of this protocol", "收到的内容不符合协议"),
+    "corrupt": Text("a checksum was wrong", "校验和错误"),
+    "refused": Text("it could not be connected again", "无法重新连接"),
+}
+PATH_PART: dict[str, Text] = {
+    "path": Text("path", "路径"),
+    "nic": Text("NIC", "网卡"),
+    "node": Text("node", "节点"),
+    "fabric": Text("fabric", "网络"),
+    "configuration": Text("configuration", "配置"),
+    "ambiguous": Text("undecided", "无法判定"),
+    "flake": Text("once, not again", "偶发，复测正常"),
+}
 
 # ------------------------------------------------------- collectives, and what else was measured
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from cwai_bench.model import Measurement, Report, Scalar, Stats, stats_of
-from cwai_bench.render import chart, labels, matrices, units
+from cwai_bench.render import chart, labels, matrices, multipath, units
 from cwai_bench.render.nodeset import natural
 from cwai_bench.render.table import Cell, Column, Figure, Row, Section, Table
 from cwai_bench.text import Text, plain
@@ -29,11 +29,18 @@ def sections(report: Report) -> list[Section]:
     collective = [m for m in report.measurements if "operation" in m.parameters]
     collective = [m for m in collective if not m.metric.endswith((".arrival", ".device"))]
     gpus = [m for m in report.measurements if m.metric.startswith("gpu.")]
-    rest = [m for m in report.measurements if "operation" not in m.parameters and not m.metric.startswith("gpu.")]
+    own = ("gpu.", "multipath.")
+    rest = [m for m in report.measurements if "operation" not in m.parameters and not m.metric.startswith(own)]
     bandwidth = [m for m in rest if m.unit == "B/s"]
     latency = [m for m in rest if m.unit == "s" and "bytes" in m.parameters]
     other = [m for m in rest if m not in bandwidth and m not in latency]
-    found = [_network(bandwidth, latency, report), _collectives(collective), _gpus(gpus), _other(other)]
+    found = [
+        _network(bandwidth, latency, report),
+        multipath.section(report),
+        _collectives(collective),
+        _gpus(gpus),
+        _other(other),
+    ]
     return [section for section in found if section is not None]
 
 

@@ -24,7 +24,11 @@ from cwai_bench.model import (
     NodeRecord,
     PairResult,
     PairResults,
+    PathChange,
+    PathFault,
+    PathProbe,
     Plan,
+    PlantedTrouble,
     ProbeSpec,
     RankEvent,
     Reading,
@@ -36,12 +40,17 @@ from cwai_bench.model import (
     Status,
     Subject,
     Suppression,
+    Transfer,
+    TransferPath,
     ValueGroup,
     Verdict,
     stats_of,
 )
+from cwai_bench.path_bound import PATH, TRANSFER, Scenario
+from cwai_bench.path_fault import localise
 from cwai_bench.probes.collective import LIBRARIES, info_of
 from cwai_bench.probes.collective import OPERATIONS as NCCL_OPERATIONS
+from cwai_bench.probes.multipath import INFOS
 from cwai_bench.text import Text, plain
 
 START = 1767225599.25  # 2025-12-31 23:59:59 UTC: the local date is another one
@@ -919,10 +928,126 @@ def nic_log(rank: int) -> Reading:
     return Reading(f"log:nccl:nccl.reduce_scatter#0:{rank}", "ok", text)
 
 
+RUN: tuple[Scenario, ...] = ("as_is", "cut")
+
+
+def multipath() -> Report:
+    """Two nodes joined by four rails, a third beside them: a NIC failed while all were well used, and a rehearsal in
+    which the fastest path was cut."""
+    nodes = ["node01", "node02", "node03"]
+    rates = {f"node01/eth{k}→node02/eth{k}": rate for k, rate in enumerate((3.1e9, 3.0e9, 3.05e9, 2.95e9))}
+    names, lane = list(rates), "node01→node02"
+    specs = [ProbeSpec(f"multipath.{s}#0", f"multipath.{s}", INFOS[s], {"scenario": s}, 60.0, 300.0) for s in RUN]
+    measurements, transfers = [], []
+    for spec in specs:
+        scenario = str(spec.parameters["scenario"])
+        cut = scenario == "cut"
+        shared: dict[str, Scalar] = {"scenario": scenario, "lane": lane, "within_node": False, "connections": 1}
+        for name, rate in rates.items():
+            for repetition, value in enumerate(jitter(rate, 3, len(name)), 1):
+                given = {**shared, "policy": "alone", "repetition": repetition, "paths": 1, "bytes": 1 << 29}
+                subject = Subject("link", name)
+                measurements.append(measured(spec, PATH, "B/s", subject, [value], given, "node01", 0, correct=True))
+        reached = {"single": 3.0e9, "round_robin": 10.9e9, "equal": 11.1e9, "weighted": 11.6e9, "pull": 12.2e9}
+        if cut:
+            reached = {"single": 2.6e9, "round_robin": 4.6e9, "equal": 3.9e9, "weighted": 6.1e9, "pull": 9.85e9}
+        for policy, rate in reached.items():
+            for repetition, value in enumerate(jitter(rate, 3, len(policy)), 1):
+                given = {**shared, "policy": policy, "repetition": repetition, "paths": 4, "bytes": 1 << 30}
+                if cut:
+                    given |= {"planted": names[0], "planted_at": 0.025}
+                subject = Subject("link", lane)
+                measurements.append(measured(spec, TRANSFER, "B/s", subject, [value], given, "node01", 0, correct=True))
+        gone, at = (0, 0.025) if cut else (1, 0.06)
+        steps = 27 if cut else 21
+        full = [int(rate * 0.005) for rate in rates.values()]
+        timelines = [[n if k != gone or i * 0.005 < at else 0 for i in range(steps)] for k, n in enumerate(full)]
+        transfers.append(
+            Transfer(
+                spec.id,
+                "node01",
+                "node02",
+                scenario,
+                "pull",
+                1,
+                1 << 30,
+                START + 3,
+                steps * 0.005,
+                1 << 30,
+                0.005,
+                [
+                    TransferPath(
+                        source=f"node01/eth{k}",
+                        target=f"node02/eth{k}",
+                        connection=0,
+                        delivered=sum(line),
+                        again=4 * MIB,
+                        lost=8 * MIB,
+                        failures=int(k == gone),
+                        state="failed" if k == gone else "healthy",
+                        connected=True,
+                        timeline=line,
+                    )
+                    for k, line in enumerate(timelines)
+                ],
+                [
+                    PathChange(at + 0.012, gone, "suspect", "stalled"),
+                    PathChange(at + 0.03, gone, "failed", "error", 110),
+                ],
+                [PlantedTrouble(0, "cut", 0.025, 1e6)] if cut else [],
+                at + 0.02,
+            )
+        )
+    ends = [f"{node}/eth{k}" for node in nodes for k in range(4)]
+    dead = "node02/eth1"
+    probes = [
+        PathProbe(a, b, entropy, "failed" if dead in (a, b) else "ok", None if dead in (a, b) else 2.1e8)
+        for a in ends
+        for b in ends
+        if a < b and a[:6] != b[:6] and a[-1] == b[-1]
+        for entropy in range(8)
+    ]
+    bad = ("node01/eth0", "node02/eth0")
+    drill = [
+        PathProbe(x, y, entropy, "failed" if (x, y) == bad else "ok", None if (x, y) == bad else 2.1e8)
+        for x in ends
+        for y in ends
+        if x < y and x[:6] != y[:6] and "eth1" not in x + y
+        for entropy in range(24)
+    ]
+    faults = [
+        PathFault(spec.id, START + 4, str(spec.parameters["scenario"]), [name], finding, len(seen), rehearsed)
+        for spec, name, seen, rehearsed in ((specs[0], names[1], probes, False), (specs[1], names[0], drill, True))
+        for finding in localise(seen)
+    ]
+    run = Run(
+        run_id="20251231T235959Z-multipath-77aa01",
+        run_type="multipath",
+        command=["cwai-bench", "multipath", "--hosts", "node[01-03]", "--scenario", "as_is,cut"],
+        version="0.1.0",
+        started=START,
+        finished=START + 71.0,
+        utc_offset=EAST,
+        status="complete",
+        world_size=len(nodes),
+        plan=Plan([], specs, [], 120.0),
+        environment={},
+        settings={},
+        nodes=[NodeRecord(node, [rank], True, True) for rank, node in enumerate(nodes)],
+        facts=[],
+        measurements=measurements,
+        events=[RankEvent(rank, node, START + 70, "finished") for rank, node in enumerate(nodes)],
+        transfers=transfers,
+        path_faults=faults,
+    )
+    return judge(run)
+
+
 SAMPLES: dict[str, Callable[[], Report]] = {
     "healthy": healthy,
     "failing": failing,
     "killed": killed,
     "paths": paths,
     "collectives": collectives,
+    "multipath": multipath,
 }

@@ -22,14 +22,15 @@ SETUP_DEADLINE = 10.0
 
 
 class Paths:
-    """``rates``: of each link, in Mb/s. Use it in a ``with``; needs root."""
+    """``rates``: of each link, in Mb/s. ``hosts``: processes whose network namespaces are to be joined, in place of two
+    of its own. Use it in a ``with``; needs root."""
 
-    def __init__(self, rates: Sequence[float]) -> None:
+    def __init__(self, rates: Sequence[float], hosts: Sequence[int] = ()) -> None:
         self.rates = list(rates)
         self.left = [f"10.66.{i}.1" for i in range(len(rates))]
         self.right = [f"10.66.{i}.2" for i in range(len(rates))]
         self._live = ExitStack()
-        self._pids: list[int] = []
+        self._pids: list[int] = list(hosts)
 
     @property
     def ceiling(self) -> float:
@@ -65,11 +66,16 @@ class Paths:
     def cut(self, link: int) -> None:
         self._run(0, f"ip link set a{link} down")
 
+    def swallow(self, link: int) -> None:
+        """From now on nothing that the left host sends over the link arrives, and nobody is told: what is larger than
+        the bucket is dropped."""
+        self._run(0, f"tc qdisc replace dev a{link} root tbf rate 1kbit burst 10b latency 1ms")
+
     def heal(self, link: int) -> None:
         self._run(0, f"ip link set a{link} up")
 
     def _build(self) -> None:
-        for _ in "ab":
+        for _ in "ab" if not self._pids else "":
             host = subprocess.Popen(["unshare", "--net", "sleep", "infinity"], stdin=subprocess.DEVNULL)
             self._live.callback(host.wait)
             self._live.callback(host.kill)

@@ -18,7 +18,7 @@ mpi4py.rc.initialize = False
 from mpi4py import MPI  # noqa: E402
 
 from cwai_bench.launch.world import MpiGroup  # noqa: E402
-from cwai_bench.model import Measurement, PairResults, ProbeSpec, Scalar  # noqa: E402
+from cwai_bench.model import Emitted, Measurement, ProbeSpec, Scalar  # noqa: E402
 from cwai_bench.probes import Context, Options, World, npu  # noqa: E402
 from cwai_bench.probes.transport import Kind  # noqa: E402
 
@@ -38,7 +38,7 @@ def main(folder: Path) -> None:
     def beat(_progress: dict[str, Scalar]) -> None:
         return None
 
-    def told(found: Measurement | PairResults) -> None:
+    def told(found: Emitted) -> None:
         assert isinstance(found, Measurement)
         emitted.append(found)
 

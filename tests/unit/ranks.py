@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cwai_bench.group import Group
-from cwai_bench.model import LeftOut, Measurement, PairResults, ProbeSpec, Scalar
+from cwai_bench.model import Emitted, LeftOut, Measurement, ProbeSpec, Scalar
 from cwai_bench.probes import PROBES, Context, Options, World
 
 ALONE = World(1, ("a",), False)
@@ -52,21 +52,25 @@ class Rank:
         return found
 
 
-def context(group: Group, spec: ProbeSpec, emitted: list[Measurement], patience: float = 30.0) -> Context:
+def context(group: Group, spec: ProbeSpec, emitted: list[Any], patience: float = 30.0) -> Context:
     def beat(_progress: dict[str, Scalar]) -> None:
         return None
 
-    def told(found: Measurement | PairResults) -> None:
-        assert isinstance(found, Measurement)
-        emitted.append(found)
-
-    return Context(group, spec, group.nodes[group.rank], told, beat, time.monotonic() + patience)
+    return Context(group, spec, group.nodes[group.rank], emitted.append, beat, time.monotonic() + patience)
 
 
 def measured(probe: str, nodes: tuple[str, ...], spec: ProbeSpec, patience: float = 30.0) -> list[Measurement]:
+    """What all ranks measure, and nothing else that they may tell."""
+    found = told(probe, nodes, spec, patience)
+    measurements = [m for m in found if isinstance(m, Measurement)]
+    assert len(measurements) == len(found)
+    return sorted(measurements, key=lambda m: (m.subject.id, m.rank))
+
+
+def told(probe: str, nodes: tuple[str, ...], spec: ProbeSpec, patience: float = 30.0) -> list[Emitted]:
     """What all ranks emit; an exception on any of them is the test's."""
     meeting = Meeting(nodes)
-    emitted: list[Measurement] = []
+    emitted: list[Emitted] = []
     failed: list[BaseException] = []
 
     def run(rank: int) -> None:
@@ -83,4 +87,4 @@ def measured(probe: str, nodes: tuple[str, ...], spec: ProbeSpec, patience: floa
         thread.join()
     if failed:
         raise failed[0]
-    return sorted(emitted, key=lambda m: (m.subject.id, m.rank))
+    return emitted

@@ -121,14 +121,14 @@ def changed(**fields: object) -> bytes:
 
 
 def test_an_unknown_version_is_refused_by_its_number() -> None:
-    assert f"report format 99 is not known to this version, which reads format 1, {SCHEMA_VERSION}" in refusal(
+    assert f"report format 99 is not known to this version, which reads format 1, 2, {SCHEMA_VERSION}" in refusal(
         changed(schema=99)
     )
 
 
 def test_an_unknown_version_is_named_even_when_nothing_else_of_it_is_understood() -> None:
-    future = b'{"schema": 3, "run_id": "x", "gate": "new", "verdicts": {"new": true}}'
-    assert "report format 3" in refusal(future)
+    future = b'{"schema": 4, "run_id": "x", "gate": "new", "verdicts": {"new": true}}'
+    assert "report format 4" in refusal(future)
 
 
 def test_a_report_of_the_first_format_still_reads_and_is_written_as_one_of_today() -> None:
@@ -139,6 +139,15 @@ def test_a_report_of_the_first_format_still_reads_and_is_written_as_one_of_today
     assert all(m.counters == {} for m in read.measurements)
     again = json.loads(report_to_json(read))
     jsonschema.validate(again, json.loads(schema()))
+
+
+def test_a_report_of_the_second_format_still_reads_with_its_matrices() -> None:
+    old = (FORMATS / "report-2.json").read_bytes()
+    assert json.loads(old)["schema"] == 2
+    read = report_from_json(old)
+    assert read.matrices
+    assert (read.transfers, read.path_faults) == ([], [])
+    jsonschema.validate(json.loads(report_to_json(read)), json.loads(schema()))
 
 
 @pytest.mark.parametrize(
