@@ -199,6 +199,8 @@ class Run:
         self.sends: list[Stream] = []
         self.receives: list[Stream] = []
         self.wrong = self.messages = self.bytes = self.most = 0
+        self.limit = 1 << 62
+        """Messages of each comm that may be sent by now."""
 
     def step(self) -> None:
         for stream in self.receives:
@@ -212,7 +214,7 @@ class Run:
                 stream.next += 1
             self.most = max(self.most, len(stream.under_way))
         for stream in self.sends:
-            while stream.next < len(stream.messages):
+            while stream.next < min(len(stream.messages), self.limit):
                 message = stream.messages[stream.next]
                 request = self.plugin.isend(stream.comm, self.base + message.at, message.size, message.tag)
                 if request is None:
@@ -242,8 +244,13 @@ def connections() -> Iterator[socket.socket]:
     """Of this process, over TCP: copies of its file descriptors."""
     for name in os.listdir("/proc/self/fd"):
         try:
-            found = socket.socket(fileno=os.dup(int(name)))
+            copy = os.dup(int(name))
         except OSError:
+            continue
+        try:
+            found = socket.socket(fileno=copy)
+        except OSError:
+            os.close(copy)
             continue
         with found:
             try:
@@ -306,9 +313,11 @@ def main(options: dict[str, Any]) -> None:
     try:
         began = time.monotonic()
         while not run.over:
+            # Each fault while messages are under way, and nothing is sent after it before it is planted.
+            more = saw["planted"] < options["faults"]
+            run.limit = count * (saw["planted"] + 1) // (options["faults"] + 1) if more else count
             run.step()
-            due = options["faults"] * (run.messages + 1) / (comms * count)
-            if options.get("fault") and saw["planted"] < due:
+            if more and all(stream.next >= run.limit for stream in run.sends):
                 saw["planted"] += plant(options["fault"], chance)
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{run.messages} messages of {comms * count}")
@@ -321,6 +330,8 @@ def main(options: dict[str, Any]) -> None:
     plugin.finalize()
     saw |= {"messages": run.messages, "bytes": run.bytes, "wrong": run.wrong, "most": run.most, "log": plugin.log}
     print(json.dumps(saw), flush=True)
+    # As a program in C ends: the plugin's threads may still call the logger, which a Python that ends cannot bear.
+    ctypes.CDLL(None).exit(0)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@
 #include <cstring>
 #include <set>
 #include <thread>
+#include <type_traits>
 #include <utility>
 
 #include "nccl_plugin/log.hpp"
@@ -29,14 +30,14 @@ constexpr Nanos kFirstPatience = 1 * kSecond;  // of all paths at the beginning
 constexpr Nanos kPause = 50'000'000;
 constexpr Nanos kGoodbye = 5 * kSecond;
 
-// Threads that are at work; never destroyed, since some may outlive main().
-struct Crew {
+// Comms that were closed, whose threads are still at work. Never destroyed: one may outlive main().
+struct Leaving {
   std::mutex mutex;
   std::condition_variable left;
-  std::set<const Comm*> at_work;
+  std::set<const Comm*> comms;
 };
-Crew& crew() {
-  static Crew* const one = new Crew;
+Leaving& leaving() {
+  static Leaving* const one = new Leaving;
   return *one;
 }
 
@@ -144,20 +145,10 @@ Comm::Comm(bool sends, std::string peer, const Settings& settings)
 }
 
 void Comm::start() {
-  {
-    const std::lock_guard lock(crew().mutex);
-    crew().at_work.insert(this);
-  }
-  try {
-    start_thread("cwai-net", [self = shared_from_this()] { self->main(); });
-  } catch (...) {
-    const std::lock_guard lock(crew().mutex);
-    crew().at_work.erase(this);
-    throw;
-  }
+  start_thread("cwai-net", [self = shared_from_this()] { self->run(); });
 }
 
-void Comm::main() noexcept {
+void Comm::run() noexcept {
   try {
     work();
   } catch (const Error& error) {
@@ -170,18 +161,18 @@ void Comm::main() noexcept {
     ended_ = true;
   }
   end_of_thread_.notify_all();
-  Crew& all = crew();
+  Leaving& all = leaving();
   {
     const std::lock_guard lock(all.mutex);
-    all.at_work.erase(this);
+    all.comms.erase(this);
   }
   all.left.notify_all();
 }
 
 void Comm::wait_for_all(Nanos patience) {
-  Crew& all = crew();
+  Leaving& all = leaving();
   std::unique_lock lock(all.mutex);
-  all.left.wait_for(lock, std::chrono::nanoseconds(patience), [&] { return all.at_work.empty(); });
+  all.left.wait_for(lock, std::chrono::nanoseconds(patience), [&] { return all.comms.empty(); });
 }
 
 void Comm::fail(Result result, const std::string& why) {
@@ -207,11 +198,6 @@ std::string Comm::describe_paths() const {
   return text;
 }
 
-std::optional<Result> Comm::failure() const {
-  const std::lock_guard lock(mutex_);
-  return failure_;
-}
-
 Request* Comm::take() {
   for (Request& request : requests_)
     if (request.state.load() == Request::kFree) {
@@ -234,7 +220,7 @@ Result Comm::test(Request& request, int* done, int* size) {
     request.state = Request::kFree;
     return kSuccess;
   }
-  return failure().value_or(kSuccess);
+  return failure();
 }
 
 void Comm::close() {
@@ -245,6 +231,10 @@ void Comm::close() {
   wish_ = busy ? Wish::kAbort : Wish::kFinish;
   if (end_ == nullptr || busy) given_up_ = true;
   if (end_ != nullptr) end_->wake();
+  if (!ended_) {
+    const std::lock_guard all(leaving().mutex);
+    leaving().comms.insert(this);
+  }
   if (busy) end_of_thread_.wait(lock, [&] { return ended_; });
 }
 
@@ -304,7 +294,11 @@ void Comm::serve(End& end) {
       comm.end_ = nullptr;
     }
   } const leave{*this};
+  drive(end);
+}
 
+template <typename End>
+void Comm::drive(End& end) {
   struct Flight {
     std::uint64_t transfer;
     Request* request;
@@ -332,7 +326,13 @@ void Comm::serve(End& end) {
       end.finish(Watch(kGoodbye, &given_up_));
       return;
     }
-    end.progress(now() + kSlice);
+    try {
+      end.progress(now() + kSlice);
+    } catch (const Error&) {
+      note(end, seen);
+      report(end);
+      throw;
+    }
     note(end, seen);
 
     const std::size_t before = flights.size();
@@ -378,7 +378,7 @@ SendComm::SendComm(Invitation invitation, const std::vector<Rail>& rails, const 
 Result SendComm::isend(std::span<std::byte> data, std::uint32_t tag, Request** request) {
   *request = nullptr;
   const std::lock_guard lock(mutex_);
-  if (const auto failed = failed_with()) return *failed;
+  if (failure() != kSuccess) return failure();
   if (rooms_.empty() || rooms_.front().tag != tag) return kSuccess;
   if (data.size() > rooms_.front().bytes) {
     warn("sending to " + peer_ + ": " + std::to_string(data.size()) + " bytes, and the receive has " +
@@ -487,7 +487,7 @@ RecvComm::RecvComm(std::vector<Route> paths, const Settings& settings)
 Result RecvComm::irecv(std::span<std::byte> data, std::uint32_t tag, Request** request) {
   *request = nullptr;
   const std::lock_guard lock(mutex_);
-  if (const auto failed = failed_with()) return *failed;
+  if (failure() != kSuccess) return failure();
   Request* const slot = take();
   if (slot == nullptr) return kSuccess;
   order({data, tag, slot});

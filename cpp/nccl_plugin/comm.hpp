@@ -29,7 +29,7 @@ namespace cwai::nccl_net {
 struct PathStatus {
   std::string local, remote;
   multipath::PathState state = multipath::PathState::kFailed;
-  std::optional<multipath::Cause> cause;  ///< Why it is in that state; none while nothing happened.
+  std::optional<multipath::Cause> cause = {};  ///< Why it is in that state; none while nothing happened.
   int code = 0;                           ///< errno, or 0.
   std::uint64_t bytes = 0;  ///< Of a sending end: delivered; of a receiving one: that came.
   std::uint64_t lost = 0;   ///< Taken back from it, or that came broken or twice.
@@ -65,8 +65,8 @@ class Comm : public std::enable_shared_from_this<Comm> {
   void start();
   /// At least one path has been there.
   bool connected() const noexcept { return connected_; }
-  /// What every call returns from now on, if it failed.
-  std::optional<Result> failure() const;
+  /// What every call returns from now on, if it failed; else kSuccess.
+  Result failure() const noexcept { return failure_; }
 
   /// Sets ``done``, and ``size`` when it is; the request is free again then. Never waits.
   Result test(Request& request, int* done, int* size);
@@ -77,7 +77,7 @@ class Comm : public std::enable_shared_from_this<Comm> {
 
   CommStatus status() const;
 
-  /// Waits, no longer than ``patience``, for threads that still have to say something.
+  /// Waits, no longer than ``patience``, until comms that were closed have said what they had to.
   static void wait_for_all(Nanos patience);
 
  protected:
@@ -92,8 +92,6 @@ class Comm : public std::enable_shared_from_this<Comm> {
   /// On its own thread; throws Error when it cannot go on.
   virtual void work() = 0;
 
-  /// With mutex_ held.
-  std::optional<Result> failed_with() const { return failure_; }
   /// With mutex_ held: a free slot that is pending from now on, or null.
   Request* take();
   /// With mutex_ held.
@@ -114,8 +112,10 @@ class Comm : public std::enable_shared_from_this<Comm> {
  private:
   enum class Wish : std::uint8_t { kWork, kFinish, kAbort };
 
-  void main() noexcept;
+  void run() noexcept;
   void fail(Result result, const std::string& why);
+  template <typename End>
+  void drive(End& end);
   template <typename End>
   void note(const End& end, std::uint64_t& seen);
   template <typename End>
@@ -128,7 +128,7 @@ class Comm : public std::enable_shared_from_this<Comm> {
   std::condition_variable end_of_thread_;
   std::array<Request, 2 * kRequests> requests_;
   std::vector<Order> orders_;
-  std::optional<Result> failure_;
+  std::atomic<Result> failure_{kSuccess};
   CommStatus status_;
 };
 

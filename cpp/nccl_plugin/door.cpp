@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <cstring>
 #include <thread>
 #include <utility>
@@ -59,8 +60,6 @@ std::shared_ptr<Listening> Door::listen() {
 std::shared_ptr<RecvComm> Door::next(Listening& listening) {
   const std::lock_guard lock(mutex_);
   auto& arrived = listening.arrived;
-  // Of one that was asked for and whose other end never came back nobody wants to know.
-  std::erase_if(arrived, [](const auto& comm) { return !comm->connected() && comm->failure(); });
   const auto found = std::find_if(arrived.begin(), arrived.end(),
                                   [](const auto& comm) { return comm->connected(); });
   if (found == arrived.end()) return nullptr;
@@ -104,7 +103,7 @@ Greeting Door::answer(const Greeting& greeting, std::shared_ptr<RecvComm>& joins
   const auto session = sessions_.find(greeting.session);
   if (session == sessions_.end() || session->second.token != greeting.token) return {};
   joins = session->second.comm.lock();
-  if (joins == nullptr || joins->failure()) return {};
+  if (joins == nullptr || joins->failure() != kSuccess) return {};
   return {.word = Word::kJoined};
 }
 

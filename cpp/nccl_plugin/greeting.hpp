@@ -61,7 +61,7 @@ struct Greeting {
   std::uint16_t count = 0;  ///< Of kMeet: connections on each path. Of kMet: paths in all.
   Token token{};
   Session session{};
-  std::vector<Rail> rails;
+  std::vector<Rail> rails = {};
 };
 
 constexpr std::size_t kGreetingSize = 8 + 4 * 2 + 32 + 16 + kMostRails * 20 + 4;

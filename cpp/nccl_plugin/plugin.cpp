@@ -215,11 +215,11 @@ Result connect(int number, void* handle, void** send_comm) noexcept {
       one.connecting.erase(invitation->token);
       throw;
     }
-    const auto failed = comm->failure();
-    if (!failed && !comm->connected()) return kSuccess;
-    if (!failed) *send_comm = boxed(std::move(comm));
+    const Result result = comm->failure();
+    if (result == kSuccess && !comm->connected()) return kSuccess;
+    if (result == kSuccess) *send_comm = boxed(std::move(comm));
     one.connecting.erase(invitation->token);
-    return failed.value_or(kSuccess);
+    return result;
   });
 }
 

@@ -43,10 +43,10 @@ namespace {
 // --------------------------------------------------------------------------------- one for all tables
 
 struct Calls {
-  std::function<Result()> init;
-  std::function<Result(void*, void**)> listen, connect;
-  std::function<Result(void*, void**)> accept;
-  std::function<Result(void*, void*, std::size_t, int, void**)> isend, irecv;
+  std::function<Result()> init = {};
+  std::function<Result(void*, void**)> listen = {}, connect = {};
+  std::function<Result(void*, void**)> accept = {};
+  std::function<Result(void*, void*, std::size_t, int, void**)> isend = {}, irecv = {};
   Test test;
   Flush iflush;
   Close close_send, close_recv, close_listen;
@@ -246,7 +246,9 @@ std::size_t transfer(const Calls& calls, const Pair& pair, std::uint64_t seed, s
                   kSuccess);
       if (request != nullptr) receiving.push_back({posted++, request});
     }
-    if (sent < count) {
+    // Each fault while messages are under way; nothing is sent after it before it is planted.
+    const std::size_t limit = count * (planted + 1) / (faults + 1);
+    if (sent < limit) {
       void* request = nullptr;
       // A tag that is not the next waits.
       CHECK_EQUAL(calls.isend(pair.sends, source[sent].data.data(), source[sent].data.size(),
@@ -274,7 +276,7 @@ std::size_t transfer(const Calls& calls, const Pair& pair, std::uint64_t seed, s
         }
         return true;
       });
-    if (planted < faults && done * faults >= planted * 2 * count && break_one(random)) ++planted;
+    if (planted < faults && sent >= limit && break_one(random)) ++planted;
   }
   return planted;
 }

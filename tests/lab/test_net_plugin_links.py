@@ -23,7 +23,7 @@ def test_a_link_that_is_cut_and_healed_is_not_seen_by_nccl() -> None:
             paths.heal(1)
 
         # Interfaces as the plugin chooses them by itself: 40 MB each way are two seconds of all links.
-        saw = exchange(cut, environment={}, before=(paths.enter(0), paths.enter(1)), comms=1, messages=160, largest=1 << 20)
+        saw = exchange(cut, environment={}, before=(paths.enter(0), paths.enter(1)), comms=1, messages=160, largest=4 << 20)
     intact(saw, 160)
     for one in saw:
         assert any("paths by" in line and all(name in line for name in ("10.66.0.", "10.66.1.", "10.66.2.")) for line in one["log"])

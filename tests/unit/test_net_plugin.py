@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -144,16 +145,18 @@ def test_an_answer_that_is_none_is_not_believed(said: bytes) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as server:
         server.bind(f"\0cwai-net-{os.getpid()}")
         server.listen()
-        answering, asking = os.fork(), os.getpid()
-        if answering == 0:
+
+        def answer() -> None:
             guest, _ = server.accept()
-            guest.sendall(said)
-            guest.close()
-            os._exit(0)
+            with guest:
+                guest.sendall(said)
+
+        answering = threading.Thread(target=answer)
+        answering.start()
         try:
-            assert net_plugin.ask(asking) is None
+            assert net_plugin.ask(os.getpid()) is None
         finally:
-            os.waitpid(answering, 0)
+            answering.join()
 
 
 def test_a_setting_that_names_no_interface_is_refused_by_name() -> None:
