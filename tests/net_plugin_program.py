@@ -16,6 +16,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 HANDLE_BYTES = 128
@@ -172,7 +173,9 @@ def plan(seed: str, count: int, largest: int) -> list[Message]:
     found = []
     for _ in range(count):
         size = chance.choice((0, chance.randint(1, 256), chance.randint(1, 100_000), chance.randint(1, largest)))
-        found.append(Message(size, chance.randint(0, 3), chance.randint(0, POOL_BYTES - size), size + chance.randint(0, 99)))
+        found.append(
+            Message(size, chance.randint(0, 3), chance.randint(0, POOL_BYTES - size), size + chance.randint(0, 99))
+        )
     return found
 
 
@@ -242,9 +245,9 @@ class Run:
 
 def connections() -> Iterator[socket.socket]:
     """Of this process, over TCP: copies of its file descriptors."""
-    for name in os.listdir("/proc/self/fd"):
+    for name in list(Path("/proc/self/fd").iterdir()):
         try:
-            copy = os.dup(int(name))
+            copy = os.dup(int(name.name))
         except OSError:
             continue
         try:

@@ -84,8 +84,8 @@ class Dialler {
   std::vector<std::thread> threads_;
 };
 
-/// All paths at once, each within ``patience``; null where it failed. Throws Error: kStopped, kInvalid,
-/// kAddress.
+/// All paths at once, each within ``patience``; null where it failed. Throws Error: kStopped,
+/// kInvalid, kAddress.
 std::vector<std::unique_ptr<Connection>> dial_all(std::size_t paths, const Dial& dial,
                                                   Nanos patience,
                                                   const std::atomic<bool>* given_up = nullptr);

@@ -164,8 +164,7 @@ void Sender::heard(std::size_t path, const Header& header, Nanos at) {
       note({at, path, before, Cause::kCorrupt, 0});
       break;
     case Kind::kReady:
-      if (header.run.transfer >= next_)
-        ready_[header.run.transfer] = {header.total, header.tag};
+      if (header.run.transfer >= next_) ready_[header.run.transfer] = {header.total, header.tag};
       start_what_is_ready();
       break;
     case Kind::kPong:

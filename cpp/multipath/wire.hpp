@@ -2,8 +2,8 @@
 // bytes of a run. Numbers are little-endian:
 //   magic 4, kind 1, zero 3, transfer 8, first 4, count 4, bytes 4, crc 4, total 8, tag 4, zero 16,
 //   check 4
-// ``crc`` is that of the payload, ``check`` that of the header before it, both CRC-32C. A transfer of
-// no bytes is one block that has no payload.
+// ``crc`` is that of the payload, ``check`` that of the header before it, both CRC-32C. A transfer
+// of no bytes is one block that has no payload.
 #pragma once
 
 #include <array>

@@ -84,7 +84,8 @@ Greeting greet(const Socket& socket, const Greeting& greeting, const std::string
   tcp_receive(socket, bytes, peer, watch);
   const auto answer = decode(bytes);
   if (!answer) throw Error(Fault::kGarbled, peer);
-  if (answer->word == Word::kNo) throw Error(Fault::kRejected, peer + " does not know this connection, or has closed it");
+  if (answer->word == Word::kNo)
+    throw Error(Fault::kRejected, peer + " does not know this connection, or has closed it");
   return *answer;
 }
 
@@ -99,14 +100,13 @@ std::size_t size_of(const Receiver& receiver, std::uint64_t transfer, std::size_
   return receiver.size(transfer);
 }
 
-// Of a sending end: something was delivered. The other end answers whether or not its NCCL calls, so
-// it is at fault if that stands still.
+// Of a sending end: something was delivered. The other end answers whether or not its NCCL calls,
+// so it is at fault if that stands still.
 struct Pulse {
   std::uint64_t delivered = 0;
   bool beats(const Sender& sender) {
     std::uint64_t all = 0;
-    for (std::size_t i = 0; i < sender.paths(); ++i)
-      all += sender.scheduler().counts(i).delivered;
+    for (std::size_t i = 0; i < sender.paths(); ++i) all += sender.scheduler().counts(i).delivered;
     return std::exchange(delivered, all) != all;
   }
   // Of a receiving end: there is a path. The other end may have nothing to send for long.
@@ -135,7 +135,8 @@ void fill(PathStatus& status, const Receiver& receiver, std::size_t path) {
 
 }  // namespace
 
-// ------------------------------------------------------------------------------------ what is alike
+// ------------------------------------------------------------------------------------ what is
+// alike
 
 Comm::Comm(bool sends, std::string peer, const Settings& settings)
     : settings_(settings), peer_(std::move(peer)), sends_(sends) {
@@ -152,7 +153,11 @@ void Comm::run() noexcept {
   try {
     work();
   } catch (const Error& error) {
-    if (error.fault() != Fault::kStopped) fail(result_of(error), text_of(error));
+    const bool forbidden = error.fault() == Fault::kTransfer && !settings_.resend;
+    if (error.fault() != Fault::kStopped)
+      fail(result_of(error),
+           text_of(error) +
+               (forbidden ? ", and nothing is sent again (CTCCL_IB_RETRY_DISABLE)" : ""));
   } catch (const std::exception& error) {
     fail(kInternalError, error.what());
   }
@@ -241,10 +246,9 @@ void Comm::close() {
 CommStatus Comm::status() const {
   const std::lock_guard lock(mutex_);
   CommStatus status = status_;
-  status.outstanding = static_cast<std::uint32_t>(
-      std::count_if(requests_.begin(), requests_.end(), [](const Request& request) {
-        return request.state.load() == Request::kPending;
-      }));
+  status.outstanding = static_cast<std::uint32_t>(std::count_if(
+      requests_.begin(), requests_.end(),
+      [](const Request& request) { return request.state.load() == Request::kPending; }));
   return status;
 }
 
@@ -368,7 +372,8 @@ void Comm::drive(End& end) {
   }
 }
 
-// ------------------------------------------------------------------------------------------- sending
+// -------------------------------------------------------------------------------------------
+// sending
 
 SendComm::SendComm(Invitation invitation, const std::vector<Rail>& rails, const Settings& settings)
     : Comm(true, invitation.places.front().address, settings),
@@ -381,8 +386,8 @@ Result SendComm::isend(std::span<std::byte> data, std::uint32_t tag, Request** r
   if (failure() != kSuccess) return failure();
   if (rooms_.empty() || rooms_.front().tag != tag) return kSuccess;
   if (data.size() > rooms_.front().bytes) {
-    warn("sending to " + peer_ + ": " + std::to_string(data.size()) + " bytes, and the receive has " +
-         std::to_string(rooms_.front().bytes));
+    warn("sending to " + peer_ + ": " + std::to_string(data.size()) +
+         " bytes, and the receive has " + std::to_string(rooms_.front().bytes));
     return kInvalidUsage;
   }
   Request* const slot = take();
@@ -459,10 +464,11 @@ void SendComm::work() {
   const Watch watch(settings_.timeout, &given_up_);
   for (;;) {
     connections = multipath::dial_all(routes_.size(), dialled, kFirstPatience, &given_up_);
-    if (std::any_of(connections.begin(), connections.end(), [](const auto& c) { return !!c; })) break;
+    if (std::any_of(connections.begin(), connections.end(), [](const auto& c) { return !!c; }))
+      break;
     if (now() + kPause >= watch.deadline())
-      throw Error(Fault::kConnect, peer_ + ": none of " + std::to_string(routes_.size()) +
-                                       " paths can be connected",
+      throw Error(Fault::kConnect,
+                  peer_ + ": none of " + std::to_string(routes_.size()) + " paths can be connected",
                   ETIMEDOUT);
     std::this_thread::sleep_for(std::chrono::nanoseconds(kPause));
   }
@@ -474,14 +480,15 @@ void SendComm::work() {
   serve(sender);
 }
 
-// ----------------------------------------------------------------------------------------- receiving
+// -----------------------------------------------------------------------------------------
+// receiving
 
 RecvComm::RecvComm(std::vector<Route> paths, const Settings& settings)
     : Comm(false, paths.front().remote.address, settings) {
   routes_ = std::move(paths);
-  receiver_ = std::make_unique<Receiver>(
-      multipath::ReceiverSpec{}, std::vector<std::unique_ptr<Connection>>(routes_.size()),
-      multipath::Dial{});
+  receiver_ = std::make_unique<Receiver>(multipath::ReceiverSpec{},
+                                         std::vector<std::unique_ptr<Connection>>(routes_.size()),
+                                         multipath::Dial{});
 }
 
 Result RecvComm::irecv(std::span<std::byte> data, std::uint32_t tag, Request** request) {

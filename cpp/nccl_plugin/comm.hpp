@@ -1,8 +1,8 @@
 // What NCCL calls a comm: one way from a sending to a receiving process, over all paths.
 //
 // A thread of its own drives each (multipath::Sender, multipath::Receiver): paths die and are made
-// anew, and answers are given, whether or not NCCL calls at that moment. What NCCL calls only leaves
-// an order for that thread, or looks at a flag; it never waits.
+// anew, and answers are given, whether or not NCCL calls at that moment. What NCCL calls only
+// leaves an order for that thread, or looks at a flag; it never waits.
 #pragma once
 
 #include <array>
@@ -29,8 +29,9 @@ namespace cwai::nccl_net {
 struct PathStatus {
   std::string local, remote;
   multipath::PathState state = multipath::PathState::kFailed;
-  std::optional<multipath::Cause> cause = {};  ///< Why it is in that state; none while nothing happened.
-  int code = 0;                           ///< errno, or 0.
+  std::optional<multipath::Cause> cause =
+      {};                   ///< Why it is in that state; none while nothing happened.
+  int code = 0;             ///< errno, or 0.
   std::uint64_t bytes = 0;  ///< Of a sending end: delivered; of a receiving one: that came.
   std::uint64_t lost = 0;   ///< Taken back from it, or that came broken or twice.
   std::uint32_t stalls = 0, failures = 0;
@@ -103,9 +104,9 @@ class Comm : public std::enable_shared_from_this<Comm> {
   const Settings& settings_;
   const std::string peer_;
   mutable std::mutex mutex_;
-  std::vector<Route> routes_;              // before the thread serves; `local` is of this end
+  std::vector<Route> routes_;                  // before the thread serves; `local` is of this end
   std::deque<multipath::Sender::Room> rooms_;  // of the other end, for what comes next
-  multipath::End* end_ = nullptr;          // while the thread serves
+  multipath::End* end_ = nullptr;              // while the thread serves
   std::atomic<bool> connected_{false};
   std::atomic<bool> given_up_{false};
 

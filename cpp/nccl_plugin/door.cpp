@@ -87,9 +87,8 @@ Greeting Door::answer(const Greeting& greeting, std::shared_ptr<RecvComm>& joins
     if (listening == listening_.end()) return {};
     auto paths = routes(greeting.rails, rails_, greeting.count);
     for (Route& path : paths) std::swap(path.local, path.remote);
-    Greeting met{.word = Word::kMet,
-                 .count = static_cast<std::uint16_t>(paths.size()),
-                 .rails = rails_};
+    Greeting met{
+        .word = Word::kMet, .count = static_cast<std::uint16_t>(paths.size()), .rails = rails_};
     if (paths.empty()) return met;
     fill_random(met.session);
     auto comm = std::make_shared<RecvComm>(std::move(paths), settings_);
@@ -150,8 +149,7 @@ void Door::watch() noexcept {
     std::erase_if(guests, [](const Guest& guest) { return guest.done || now() > guest.deadline; });
     for (std::size_t i = 0; i < sockets_.size(); ++i) {
       if ((polls[i].revents & POLLIN) == 0) continue;
-      Socket socket(
-          ::accept4(sockets_[i].fd(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+      Socket socket(::accept4(sockets_[i].fd(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
       if (socket && guests.size() < kMostGuests) {
         guests.push_back({.socket = std::move(socket), .deadline = now() + kGreetingTimeout});
       } else if (!socket && (errno == EMFILE || errno == ENFILE)) {

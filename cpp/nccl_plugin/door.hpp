@@ -21,9 +21,9 @@ struct Listening {
 
 class Door {
  public:
-  /// Listens on each of ``rails`` and notes the port there; a rail on which that fails is taken out,
-  /// with a line in the log. Throws Error when none is left. ``rails`` and ``settings`` must stay:
-  /// a door is never closed again.
+  /// Listens on each of ``rails`` and notes the port there; a rail on which that fails is taken
+  /// out, with a line in the log. Throws Error when none is left. ``rails`` and ``settings`` must
+  /// stay: a door is never closed again.
   Door(std::vector<Rail>& rails, const Settings& settings);
   Door(const Door&) = delete;
   Door& operator=(const Door&) = delete;

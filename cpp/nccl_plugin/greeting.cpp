@@ -123,7 +123,8 @@ std::optional<Greeting> decode(const GreetingBytes& bytes) {
   at = bytes.data();
   if (take<std::uint64_t>(at) != kGreetingMagic) return std::nullopt;
   const auto word = take<std::uint16_t>(at);
-  if (word < static_cast<std::uint16_t>(Word::kMeet) || word > static_cast<std::uint16_t>(Word::kNo))
+  if (word < static_cast<std::uint16_t>(Word::kMeet) ||
+      word > static_cast<std::uint16_t>(Word::kNo))
     return std::nullopt;
   Greeting greeting;
   greeting.word = static_cast<Word>(word);

@@ -77,8 +77,8 @@ struct Route {
   Rail local, remote;
 };
 
-/// The paths of a sending end with rails ``left`` to a receiving end with rails ``right``; both ends
-/// come to the same.
+/// The paths of a sending end with rails ``left`` to a receiving end with rails ``right``; both
+/// ends come to the same.
 std::vector<Route> routes(const std::vector<Rail>& left, const std::vector<Rail>& right,
                           std::size_t connections);
 

@@ -1,7 +1,8 @@
 // The binary interface of NCCL's net plugins, versions 8 to 12, as plugins/net/ of NVIDIA/nccl
-// documents it (README.md and the headers of its example, NCCL 2.19 to 2.30). In words of ours: what
-// NCCL reads of it is the order and the size of fields, which the assertions below hold fast for the
-// ABI of 64-bit Linux. tests/cpp/test_nccl_net_abi.cpp holds it against those headers where they are.
+// documents it (README.md and the headers of its example, NCCL 2.19 to 2.30). In words of ours:
+// what NCCL reads of it is the order and the size of fields, which the assertions below hold fast
+// for the ABI of 64-bit Linux. tests/cpp/test_nccl_net_abi.cpp holds it against those headers where
+// they are.
 #pragma once
 
 #include <array>
@@ -209,8 +210,7 @@ struct TableWithContext {
   Devices devices;
   Result (*get_properties)(int device, Properties* properties);
   Result (*listen)(void* context, int device, void* handle, void** listen_comm);
-  Result (*connect)(void* context, int device, void* handle, void** send_comm,
-                    DeviceHandle** card);
+  Result (*connect)(void* context, int device, void* handle, void** send_comm, DeviceHandle** card);
   Accept accept;
   RegMr reg_mr;
   RegMrDmaBuf reg_mr_dma_buf;

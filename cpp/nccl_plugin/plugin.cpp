@@ -72,7 +72,7 @@ std::unique_ptr<Device> make_device() {
   std::vector<std::string> told;
   for (const Rail& rail : device->rails) {
     device->speed += speed_of(rail);
-    told.push_back(rail.name + " " + rail.address);
+    told.push_back(rail.name == rail.address ? rail.name : rail.name + " " + rail.address);
   }
   inform("paths by " + list(told) + "; " + std::to_string(settings.connections) +
          " connections on each, what is lost is " + (settings.resend ? "" : "not ") +
@@ -96,9 +96,7 @@ Result guarded(const char* what, const Body& body) noexcept {
   } catch (const Error& error) {
     warn(std::string(what) + ": " + error.what());
     const bool asked = error.fault() == Fault::kAddress;
-    return asked                              ? kInvalidUsage
-           : error.fault() == Fault::kInvalid ? kInternalError
-                                              : kSystemError;
+    return asked ? kInvalidUsage : error.fault() == Fault::kInvalid ? kInternalError : kSystemError;
   } catch (const std::exception& error) {
     warn(std::string(what) + ": " + error.what());
     return kSystemError;
@@ -185,8 +183,8 @@ Result listen(int number, void* handle, void** listen_comm) noexcept {
     auto listening = one.door->listen();
     Invitation invitation{.token = listening->token, .places = {}};
     for (const Rail& rail : one.rails) invitation.places.push_back({rail.address, rail.port});
-    write_handle(invitation, std::span<std::byte, kHandleBytes>(static_cast<std::byte*>(handle),
-                                                                kHandleBytes));
+    write_handle(invitation,
+                 std::span<std::byte, kHandleBytes>(static_cast<std::byte*>(handle), kHandleBytes));
     *listen_comm = boxed(std::move(listening));
     return kSuccess;
   });
@@ -247,8 +245,8 @@ Result reg_mr(int type, void** mhandle) noexcept {
 Result isend(void* comm, void* data, std::size_t size, int tag, void** request) noexcept {
   return guarded("isend", [&] {
     Request* slot = nullptr;
-    const Result result = unboxed<SendComm>(comm)->isend(
-        {static_cast<std::byte*>(data), size}, static_cast<std::uint32_t>(tag), &slot);
+    const Result result = unboxed<SendComm>(comm)->isend({static_cast<std::byte*>(data), size},
+                                                         static_cast<std::uint32_t>(tag), &slot);
     *request = slot;
     return result;
   });

@@ -101,8 +101,8 @@ std::vector<Rail> choose_rails(const Settings& settings,
   if (rails.empty() && !settings.interfaces.empty()) {
     rails = matching(settings.interfaces, settings.family, here);
     if (rails.empty())
-      throw Error(Fault::kAddress,
-                  "NCCL_SOCKET_IFNAME=" + settings.interfaces + ": no interface that is up matches");
+      throw Error(Fault::kAddress, "NCCL_SOCKET_IFNAME=" + settings.interfaces +
+                                       ": no interface that is up matches");
   }
   for (const char* list : {"ib", "^docker,lo,virbr", "docker", "lo", "virbr"})
     if (rails.empty()) rails = matching(list, settings.family, here);

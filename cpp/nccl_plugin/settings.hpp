@@ -20,8 +20,9 @@ struct Settings {
   int connections = 1;
   /// CTCCL_IB_RETRY_DISABLE=1 makes it false: the first path that breaks ends it all.
   bool resend = true;
-  /// CWAI_NET_TIMEOUT, in whole seconds: without any path for so long a request fails. NCCL_IB_TIMEOUT
-  /// and NCCL_IB_RETRY_CNT come to about as much by default (20 and 7; env.rst of NVIDIA/nccl).
+  /// CWAI_NET_TIMEOUT, in whole seconds: without any path for so long a request fails.
+  /// NCCL_IB_TIMEOUT and NCCL_IB_RETRY_CNT come to about as much by default (20 and 7; env.rst of
+  /// NVIDIA/nccl).
   Nanos timeout = 30 * kSecond;
   std::string interfaces;           ///< NCCL_SOCKET_IFNAME
   int family = 0;                   ///< NCCL_SOCKET_FAMILY: 4, 6, or 0 for both.

@@ -104,8 +104,7 @@ StatusServer::StatusServer(const std::vector<Rail>& rails, const Settings& setti
   address.sun_family = AF_UNIX;
   const std::string name = "cwai-net-" + std::to_string(getpid());
   std::memcpy(address.sun_path + 1, name.data(), name.size());  // abstract: it begins with a zero
-  const auto length =
-      static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + 1 + name.size());
+  const auto length = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + 1 + name.size());
   const int fd = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
   if (fd < 0 || ::bind(fd, reinterpret_cast<const sockaddr*>(&address), length) != 0 ||
       ::listen(fd, 8) != 0) {
@@ -168,8 +167,7 @@ void StatusServer::serve(int fd) noexcept {
     try {
       const std::string text = document();
       for (std::size_t sent = 0; sent < text.size();) {
-        const ssize_t n =
-            ::send(guest.fd(), text.data() + sent, text.size() - sent, MSG_NOSIGNAL);
+        const ssize_t n = ::send(guest.fd(), text.data() + sent, text.size() - sent, MSG_NOSIGNAL);
         if (n <= 0) break;
         sent += static_cast<std::size_t>(n);
       }

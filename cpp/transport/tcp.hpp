@@ -94,8 +94,8 @@ constexpr int kMaxLanes = 64;
 Socket tcp_listen(const std::string& address);
 int tcp_port(const Socket& socket);
 
-/// A connected socket that does not block; ``source`` may be empty. Throws Error: kAddress, kConnect
-/// (errno), kDeadline, kStopped.
+/// A connected socket that does not block; ``source`` may be empty. Throws Error: kAddress,
+/// kConnect (errno), kDeadline, kStopped.
 Socket tcp_dial(const std::string& address, int port, const std::string& source,
                 const Watch& watch);
 

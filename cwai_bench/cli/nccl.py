@@ -59,7 +59,10 @@ def own(parser: Parser) -> None:
         const=OURS,
         type=Path,
         dest="plugin_file",
-        help=Text("a net plugin; without FILE, the one that comes with cwai-bench", "网络插件；不带 FILE 时为 cwai-bench 自带的插件"),
+        help=Text(
+            "a net plugin; without FILE, the one that comes with cwai-bench",
+            "网络插件；不带 FILE 时为 cwai-bench 自带的插件",
+        ),
     )
 
 
@@ -129,8 +132,8 @@ def _refuse_file(option: str, path: Path, start: str) -> None:
 
 def present(outcome: Outcome, args: argparse.Namespace, lang: Lang, out: TextIO) -> None:
     """What was found, the verdicts, and the lines; as JSON, all three in one document."""
-    from cwai_bench.cli.execute import show
     from cwai_bench.cli import net_paths
+    from cwai_bench.cli.execute import show
     from cwai_bench.discover import net_plugin
 
     found = _found(args)

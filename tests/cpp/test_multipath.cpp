@@ -378,10 +378,9 @@ World random_world(std::mt19937_64& random, Policy policy) {
   }
   const std::size_t transfers = pick(random, 1, 4);
   for (std::size_t i = 0; i < transfers; ++i)
-    world.transfers.push_back(
-        pick(random, 0, 7) == 0
-            ? 0
-            : static_cast<std::size_t>(std::exp(uniform(random, 0, std::log(4e6)))));
+    world.transfers.push_back(pick(random, 0, 7) == 0 ? 0
+                                                      : static_cast<std::size_t>(std::exp(
+                                                            uniform(random, 0, std::log(4e6)))));
   return world;
 }
 

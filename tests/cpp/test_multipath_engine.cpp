@@ -195,7 +195,8 @@ Seen exchange(Paths& paths, const SenderSpec& spec, const std::vector<std::size_
 
 void sleep_for(Nanos time) { std::this_thread::sleep_for(std::chrono::nanoseconds(time)); }
 
-const std::vector<std::size_t> kSizes = {0, 1, 0, 100, 16 << 10, (16 << 10) + 1, 1 << 20, 3'000'001};
+const std::vector<std::size_t> kSizes = {0,       1,        0, 100, 16 << 10, (16 << 10) + 1,
+                                         1 << 20, 3'000'001};
 
 std::size_t sum(const std::vector<std::size_t>& sizes) {
   std::size_t all = 0;

@@ -1,5 +1,6 @@
-// Our declarations of NCCL's net plugin tables against the headers of its example plugin. It asserts
-// while it is compiled; where they are not here there are the sizes and offsets of net_abi.hpp.
+// Our declarations of NCCL's net plugin tables against the headers of its example plugin. It
+// asserts while it is compiled; where they are not here there are the sizes and offsets of
+// net_abi.hpp.
 #include <nccl/net.h>
 
 #include <cstddef>
@@ -27,17 +28,17 @@ SAME_SIZE(Properties11, ncclNetProperties_v11_t);
 SAME_SIZE(Properties12, ncclNetProperties_v12_t);
 SAME_SIZE(CommConfig, ncclNetCommConfig_v12_t);
 
-#define SAME_TABLE(version)                                                      \
-  SAME_PLACE(Table##version, init, ncclNet_v##version##_t, init);                \
+#define SAME_TABLE(version)                                                          \
+  SAME_PLACE(Table##version, init, ncclNet_v##version##_t, init);                    \
   SAME_PLACE(Table##version, get_properties, ncclNet_v##version##_t, getProperties); \
-  SAME_PLACE(Table##version, connect, ncclNet_v##version##_t, connect);          \
-  SAME_PLACE(Table##version, accept, ncclNet_v##version##_t, accept);            \
-  SAME_PLACE(Table##version, reg_mr_dma_buf, ncclNet_v##version##_t, regMrDmaBuf); \
-  SAME_PLACE(Table##version, isend, ncclNet_v##version##_t, isend);              \
-  SAME_PLACE(Table##version, irecv, ncclNet_v##version##_t, irecv);              \
-  SAME_PLACE(Table##version, iflush, ncclNet_v##version##_t, iflush);            \
-  SAME_PLACE(Table##version, test, ncclNet_v##version##_t, test);                \
-  SAME_PLACE(Table##version, close_listen, ncclNet_v##version##_t, closeListen); \
+  SAME_PLACE(Table##version, connect, ncclNet_v##version##_t, connect);              \
+  SAME_PLACE(Table##version, accept, ncclNet_v##version##_t, accept);                \
+  SAME_PLACE(Table##version, reg_mr_dma_buf, ncclNet_v##version##_t, regMrDmaBuf);   \
+  SAME_PLACE(Table##version, isend, ncclNet_v##version##_t, isend);                  \
+  SAME_PLACE(Table##version, irecv, ncclNet_v##version##_t, irecv);                  \
+  SAME_PLACE(Table##version, iflush, ncclNet_v##version##_t, iflush);                \
+  SAME_PLACE(Table##version, test, ncclNet_v##version##_t, test);                    \
+  SAME_PLACE(Table##version, close_listen, ncclNet_v##version##_t, closeListen);     \
   SAME_PLACE(Table##version, irecv_consumed, ncclNet_v##version##_t, irecvConsumed)
 SAME_TABLE(8);
 SAME_TABLE(9);
@@ -48,11 +49,12 @@ SAME_PLACE(Table9, make_virtual_device, ncclNet_v9_t, makeVDevice);
 SAME_PLACE(Table11, finalize, ncclNet_v11_t, finalize);
 SAME_PLACE(Table12, set_net_attributes, ncclNet_v12_t, setNetAttr);
 
-#define SAME_PROPERTIES(version)                                                                \
-  SAME_PLACE(Properties##version, guid, ncclNetProperties_v##version##_t, guid);                \
-  SAME_PLACE(Properties##version, speed, ncclNetProperties_v##version##_t, speed);              \
-  SAME_PLACE(Properties##version, max_recvs, ncclNetProperties_v##version##_t, maxRecvs);       \
-  SAME_PLACE(Properties##version, device_version, ncclNetProperties_v##version##_t, netDeviceVersion)
+#define SAME_PROPERTIES(version)                                                          \
+  SAME_PLACE(Properties##version, guid, ncclNetProperties_v##version##_t, guid);          \
+  SAME_PLACE(Properties##version, speed, ncclNetProperties_v##version##_t, speed);        \
+  SAME_PLACE(Properties##version, max_recvs, ncclNetProperties_v##version##_t, maxRecvs); \
+  SAME_PLACE(Properties##version, device_version, ncclNetProperties_v##version##_t,       \
+             netDeviceVersion)
 SAME_PROPERTIES(8);
 SAME_PROPERTIES(9);
 SAME_PROPERTIES(12);

@@ -1,5 +1,6 @@
-// NCCL's net plugin: what it makes of the environment, of interfaces and of greetings; and its tables,
-// driven as NCCL drives them, both ends in this process. tests/unit/test_net_plugin.py has two.
+// NCCL's net plugin: what it makes of the environment, of interfaces and of greetings; and its
+// tables, driven as NCCL drives them, both ends in this process. tests/unit/test_net_plugin.py has
+// two.
 #include <dirent.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -40,7 +41,8 @@ extern const Table12 ncclNetPlugin_v12;
 
 namespace {
 
-// --------------------------------------------------------------------------------- one for all tables
+// --------------------------------------------------------------------------------- one for all
+// tables
 
 struct Calls {
   std::function<Result()> init = {};
@@ -54,7 +56,8 @@ struct Calls {
 
 template <typename Table>
 Calls common(const Table& table) {
-  return {.accept = [&](void* listening, void** comm) { return table.accept(listening, comm, nullptr); },
+  return {.accept = [&](void* listening,
+                        void** comm) { return table.accept(listening, comm, nullptr); },
           .test = table.test,
           .iflush = table.iflush,
           .close_send = table.close_send,
@@ -218,8 +221,8 @@ std::vector<Message> messages(std::uint64_t seed, std::size_t count, std::size_t
   return all;
 }
 
-// Everything of ``seed`` from one end to the other, with ``faults`` meanwhile; returns how many there
-// were.
+// Everything of ``seed`` from one end to the other, with ``faults`` meanwhile; returns how many
+// there were.
 std::size_t transfer(const Calls& calls, const Pair& pair, std::uint64_t seed, std::size_t count,
                      std::size_t faults) {
   auto source = messages(seed, count, 400'000);
@@ -242,8 +245,9 @@ std::size_t transfer(const Calls& calls, const Pair& pair, std::uint64_t seed, s
       auto& into = target[posted];
       into.assign(source[posted].data.size() + random() % 100, std::byte{0xEE});
       void* request = nullptr;
-      CHECK_EQUAL(calls.irecv(pair.receives, into.data(), into.size(), source[posted].tag, &request),
-                  kSuccess);
+      CHECK_EQUAL(
+          calls.irecv(pair.receives, into.data(), into.size(), source[posted].tag, &request),
+          kSuccess);
       if (request != nullptr) receiving.push_back({posted++, request});
     }
     // Each fault while messages are under way; nothing is sent after it before it is planted.
@@ -313,7 +317,8 @@ using Pairs = std::vector<std::pair<std::size_t, std::size_t>>;
 
 }  // namespace
 
-// ----------------------------------------------------------------------------------------- settings
+// -----------------------------------------------------------------------------------------
+// settings
 
 TEST(net_plugin_reads_its_settings) {
   const Settings usual = read_settings({});
@@ -342,7 +347,8 @@ TEST(net_plugin_names_settings_that_cannot_be) {
     CHECK_EQUAL(read_settings({{"NCCL_IB_QPS_PER_CONNECTION", value}}).wrong.size(), 1U);
 }
 
-// -------------------------------------------------------------------------------------------- rails
+// --------------------------------------------------------------------------------------------
+// rails
 
 TEST(net_plugin_chooses_interfaces_as_nccl_does) {
   CHECK(names(chosen({})) == (Names{"eth0=10.0.0.5", "eth1=10.0.1.5", "eth10=10.0.2.5"}));
@@ -381,7 +387,8 @@ TEST(net_plugin_pairs_the_rails_of_two_nodes) {
   CHECK_EQUAL(routes(left, left, 4).size(), 12U);
 }
 
-// ----------------------------------------------------------------------------------------- greetings
+// -----------------------------------------------------------------------------------------
+// greetings
 
 TEST(net_plugin_handles_and_greetings_are_read_or_refused) {
   Invitation invitation{.token = token(9), .places = {{"10.0.0.1", 4000}, {"fd00::7", 65535}}};
@@ -414,7 +421,8 @@ TEST(net_plugin_handles_and_greetings_are_read_or_refused) {
   }
 }
 
-// -------------------------------------------------------------------------------------------- tables
+// --------------------------------------------------------------------------------------------
+// tables
 
 TEST(net_plugin_every_table_moves_data_and_survives_broken_paths) {
   on_three_paths();
@@ -422,8 +430,7 @@ TEST(net_plugin_every_table_moves_data_and_survives_broken_paths) {
     const Calls calls = calls_of(version);
     CHECK_EQUAL(calls.init(), kSuccess);
     const Pair pair = meet(calls);
-    const std::size_t faults =
-        transfer(calls, pair, static_cast<std::uint64_t>(version), 60, 5);
+    const std::size_t faults = transfer(calls, pair, static_cast<std::uint64_t>(version), 60, 5);
     CHECK_EQUAL(faults, 5U);
     part(calls, pair);
   }

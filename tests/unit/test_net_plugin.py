@@ -30,7 +30,9 @@ def test_the_library_shows_its_tables_and_needs_nothing_of_a_job() -> None:
     nm, readelf = shutil.which("nm"), shutil.which("readelf")
     if nm is None or readelf is None:
         pytest.skip("no nm and readelf on this machine: apt-get install binutils")
-    shown = subprocess.run([nm, "-D", "--defined-only", native.net_plugin()], capture_output=True, text=True, check=True)
+    shown = subprocess.run(
+        [nm, "-D", "--defined-only", native.net_plugin()], capture_output=True, text=True, check=True
+    )
     assert sorted(line.split()[-1] for line in shown.stdout.splitlines()) == sorted(TABLES)
     needed = subprocess.run([readelf, "-d", native.net_plugin()], capture_output=True, text=True, check=True)
     libraries = set(re.findall(r"NEEDED.*\[(.+?)\.so", needed.stdout))
@@ -65,7 +67,7 @@ def test_without_retransmission_the_first_broken_path_is_the_end() -> None:
     saw = exchange(environment=environment, comms=1, messages=200, fault="cut", faults=1)
     failed = [one for one in saw if one["failed"]]
     assert failed
-    assert any(line.startswith("WARN NET/cwai: sending to") for one in failed for line in one["log"])
+    assert any(line.startswith("WARN sending to") for one in failed for line in one["log"])
 
 
 def asked(pid: int, until: Callable[[dict[str, Any]], bool], patience: float = 60.0) -> dict[str, Any]:
@@ -113,7 +115,9 @@ def test_who_asks_is_told_of_paths_and_comms() -> None:
     assert all(path["local"] == path["remote"] for comm in told["comms"] for path in comm["paths"])
 
 
-@pytest.mark.parametrize(("lang", "words"), [("en", ("Path of the net plugin", "healthy")), ("zh", ("网络插件的路径", "正常"))])
+@pytest.mark.parametrize(
+    ("lang", "words"), [("en", ("Path of the net plugin", "healthy")), ("zh", ("网络插件的路径", "正常"))]
+)
 def test_the_command_shows_the_paths_of_a_job_and_the_lines_for_one(
     lang: str, words: tuple[str, ...], tmp_path: Path
 ) -> None:
