@@ -36,6 +36,7 @@ def exchange(
         "seed": "cwai",
         "fault": "",
         "faults": 0,
+        "hold": False,
         "timeout": PATIENCE - 20,
         **options,
     }

@@ -306,7 +306,11 @@ def main(options: dict[str, Any]) -> None:
     saw: dict[str, Any] = {"failed": None, "planted": 0}
     pool = bytearray(random.Random(seed).randbytes(POOL_BYTES))
     run = Run(plugin, pool)
-    listening, sends, receives = meet(plugin, comms, deadline)
+    try:
+        listening, sends, receives = meet(plugin, comms, deadline)
+    except (Failed, TimeoutError):
+        print("\n".join(plugin.log), file=sys.stderr)
+        raise
     count, largest = options["messages"], options["largest"]
     run.sends = [Stream(comm, plan(f"{seed} {me} {i}", count, largest)) for i, comm in enumerate(sends)]
     run.receives = [Stream(comm, plan(f"{seed} {1 - me} {i}", count, largest)) for i, comm in enumerate(receives)]
@@ -325,6 +329,8 @@ def main(options: dict[str, Any]) -> None:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{run.messages} messages of {comms * count}")
         saw["seconds"] = time.monotonic() - began
+        if options["hold"]:
+            input()
     except (Failed, TimeoutError) as error:
         saw["failed"] = str(error)
     for what, all_of_them in (("Send", sends), ("Recv", receives), ("Listen", listening)):

@@ -13,8 +13,22 @@ from tests.net_plugin import exchange, intact
 pytestmark = pytest.mark.lab("tc")
 
 
+def await_carrier(paths: Paths) -> None:
+    """The system notes the carrier of a new link up to a second late, and an interface without one is no rail."""
+    end = time.monotonic() + 30
+    for side in (0, 1):
+        command = [*paths.enter(side), "ip", "-brief", "link", "show", "type", "veth"]
+        while True:
+            shown = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout.splitlines()
+            if all(line.split()[1] == "UP" for line in shown):
+                break
+            assert time.monotonic() < end, shown
+            time.sleep(0.05)
+
+
 def test_a_link_that_is_cut_and_healed_is_not_seen_by_nccl() -> None:
     with Paths([80, 160, 80]) as paths:
+        await_carrier(paths)
 
         def cut(both: list[subprocess.Popen[str]]) -> None:
             time.sleep(1.0)
@@ -42,6 +56,7 @@ def test_a_link_that_is_cut_and_healed_is_not_seen_by_nccl() -> None:
 
 def test_when_every_link_is_cut_it_is_an_error_in_time_that_names_them() -> None:
     with Paths([80, 80]) as paths:
+        await_carrier(paths)
 
         def cut(both: list[subprocess.Popen[str]]) -> None:
             time.sleep(1.0)
