@@ -1216,6 +1216,17 @@ def _packaged(relative: str) -> str:
     return str(path) if path.exists() else ""
 
 
+def net_plugin() -> Path:
+    """The packaged net plugin of NCCL, ``libnccl-net-cwai.so``. Raises UsageError when it is not there."""
+    plugin = Path(str(_native().__file__)).parent / "lib" / "libnccl-net-cwai.so"
+    if plugin.is_file():
+        return plugin
+    raise UsageError(
+        Text("{p} is missing", "缺少 {p}").fill(p=plugin),
+        Text("install the package again: pip install .", "请重新安装本软件包：pip install ."),
+    )
+
+
 def over_loopback(members: int, *, largest: int) -> Collective:
     """``members`` in this process, done by the CPU: for a machine without MPI, and for tests."""
     with _translated() as module:

@@ -56,11 +56,21 @@ void Dialler::ask(std::size_t path) {
     } catch (const Error& error) {
       answer.code = error.code() != 0 ? error.code() : ETIMEDOUT;
     }
+    give(std::move(answer));
+  });
+}
+
+void Dialler::give(Answer answer) {
+  {
     const std::lock_guard lock(mutex_);
     answers_.push_back(std::move(answer));
-    const std::uint64_t one = 1;
-    (void)!::write(event_, &one, sizeof one);
-  });
+  }
+  wake();
+}
+
+void Dialler::wake() noexcept {
+  const std::uint64_t one = 1;
+  (void)!::write(event_, &one, sizeof one);
 }
 
 std::optional<Dialler::Answer> Dialler::take() {
@@ -74,6 +84,28 @@ std::optional<Dialler::Answer> Dialler::take() {
 void Dialler::quiet() noexcept {
   std::uint64_t count;
   (void)!::read(event_, &count, sizeof count);
+}
+
+std::vector<std::unique_ptr<Connection>> dial_all(std::size_t paths, const Dial& dial,
+                                                  Nanos patience,
+                                                  const std::atomic<bool>* given_up) {
+  std::vector<std::unique_ptr<Connection>> connections(paths);
+  std::vector<std::thread> threads;
+  threads.reserve(paths);
+  std::vector<Fault> stopped(paths, Fault::kConnect);
+  for (std::size_t i = 0; i < paths; ++i)
+    threads.emplace_back([&, i] {
+      try {
+        connections[i] = dial(i, Watch(patience, given_up));
+      } catch (const Error& error) {
+        stopped[i] = error.fault();
+      }
+    });
+  for (std::thread& thread : threads) thread.join();
+  for (const Fault fault : stopped)
+    if (fault == Fault::kStopped || fault == Fault::kInvalid || fault == Fault::kAddress)
+      throw Error(fault, "path");
+  return connections;
 }
 
 // -------------------------------------------------------------------------------------------- end
@@ -100,6 +132,7 @@ void End::open(Path& path) {
 void End::note(const Event& event) {
   if (events_.size() == kEvents) events_.pop_front();
   events_.push_back(event);
+  ++noted_;
 }
 
 bool End::room(std::size_t path) const {

@@ -15,6 +15,7 @@
 #include <span>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "multipath/health.hpp"
@@ -66,6 +67,8 @@ class Dialler {
   Dialler& operator=(const Dialler&) = delete;
 
   void ask(std::size_t path);
+  void give(Answer answer);
+  void wake() noexcept;
   std::optional<Answer> take();
   /// Readable when there may be an answer.
   int fd() const noexcept { return event_; }
@@ -81,6 +84,12 @@ class Dialler {
   std::vector<std::thread> threads_;
 };
 
+/// All paths at once, each within ``patience``; null where it failed. Throws Error: kStopped,
+/// kInvalid, kAddress.
+std::vector<std::unique_ptr<Connection>> dial_all(std::size_t paths, const Dial& dial,
+                                                  Nanos patience,
+                                                  const std::atomic<bool>* given_up = nullptr);
+
 class End {
  public:
   virtual ~End() = default;
@@ -95,6 +104,15 @@ class End {
   /// The last kEvents of them.
   const std::deque<Event>& events() const noexcept { return events_; }
   static constexpr std::size_t kEvents = 4096;
+  /// Of all that there were.
+  std::uint64_t noted() const noexcept { return noted_; }
+
+  /// A new connection of a path, from somebody who does not wait to be asked. From any thread.
+  void offer(std::size_t path, std::unique_ptr<Connection> connection) {
+    dialler_.give({path, std::move(connection), 0});
+  }
+  /// Ends the sleep of progress(), or the next one. From any thread.
+  void wake() noexcept { dialler_.wake(); }
 
  protected:
   /// Of ``connections`` some may be missing. ``headers``: how many may come before they are read;
@@ -156,6 +174,7 @@ class End {
   Waiting waiting_;
   std::vector<std::unique_ptr<Path>> paths_;
   std::deque<Event> events_;
+  std::uint64_t noted_ = 0;
   std::uint64_t tags_ = 0;
   std::vector<pollfd> fds_;
   Dialler dialler_;  // last: its threads end first

@@ -34,10 +34,11 @@ Receiver::Incoming* Receiver::find(std::uint64_t transfer) {
   return index < incoming_.size() ? &incoming_[index] : nullptr;
 }
 
-std::uint64_t Receiver::post(std::span<std::byte> data) {
-  if (data.empty()) throw Error(Fault::kInvalid, "bytes 0");
+std::uint64_t Receiver::post(std::span<std::byte> data, std::uint32_t tag) {
   incoming_.push_back({});
   incoming_.back().data = data;
+  incoming_.back().tag = tag;
+  incoming_.back().pause = spec_.remind;
   announce(now());
   return first_ + incoming_.size() - 1;
 }
@@ -61,13 +62,15 @@ std::size_t Receiver::size(std::uint64_t transfer) const {
 void Receiver::announce(Nanos at) {
   for (std::size_t i = 0; i < incoming_.size(); ++i) {
     Incoming& incoming = incoming_[i];
-    if (incoming.ledger || (incoming.told != 0 && at - incoming.told < spec_.remind)) continue;
+    if (incoming.ledger || (incoming.told != 0 && at - incoming.told < incoming.pause)) continue;
     for (std::size_t k = 1; k <= paths(); ++k) {
       const std::size_t path = (told_last_ + k) % paths();
       if (!alive(path)) continue;
       // While all goes well the path that answered stays the one.
       if (incoming.told != 0 || !alive(told_last_)) told_last_ = path;
-      Header header{.kind = Kind::kReady, .total = incoming.data.size()};
+      if (incoming.told != 0)
+        incoming.pause = std::min(2 * incoming.pause, ReceiverSpec::kLongestPause);
+      Header header{.kind = Kind::kReady, .total = incoming.data.size(), .tag = incoming.tag};
       header.run.transfer = first_ + i;
       say(told_last_, header);
       incoming.told = at;
@@ -77,14 +80,14 @@ void Receiver::announce(Nanos at) {
 }
 
 bool Receiver::fits(const Header& header) {
-  if (header.bytes == 0 || header.bytes > kLongest) return false;
+  if (header.bytes > kLongest || (header.bytes == 0) != (header.total == 0)) return false;
   if (header.run.transfer < first_) return true;  // late: it is thrown away
   Incoming* incoming = find(header.run.transfer);
-  if (incoming == nullptr || header.total == 0 || header.total > incoming->data.size())
-    return false;
+  if (incoming == nullptr || header.total > incoming->data.size()) return false;
   if (!incoming->ledger) {
     incoming->total = header.total;
-    const std::size_t blocks = (header.total + spec_.block - 1) / spec_.block;
+    const std::size_t blocks =
+        std::max<std::size_t>((header.total + spec_.block - 1) / spec_.block, 1);
     incoming->ledger = std::make_unique<Ledger>(static_cast<std::uint32_t>(blocks), paths());
   }
   if (header.total != incoming->total || !incoming->ledger->covers(header.run)) return false;
@@ -112,7 +115,10 @@ void Receiver::heard(std::size_t path, const Header& header, Nanos at) {
         if (landing.aside.size() < header.bytes) landing.aside.resize(header.bytes);
         landing.at = landing.aside.data();
       }
-      receive(path, {landing.at, header.bytes});
+      if (header.bytes == 0)
+        landed(path, at);
+      else
+        receive(path, {landing.at, header.bytes});
       break;
     }
     case Kind::kPing:
@@ -168,7 +174,7 @@ void Receiver::landed(std::size_t path, Nanos at) {
       const std::size_t begin = run.first * spec_.block;
       const std::size_t size = std::min(begin + run.count * spec_.block, incoming->total) - begin;
       fresh += size;
-      if (!landing.in_place)
+      if (!landing.in_place && size > 0)
         std::memcpy(incoming->data.data() + begin,
                     landing.at + (run.first - header.run.first) * spec_.block, size);
     }
@@ -221,7 +227,7 @@ Nanos Receiver::due() const {
   for (std::size_t path = 0; path < paths(); ++path) any = any || alive(path);
   if (any)  // else there is nobody to tell; joined() comes first
     for (const Incoming& incoming : incoming_)
-      if (!incoming.ledger) due = std::min(due, incoming.told + spec_.remind);
+      if (!incoming.ledger) due = std::min(due, incoming.told + incoming.pause);
   return due;
 }
 

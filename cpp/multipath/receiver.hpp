@@ -16,7 +16,10 @@ namespace cwai::multipath {
 struct ReceiverSpec {
   std::size_t block = 64 << 10;  ///< As the sending end has it.
   Waiting waiting = Waiting::kBlock;
-  Nanos remind = 100'000'000;  ///< After so much silence a buffer is announced over another path.
+  /// After so much silence a buffer is announced over another path; then after twice as much, and
+  /// so on, up to kLongestPause.
+  Nanos remind = 100'000'000;
+  static constexpr Nanos kLongestPause = 2 * kSecond;
 };
 
 /// What came over a path, since the beginning.
@@ -34,9 +37,9 @@ class Receiver final : public End {
            Dial dial);
   ~Receiver() override { close_all(); }
 
-  /// The n-th buffer is for the n-th transfer of the other end, which may be smaller. Its number:
-  /// 0, 1, 2 … Throws Error(kInvalid).
-  std::uint64_t post(std::span<std::byte> data);
+  /// The n-th buffer is for the n-th transfer of the other end, which may be smaller; it is told
+  /// ``tag``. Its number: 0, 1, 2 …
+  std::uint64_t post(std::span<std::byte> data, std::uint32_t tag = 0);
   /// All of it is there, and nobody writes to it any more.
   bool done(std::uint64_t transfer) const;
   /// Bytes of a transfer that is done, of the last kSizes. Throws Error(kInvalid).
@@ -56,6 +59,8 @@ class Receiver final : public End {
     std::unique_ptr<Ledger> ledger;  // once its size is known
     std::size_t total = 0;
     Nanos told = 0;
+    Nanos pause = 0;  // until it is told again
+    std::uint32_t tag = 0;
     bool complete = false;
   };
   // What a path is receiving.

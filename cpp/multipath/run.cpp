@@ -46,27 +46,6 @@ void until_it_fails(std::string& fault, std::string& why, const Body& body) {
   }
 }
 
-std::vector<std::unique_ptr<Connection>> dial_all(std::size_t paths, const Dial& dial,
-                                                  Nanos patience) {
-  std::vector<std::unique_ptr<Connection>> connections(paths);
-  std::vector<std::thread> threads;
-  threads.reserve(paths);
-  std::vector<Fault> stopped(paths, Fault::kConnect);
-  for (std::size_t i = 0; i < paths; ++i)
-    threads.emplace_back([&, i] {
-      try {
-        connections[i] = dial(i, Watch(patience));
-      } catch (const Error& error) {
-        stopped[i] = error.fault();
-      }
-    });
-  for (std::thread& thread : threads) thread.join();
-  for (const Fault fault : stopped)
-    if (fault == Fault::kStopped || fault == Fault::kInvalid || fault == Fault::kAddress)
-      throw Error(fault, "path");
-  return connections;
-}
-
 // Puts faults on and takes them away when it is time.
 class Rehearse {
  public:

@@ -23,6 +23,9 @@ constexpr double kAhead = 1.25;
 constexpr double kOverdue = 4;
 // What policies that know of no rate hold.
 constexpr std::uint32_t kFixedRun = 4;
+// A run weighs as much as its header, however little it carries: else a path on which nothing but
+// empty transfers go would seem to stand still.
+constexpr std::size_t kLightest = 64;
 
 }  // namespace
 
@@ -53,8 +56,8 @@ const Scheduler::Transfer* Scheduler::find(std::uint64_t transfer) const {
 }
 
 std::uint64_t Scheduler::add(std::size_t bytes) {
-  const std::size_t blocks = (bytes + spec_.block - 1) / spec_.block;
-  if (bytes == 0 || blocks > std::numeric_limits<std::uint32_t>::max())
+  const std::size_t blocks = std::max<std::size_t>((bytes + spec_.block - 1) / spec_.block, 1);
+  if (blocks > std::numeric_limits<std::uint32_t>::max())
     throw Error(Fault::kInvalid, "bytes " + std::to_string(bytes));
   Transfer transfer;
   transfer.bytes = bytes;
@@ -218,8 +221,9 @@ Nanos Scheduler::due() const {
 
 Run Scheduler::give(Path& path, const Run& run, std::uint32_t only, Nanos at) {
   const std::size_t size = bytes(run);
-  path.flights.push_back({run, size, at, only});
-  path.held += size;
+  const std::size_t weight = std::max(size, kLightest);
+  path.flights.push_back({run, weight, at, only});
+  path.held += weight;
   path.counts.sent += size;
   all_sent_ += size;
   return run;

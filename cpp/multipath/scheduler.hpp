@@ -68,7 +68,8 @@ class Scheduler {
   /// ``paths`` from 0 on; none is usable before open(). Throws Error(kInvalid).
   Scheduler(SchedulerSpec spec, std::size_t paths);
 
-  /// A transfer of ``bytes`` (more than 0), to be sent after those before it. Its number: 0, 1, 2 …
+  /// A transfer of ``bytes``, to be sent after those before it; one of none is one empty block. Its
+  /// number: 0, 1, 2 …
   std::uint64_t add(std::size_t bytes);
   /// Whether each of its blocks was delivered.
   bool done(std::uint64_t transfer) const;
@@ -128,7 +129,7 @@ class Scheduler {
   };
   struct Flight {
     Run run;
-    std::size_t bytes;
+    std::size_t bytes;  // that it weighs
     Nanos posted;
     std::uint32_t only;      // of its blocks the first so many were not taken over by another path
     bool abandoned = false;  // it was taken back; it may arrive all the same

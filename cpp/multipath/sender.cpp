@@ -44,7 +44,6 @@ Sender::Transfer* Sender::find(std::uint64_t transfer) {
 }
 
 std::uint64_t Sender::post(std::span<const std::byte> data) {
-  if (data.empty()) throw Error(Fault::kInvalid, "bytes 0");
   transfers_.push_back({.data = data});
   const std::uint64_t number = first_ + transfers_.size() - 1;
   start_what_is_ready();
@@ -55,15 +54,20 @@ void Sender::start_what_is_ready() {
   for (auto ready = ready_.find(next_); ready != ready_.end(); ready = ready_.find(next_)) {
     Transfer* transfer = find(next_);
     if (transfer == nullptr) return;
-    if (ready->second < transfer->data.size())
+    if (ready->second.bytes < transfer->data.size())
       throw Error(Fault::kDisagreed, "transfer " + std::to_string(next_) + ": " +
                                          std::to_string(transfer->data.size()) +
-                                         " bytes, room for " + std::to_string(ready->second));
+                                         " bytes, room for " + std::to_string(ready->second.bytes));
     scheduler_.add(transfer->data.size());
     transfer->begun = now();
     ready_.erase(ready);
     ++next_;
   }
+}
+
+std::optional<Sender::Room> Sender::room_for(std::uint64_t transfer) const {
+  const auto found = ready_.find(transfer);
+  return found == ready_.end() ? std::nullopt : std::optional(found->second);
 }
 
 bool Sender::done(std::uint64_t transfer) const {
@@ -160,7 +164,7 @@ void Sender::heard(std::size_t path, const Header& header, Nanos at) {
       note({at, path, before, Cause::kCorrupt, 0});
       break;
     case Kind::kReady:
-      if (header.run.transfer >= next_) ready_[header.run.transfer] = header.total;
+      if (header.run.transfer >= next_) ready_[header.run.transfer] = {header.total, header.tag};
       start_what_is_ready();
       break;
     case Kind::kPong:
@@ -248,6 +252,10 @@ void Sender::fill(Nanos at) {
                           .bytes = static_cast<std::uint32_t>(size),
                           .crc = crc32c(data.data(), size),
                           .total = transfer.data.size()};
+      if (size == 0) {
+        say(path, header);
+        continue;
+      }
       payloads_[path].push_back(
           {.tag = send(path, header, data), .transfer = run->transfer, .size = size});
       ++transfer.reading;

@@ -6,6 +6,7 @@
 #include <deque>
 #include <map>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -27,8 +28,16 @@ class Sender final : public End {
   Sender(const SenderSpec& spec, std::vector<std::unique_ptr<Connection>> connections, Dial dial);
   ~Sender() override { close_all(); }
 
-  /// ``data`` must stay as it is until done(). Its number: 0, 1, 2 … Throws Error(kInvalid).
+  /// ``data``, which may be empty, must stay as it is until done(). Its number: 0, 1, 2 … Throws
+  /// Error(kDisagreed) when it is larger than the buffer that waits for it.
   std::uint64_t post(std::span<const std::byte> data);
+  /// A buffer of the other end.
+  struct Room {
+    std::size_t bytes;
+    std::uint32_t tag;
+  };
+  /// The buffer for a transfer that did not begin, once the other end has told of it.
+  std::optional<Room> room_for(std::uint64_t transfer) const;
   /// The other end has all of it, and ``data`` is not read any more.
   bool done(std::uint64_t transfer) const;
   /// When the other end was ready for it, and it began; 0 before that. Of one that is done: until
@@ -89,7 +98,7 @@ class Sender final : public End {
   std::deque<Transfer> transfers_;
   std::uint64_t first_ = 0;
   std::uint64_t next_ = 0;  // the first that is not started
-  std::map<std::uint64_t, std::uint64_t> ready_;
+  std::map<std::uint64_t, Room> ready_;
   std::vector<std::deque<Payload>> payloads_;
   std::vector<bool> bye_;
   bool finishing_ = false;

@@ -23,6 +23,7 @@ HeaderBytes encode(const Header& header) noexcept {
   put(at, header.bytes);
   put(at, header.crc);
   put(at, header.total);
+  put(at, header.tag);
   at = bytes.data() + kChecked;
   put(at, crc32c(bytes.data(), kChecked));
   return bytes;
@@ -45,6 +46,7 @@ std::optional<Header> decode(const HeaderBytes& bytes) noexcept {
   header.bytes = take<std::uint32_t>(at);
   header.crc = take<std::uint32_t>(at);
   header.total = take<std::uint64_t>(at);
+  header.tag = take<std::uint32_t>(at);
   return header;
 }
 

@@ -199,6 +199,25 @@ void receive_all(const Socket& socket, std::span<std::byte> data, const std::str
   }
 }
 
+Socket dial(const Address& remote, const std::string& peer, const std::string& source,
+            const Watch& watch) {
+  Socket socket = make_socket(remote.storage.ss_family, SOCK_NONBLOCK);
+  if (!source.empty()) {
+    const Address local = numeric(source, 0);
+    if (::bind(socket.fd(), local.get(), local.length) != 0)
+      throw Error(Fault::kAddress, source, errno);
+  }
+  if (::connect(socket.fd(), remote.get(), remote.length) != 0) {
+    if (errno != EINPROGRESS) throw Error(Fault::kConnect, peer, errno);
+    await(socket, POLLOUT, watch);
+    int failed = 0;
+    socklen_t length = sizeof failed;
+    getsockopt(socket.fd(), SOL_SOCKET, SO_ERROR, &failed, &length);
+    if (failed != 0) throw Error(Fault::kConnect, peer, failed);
+  }
+  return socket;
+}
+
 // ---------------------------------------------------------------------------------- connection
 
 class TcpConnection final : public Connection {
@@ -480,6 +499,49 @@ Socket::~Socket() {
   if (fd_ >= 0) ::close(fd_);
 }
 
+// --------------------------------------------------------------------------- other greetings
+
+Socket tcp_listen(const std::string& address) {
+  const Address local = numeric(address, 0);
+  Socket socket = make_socket(local.storage.ss_family, SOCK_NONBLOCK);
+  if (::bind(socket.fd(), local.get(), local.length) != 0)
+    throw Error(errno == EADDRNOTAVAIL ? Fault::kAddress : Fault::kListen, address, errno);
+  if (::listen(socket.fd(), SOMAXCONN) != 0) throw Error(Fault::kListen, address, errno);
+  return socket;
+}
+
+int tcp_port(const Socket& socket) {
+  sockaddr_storage bound{};
+  socklen_t length = sizeof bound;
+  if (getsockname(socket.fd(), reinterpret_cast<sockaddr*>(&bound), &length) != 0)
+    throw Error(Fault::kListen, "port", errno);
+  return ntohs(bound.ss_family == AF_INET6
+                   ? reinterpret_cast<const sockaddr_in6*>(&bound)->sin6_port
+                   : reinterpret_cast<const sockaddr_in*>(&bound)->sin_port);
+}
+
+Socket tcp_dial(const std::string& address, int port, const std::string& source,
+                const Watch& watch) {
+  const Address remote = numeric(address, port);
+  return dial(remote, show(remote.get(), remote.length, true), source, watch);
+}
+
+void tcp_send(const Socket& socket, std::span<const std::byte> data, const std::string& peer,
+              const Watch& watch) {
+  send_all(socket, data, peer, watch);
+}
+
+void tcp_receive(const Socket& socket, std::span<std::byte> data, const std::string& peer,
+                 const Watch& watch) {
+  receive_all(socket, data, peer, watch);
+}
+
+std::unique_ptr<Connection> tcp_connection(Socket socket, Waiting waiting) {
+  std::vector<Socket> sockets;
+  sockets.push_back(std::move(socket));
+  return std::make_unique<TcpConnection>(std::move(sockets), waiting);
+}
+
 // ------------------------------------------------------------------------------------ listener
 
 struct TcpListener::Guest {
@@ -497,13 +559,7 @@ TcpListener::TcpListener(const std::string& address, int port, int attempts) : a
     set_option(socket, SOL_SOCKET, SO_REUSEADDR, 1);
     if (::bind(socket.fd(), local.get(), local.length) == 0 &&
         ::listen(socket.fd(), kMaxLanes) == 0) {
-      sockaddr_storage bound{};
-      socklen_t length = sizeof bound;
-      if (getsockname(socket.fd(), reinterpret_cast<sockaddr*>(&bound), &length) != 0)
-        throw Error(Fault::kListen, address, errno);
-      port_ = ntohs(bound.ss_family == AF_INET6
-                        ? reinterpret_cast<const sockaddr_in6*>(&bound)->sin6_port
-                        : reinterpret_cast<const sockaddr_in*>(&bound)->sin_port);
+      port_ = tcp_port(socket);
       socket_ = std::move(socket);
       return;
     }
@@ -600,20 +656,7 @@ std::unique_ptr<Connection> tcp_connect(const std::string& address, int port, co
   const std::string peer = show(remote.get(), remote.length, true);
   std::vector<Socket> sockets;
   for (int lane = 0; lane < lanes; ++lane) {
-    Socket socket = make_socket(remote.storage.ss_family, SOCK_NONBLOCK);
-    if (!source.empty()) {
-      const Address local = numeric(source, 0);
-      if (::bind(socket.fd(), local.get(), local.length) != 0)
-        throw Error(Fault::kAddress, source, errno);
-    }
-    if (::connect(socket.fd(), remote.get(), remote.length) != 0) {
-      if (errno != EINPROGRESS) throw Error(Fault::kConnect, peer, errno);
-      await(socket, POLLOUT, watch);
-      int failed = 0;
-      socklen_t length = sizeof failed;
-      getsockopt(socket.fd(), SOL_SOCKET, SO_ERROR, &failed, &length);
-      if (failed != 0) throw Error(Fault::kConnect, peer, failed);
-    }
+    Socket socket = dial(remote, peer, source, watch);
     send_all(socket, make_hello(token, lane, lanes), peer, watch);
     sockets.push_back(std::move(socket));
   }

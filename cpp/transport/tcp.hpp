@@ -9,6 +9,7 @@
 #include <array>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -85,5 +86,27 @@ std::unique_ptr<Connection> tcp_connect(const std::string& address, int port, co
                                         const Watch& watch);
 
 constexpr int kMaxLanes = 64;
+
+// For those who greet one another in a way of their own.
+
+/// A socket that listens on the numeric ``address``, at a port that the system chooses; it does not
+/// block. Throws Error: kAddress, kListen.
+Socket tcp_listen(const std::string& address);
+int tcp_port(const Socket& socket);
+
+/// A connected socket that does not block; ``source`` may be empty. Throws Error: kAddress,
+/// kConnect (errno), kDeadline, kStopped.
+Socket tcp_dial(const std::string& address, int port, const std::string& source,
+                const Watch& watch);
+
+/// All of ``data``, on a socket that does not block; ``peer`` names it in errors. Throws Error:
+/// kConnect (errno), kDeadline, kStopped.
+void tcp_send(const Socket& socket, std::span<const std::byte> data, const std::string& peer,
+              const Watch& watch);
+void tcp_receive(const Socket& socket, std::span<std::byte> data, const std::string& peer,
+                 const Watch& watch);
+
+/// Of one lane, over a socket on which all was said.
+std::unique_ptr<Connection> tcp_connection(Socket socket, Waiting waiting);
 
 }  // namespace cwai

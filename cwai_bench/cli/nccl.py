@@ -31,6 +31,8 @@ LOOK_AS_THE_JOB = Text(
     "; run this as the job runs (its container, its virtual environment, its LD_LIBRARY_PATH), or give --library",
     "；请在与作业相同的环境中运行（容器、已激活的虚拟环境、LD_LIBRARY_PATH），或用 --library 指定",
 )
+OURS = Path()
+"""In place of a path: the plugin of this package."""
 
 
 def own(parser: Parser) -> None:
@@ -54,7 +56,18 @@ def own(parser: Parser) -> None:
         dest="library_file",
         help=Text("a library such as CTCCL", "集合通信库文件，如 CTCCL"),
     )
-    group.add("--plugin", metavar="FILE", type=Path, dest="plugin_file", help=Text("a net plugin", "网络插件文件"))
+    group.add(
+        "--plugin",
+        metavar="FILE",
+        nargs="?",
+        const=OURS,
+        type=Path,
+        dest="plugin_file",
+        help=Text(
+            "a net plugin; without FILE, the one that comes with cwai-bench",
+            "网络插件；不带 FILE 时为 cwai-bench 自带的插件",
+        ),
+    )
 
 
 def main(parser: Parser, argv: Sequence[str], lang: Lang) -> int:
@@ -65,6 +78,10 @@ def main(parser: Parser, argv: Sequence[str], lang: Lang) -> int:
     parser.set_defaults(np=None, hosts=None, per_node=None, mpirun_option=[])
     args = options.parse(parser, argv)
     lang = options.lang_of(args, lang)
+    if args.plugin_file == OURS:
+        from cwai_bench import native
+
+        args.plugin_file = native.net_plugin()
     _refuse(args)
     from cwai_bench.cli.execute import execute, left_code
     from cwai_bench.sources import PROCESS_VARIABLE
@@ -119,18 +136,22 @@ def _refuse_file(option: str, path: Path, start: str) -> None:
 
 def present(outcome: Outcome, args: argparse.Namespace, lang: Lang, out: TextIO) -> None:
     """What was found, the verdicts, and the lines; as JSON, all three in one document."""
+    from cwai_bench.cli import net_paths
     from cwai_bench.cli.execute import show
+    from cwai_bench.discover import net_plugin
 
     found = _found(args)
     told = _lines(args, found)
+    net = None if args.pid is None else net_plugin.ask(args.pid)
     if args.json:
         import msgspec
 
-        document = {"schema": 1, "report": msgspec.Raw(outcome.report.encode() or b"null"), "found": found}
+        document = {"schema": 1, "report": msgspec.Raw(outcome.report.encode() or b"null"), "found": found, "net": net}
         text = msgspec.json.encode({**document, "lines": None if told is None else told._asdict()}).decode() + "\n"
         show(msgspec.structs.replace(outcome, report=text), args, lang, out)
         return
     put(out, _table(found, lang))
+    put(out, "" if net is None else net_paths.table(net, lang))
     show(outcome, args, lang, out)
     put(out, "" if told is None else _as_text(told, lang))
 

@@ -195,7 +195,8 @@ Seen exchange(Paths& paths, const SenderSpec& spec, const std::vector<std::size_
 
 void sleep_for(Nanos time) { std::this_thread::sleep_for(std::chrono::nanoseconds(time)); }
 
-const std::vector<std::size_t> kSizes = {1, 100, 16 << 10, (16 << 10) + 1, 1 << 20, 3'000'001};
+const std::vector<std::size_t> kSizes = {0,       1,        0, 100, 16 << 10, (16 << 10) + 1,
+                                         1 << 20, 3'000'001};
 
 std::size_t sum(const std::vector<std::size_t>& sizes) {
   std::size_t all = 0;
@@ -342,6 +343,65 @@ TEST(multipath_engine_without_resending_the_first_fault_is_the_end) {
       });
 }
 
+TEST(multipath_engine_buffers_are_told_with_their_tags) {
+  Paths paths(Paths::kTcp, 2);
+  const std::vector<std::byte> source = random_bytes(700, 3);
+  std::vector<std::byte> first(1000);
+  std::vector<std::byte> second;
+  together(
+      [&] {
+        Sender sender(quick(), std::move(paths.first), paths.dial());
+        const Watch watch(kPatience);
+        while (!sender.room_for(1)) {
+          watch.check();
+          sender.progress(watch.slice_end());
+        }
+        CHECK_EQUAL(sender.room_for(0).value().bytes, 1000U);
+        CHECK_EQUAL(sender.room_for(0).value().tag, 41U);
+        CHECK_EQUAL(sender.room_for(1).value().bytes, 0U);
+        CHECK_EQUAL(sender.room_for(1).value().tag, 42U);
+        CHECK(!sender.room_for(2));
+        sender.post(source);
+        sender.wait(sender.post({}), watch);
+        CHECK(!sender.room_for(0) && !sender.room_for(1));
+        sender.finish(watch);
+      },
+      [&] {
+        Receiver receiver({.block = 16 << 10}, std::move(paths.second), paths.accept());
+        const Watch watch(kPatience);
+        receiver.post(first, 41);
+        receiver.wait(receiver.post(second, 42), watch);
+        receiver.wait(0, watch);
+        CHECK_EQUAL(receiver.size(0), 700U);
+        CHECK_EQUAL(receiver.size(1), 0U);
+        receiver.finish(watch);
+      });
+  CHECK(std::equal(source.begin(), source.end(), first.begin()));
+}
+
+TEST(multipath_engine_connections_may_be_offered) {
+  Paths paths(Paths::kTcp, 1);
+  const std::vector<std::byte> source = random_bytes(100'000, 3);
+  std::vector<std::byte> target(source.size());
+  together(
+      [&] {
+        Sender sender(quick(), std::move(paths.first), {});
+        const Watch watch(kPatience);
+        sender.wait(sender.post(source), watch);
+        sender.finish(watch);
+      },
+      [&] {
+        std::vector<std::unique_ptr<Connection>> none(1);
+        Receiver receiver({.block = 16 << 10}, std::move(none), {});
+        std::thread other([&] { receiver.offer(0, std::move(paths.second[0])); });
+        const Watch watch(kPatience);
+        receiver.wait(receiver.post(target), watch);
+        other.join();
+        receiver.finish(watch);
+      });
+  CHECK(source == target);
+}
+
 TEST(multipath_engine_a_buffer_that_is_too_small_is_named) {
   Paths paths(Paths::kMemory, 1);
   const std::vector<std::byte> source(1000);
@@ -371,7 +431,7 @@ TEST(multipath_engine_hundreds_of_faulty_transfers) {
     Paths paths(seed % 2 == 0 ? Paths::kMemory : Paths::kTcp, pick(2, 6));
     for (auto& plant : paths.plants) plant->rate = static_cast<double>(pick(5, 60)) * 1e6;
     std::vector<std::size_t> sizes(13);
-    for (std::size_t& size : sizes) size = pick(1, 600'000);
+    for (std::size_t& size : sizes) size = pick(0, 5) == 0 ? 0 : pick(1, 600'000);
     try {
       exchange(paths, quick(), sizes, [&](const std::atomic<bool>& over) {
         while (!over) {

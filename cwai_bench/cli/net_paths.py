@@ -1,0 +1,81 @@
+"""What the net plugin of a running job says of its paths, as a table."""
+
+from __future__ import annotations
+
+from cwai_bench.cli.output import columns
+from cwai_bench.discover.net_plugin import NetPlugin, Path
+from cwai_bench.render import units
+from cwai_bench.render.untrusted import neutral
+from cwai_bench.text import Lang, Text, plain
+
+HEAD = (
+    Text("Path of the net plugin", "网络插件的路径"),
+    Text("State", "状态"),
+    Text("Carried", "已传输"),
+    Text("Lost", "丢失"),
+    Text("Stalls", "停滞次数"),
+    Text("Failures", "故障次数"),
+)
+WAYS = {
+    "send": Text("to {peer}: {local} > {remote}", "发往 {peer}：{local} > {remote}"),
+    "receive": Text("from {peer}: {local} < {remote}", "来自 {peer}：{local} < {remote}"),
+}
+FAILED = {
+    "send": Text("to {peer}: failed: {why}", "发往 {peer}：已失败：{why}"),
+    "receive": Text("from {peer}: failed: {why}", "来自 {peer}：已失败：{why}"),
+}
+STATES = {
+    "healthy": Text("healthy", "正常"),
+    "suspect": Text("suspect", "可疑"),
+    "failed": Text("failed", "故障"),
+    "probing": Text("being probed", "探测中"),
+    "probation": Text("on probation", "试用中"),
+}
+CAUSES = {
+    "connected": Text("connected", "已连接"),
+    "answered": Text("probes answered", "探测有应答"),
+    "delivered": Text("delivers", "可送达"),
+    "stalled": Text("nothing delivered for too long", "长时间无数据送达"),
+    "silent": Text("silent", "无应答"),
+    "error": Text("error", "传输出错"),
+    "garbled": Text("not our protocol", "收到非本协议数据"),
+    "corrupt": Text("wrong checksum", "校验和错误"),
+    "refused": Text("cannot be connected", "无法连接"),
+}
+STATE_WHY = Text("{state} ({why})", "{state}（{why}）")
+MORE = Text("{n} connections of the job are not shown", "另有 {n} 个连接未列出")
+
+
+def table(net: NetPlugin, lang: Lang) -> str:
+    """A row for each path; above it what comms failed of."""
+    rows = [[head.to(lang) for head in HEAD]]
+    lines = []
+    for comm in net.comms:
+        if comm.error:
+            failed = FAILED.get(comm.direction, plain("{peer}: {why}"))
+            lines.append(neutral(failed.fill(peer=comm.peer, why=comm.error).to(lang)))
+        for path in comm.paths:
+            way = WAYS.get(comm.direction, plain("{peer}: {local} {remote}"))
+            rows.append(
+                [
+                    neutral(way.fill(peer=comm.peer, local=path.local, remote=path.remote).to(lang)),
+                    neutral(_state(path).to(lang)),
+                    units.size(path.bytes),
+                    units.size(path.lost),
+                    str(path.stalls),
+                    str(path.failures),
+                ]
+            )
+    if net.left_out:
+        lines.append(MORE.fill(n=net.left_out).to(lang))
+    return "\n".join([*lines, columns(rows)]) + "\n"
+
+
+def _state(path: Path) -> Text:
+    state = STATES.get(path.state, plain(path.state))
+    if not path.cause:
+        return state
+    why = CAUSES.get(path.cause, plain(path.cause))
+    if path.error:
+        why = Text("{why}: {error}", "{why}：{error}").fill(why=why, error=path.error)
+    return STATE_WHY.fill(state=state, why=why)
