@@ -19,6 +19,7 @@
 
 #include "multipath/health.hpp"
 #include "multipath/wire.hpp"
+#include "support/error.hpp"
 #include "support/stop.hpp"
 #include "transport/transport.hpp"
 
@@ -87,7 +88,9 @@ class End {
   End(const End&) = delete;
   End& operator=(const End&) = delete;
 
-  /// Does what there is to do; sleeps for it, at most until ``until``.
+  /// Does what there is to do; sleeps for it, at most until ``until``. Throws
+  /// Error(kMisconfigured), naming the ends, when a path was refused what no path would be granted:
+  /// that is told, and not made up for.
   void progress(Nanos until);
 
   std::size_t paths() const noexcept { return paths_.size(); }
@@ -111,11 +114,21 @@ class End {
   void receive(std::size_t path, std::span<std::byte> payload);
   bool redirect(std::size_t path, Direction direction, std::uint64_t tag,
                 std::span<std::byte> instead);
+  /// What is sent and received over any path will be parts of ``memory``, until it is taken back.
+  void lend(std::span<const std::byte> memory);
+  void take_back(std::span<const std::byte> memory);
+  /// The same for one path. Its device may turn out to be gone: then the path is lost.
+  void lend(std::size_t path, std::span<const std::byte> memory);
+  void take_back(std::size_t path, std::span<const std::byte> memory);
   /// Fences it: no buffer that was given to this path is used any more.
   void close(std::size_t path);
   /// All of them: for destructors, whose buffers would go before the connections otherwise.
   void close_all();
   void ask(std::size_t path) { dialler_.ask(path); }
+  /// Until ``over()``. Throws Error: kDeadline with what is ``missing()``, kStopped, and what
+  /// progress() throws.
+  template <typename Over, typename Missing>
+  void drive(const Watch& watch, const Over& over, const Missing& missing);
   /// All that was to be said on this path has left.
   bool quiet(std::size_t path) const;
   void note(const Event& event);
@@ -151,14 +164,29 @@ class End {
   void post_header(Path& path, const Header& header);
   void say_what_is_left(Path& path);
   void open(Path& path);
+  void respond();
   void lose(std::size_t path, Cause cause, int code, Nanos at);
 
   Waiting waiting_;
+  std::vector<std::span<const std::byte>> lent_;
   std::vector<std::unique_ptr<Path>> paths_;
   std::deque<Event> events_;
   std::uint64_t tags_ = 0;
   std::vector<pollfd> fds_;
   Dialler dialler_;  // last: its threads end first
 };
+
+template <typename Over, typename Missing>
+void End::drive(const Watch& watch, const Over& over, const Missing& missing) {
+  while (!over()) {
+    try {
+      watch.check();
+    } catch (const Error& error) {
+      if (error.fault() != Fault::kDeadline) throw;
+      throw Error(Fault::kDeadline, missing());
+    }
+    progress(watch.slice_end());
+  }
+}
 
 }  // namespace cwai::multipath

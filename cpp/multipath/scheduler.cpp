@@ -309,7 +309,7 @@ std::optional<Run> Scheduler::fresh(std::size_t path, std::uint32_t most) {
 
 std::optional<Run> Scheduler::steal(std::size_t path, std::uint32_t most, Nanos at) {
   const double mine = rate(path, at);
-  if (mine <= 0) return std::nullopt;
+  if (mine <= 0 || spec_.duplicates <= 0) return std::nullopt;
   const std::size_t size = most * spec_.block;
   if (static_cast<double>(all_stolen_ + size) >
       spec_.duplicates * static_cast<double>(all_sent_) + static_cast<double>(size))

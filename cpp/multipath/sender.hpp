@@ -63,7 +63,7 @@ class Sender final : public End {
     std::uint64_t tag;
     std::uint64_t transfer;
     std::size_t size;
-    std::unique_ptr<std::byte[]> copy = nullptr;
+    std::vector<std::byte> copy = {};  // what it reads since the transfer was complete
   };
 
   void heard(std::size_t path, const Header& header, Nanos at) override;
@@ -77,7 +77,8 @@ class Sender final : public End {
 
   Transfer* find(std::uint64_t transfer);
   void start_what_is_ready();
-  void complete(std::uint64_t transfer);
+  void complete(std::uint64_t transfer, Nanos at);
+  void let_go(Transfer& transfer);
   void forget_payloads(std::size_t path);
   void fill(Nanos at);
   void mark(std::size_t path, Nanos at, std::uint64_t bytes);

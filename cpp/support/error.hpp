@@ -20,6 +20,7 @@ enum class Fault : std::uint8_t {
   kRejected,     ///< The peer answered the greeting with no.
   kPeerClosed,   ///< The peer ended the connection in the middle of a run.
   kTransfer,     ///< The system refused to move bytes.
+  kMisconfigured,  ///< A NIC refused memory or a request: settings or a bug, and never the path.
   kDevice,       ///< A device that is not there, not active, or cannot be opened.
   kDisagreed,    ///< The two ends were not asked to do the same.
   kGarbled,      ///< A control record arrived broken.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 import sys
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.lab import guest, rails
+from tests.lab import guest, rails, rdma_paths_program
 
 pytestmark = pytest.mark.lab("guest")
 
@@ -134,3 +135,28 @@ def test_what_goes_wrong_has_a_name(tmp_path: Path) -> None:
     assert told["disagree"].endswith("they differ in: direction")
     assert told["mtu"] == [1024, 1024]
     # That a path is cut is left to real NICs: soft-RoCE of Linux 6.1 sends again without end, until the deadline.
+
+
+def test_several_rdma_paths_deliver_every_byte_whatever_becomes_of_one(tmp_path: Path) -> None:
+    script = f"cd {guest.ROOT}\n{rails.paths(4)}{sys.executable} -m tests.lab.rdma_paths_program\n"
+    done = guest.run(["sh", "-c", script], tmp_path, modules=rails.MODULES, deadline=400)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    for what, of in told.items():
+        assert of["ended"] == ["None", "None"], (what, of)
+        assert (of["complete"], of["wrong"]) == (1, 0), (what, of)
+        assert all(of["delivered"]), (what, of)
+        size = rdma_paths_program.SIZE * (2 if what == "link down" else 1)
+        assert sum(of["delivered"]) == size, (what, of)
+        assert sum(of["bytes"]) >= size, (what, of)
+
+    def failed_with(what: str) -> set[int]:
+        return {code for path, state, _cause, code in told[what]["events"] if (path, state) == (0, "failed")}
+
+    # Told by the port's own event, or by the other end's, which saw its carrier go.
+    assert failed_with("link down") & {errno.ENETDOWN, errno.ECONNRESET}, told["link down"]
+    assert errno.ECANCELED in failed_with("error"), told["error"]
+    assert errno.ECANCELED in failed_with("deleted"), told["deleted"]
+    assert (told["deleted"]["code"], told["deleted"]["there"]) == (0, False)
+    for what in ("two", "four"):
+        assert not failed_with(what), (what, told[what])
