@@ -45,8 +45,8 @@ Dialler::~Dialler() {
   ::close(event_);
 }
 
-void Dialler::ask(std::size_t path) {
-  if (!dial_) return;
+bool Dialler::ask(std::size_t path) {
+  if (!dial_) return false;
   std::thread& thread = threads_[path];
   if (thread.joinable()) thread.join();  // it has answered, and is about to end
   thread = std::thread([this, path] {
@@ -61,6 +61,7 @@ void Dialler::ask(std::size_t path) {
     const std::uint64_t one = 1;
     (void)!::write(event_, &one, sizeof one);
   });
+  return true;
 }
 
 std::optional<Dialler::Answer> Dialler::take() {

@@ -66,7 +66,8 @@ class Dialler {
   Dialler(const Dialler&) = delete;
   Dialler& operator=(const Dialler&) = delete;
 
-  void ask(std::size_t path);
+  /// False: nobody dials here.
+  bool ask(std::size_t path);
   std::optional<Answer> take();
   /// Readable when there may be an answer.
   int fd() const noexcept { return event_; }
@@ -124,7 +125,7 @@ class End {
   void close(std::size_t path);
   /// All of them: for destructors, whose buffers would go before the connections otherwise.
   void close_all();
-  void ask(std::size_t path) { dialler_.ask(path); }
+  bool ask(std::size_t path) { return dialler_.ask(path); }
   /// Until ``over()``. Throws Error: kDeadline with what is ``missing()``, kStopped, and what
   /// progress() throws.
   template <typename Over, typename Missing>

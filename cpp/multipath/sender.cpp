@@ -14,6 +14,7 @@ namespace {
 // Answers that may come before they are read.
 constexpr std::size_t kAnswers = 32;
 constexpr Nanos kDialPatience = 2 * kSecond;
+constexpr Nanos kLastWordPatience = 5 * kSecond;
 constexpr std::size_t kSteps = 8192;
 
 }  // namespace
@@ -200,8 +201,9 @@ void Sender::heard(std::size_t path, const Header& header, Nanos at) {
 }
 
 void Sender::broken(std::size_t path, Cause cause, int code, Nanos at) {
-  if (finishing_) {
+  if (finishing_) {  // the other end may have heard the last word and gone, or not
     forget_payloads(path);
+    redials_ = ask(path);
     return;
   }
   const PathState before = health_[path].state();
@@ -213,6 +215,10 @@ void Sender::broken(std::size_t path, Cause cause, int code, Nanos at) {
 }
 
 void Sender::joined(std::size_t path, Nanos at) {
+  if (finishing_) {
+    say(path, {.kind = Kind::kBye});
+    return;
+  }
   const PathState before = health_[path].state();
   health_[path].connect(at);
   change(path, before, Cause::kConnected, 0, at);
@@ -220,6 +226,10 @@ void Sender::joined(std::size_t path, Nanos at) {
 }
 
 void Sender::refused(std::size_t path, int code, Nanos at) {
+  if (finishing_) {
+    if (code == ECONNREFUSED) bye_[path] = true;  // nobody is there any more
+    return;
+  }
   note({at, path, PathState::kFailed, Cause::kRefused, code});
   health_[path].fail(at);
 }
@@ -297,16 +307,16 @@ void Sender::finish(const Watch& watch) {
   if (!transfers_.empty()) wait(first_ + transfers_.size() - 1, watch);
   finishing_ = true;
   for (std::size_t path = 0; path < paths(); ++path) say(path, {.kind = Kind::kBye});
-  // One answer is enough: the other end has heard it. A path that is cut would never answer.
-  const auto heard_by_one = [&] {
-    bool alive_at_all = false;
-    for (std::size_t path = 0; path < paths(); ++path) {
-      if (bye_[path]) return true;
-      alive_at_all = alive_at_all || alive(path);
-    }
-    return !alive_at_all;
+  // One answer is enough: the other end has heard it. A path that is cut would never answer; and
+  // where the answer is what was lost, nobody is there to say it again.
+  const Nanos long_enough = now() + kLastWordPatience;
+  const auto over = [&] {
+    bool some = redials_;
+    for (std::size_t path = 0; path < paths(); ++path) some = some || alive(path);
+    return !some || now() >= long_enough ||
+           std::find(bye_.begin(), bye_.end(), true) != bye_.end();
   };
-  drive(watch, heard_by_one, [] { return "the last word"; });
+  drive(watch, over, [] { return "the last word"; });
 }
 
 }  // namespace cwai::multipath

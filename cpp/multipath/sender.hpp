@@ -40,8 +40,8 @@ class Sender final : public End {
   /// Until done(). Throws Error: kDeadline with what was delivered, kStopped, kDisagreed when the
   /// other end's buffer is too small, kTransfer when nothing is to be sent again and a path broke.
   void wait(std::uint64_t transfer, const Watch& watch);
-  /// Tells the other end that this was all, and waits for it to have heard it. Throws as wait()
-  /// does.
+  /// Tells the other end that this was all, and waits for it to have heard it, for some seconds at
+  /// most: there is nothing left to lose. Throws as wait() does.
   void finish(const Watch& watch);
 
   const Scheduler& scheduler() const noexcept { return scheduler_; }
@@ -94,6 +94,7 @@ class Sender final : public End {
   std::vector<std::deque<Payload>> payloads_;
   std::vector<bool> bye_;
   bool finishing_ = false;
+  bool redials_ = false;  // what broke since
   Nanos start_;
   Nanos step_ = 10'000'000;
   std::vector<std::vector<std::uint64_t>> timelines_;

@@ -17,7 +17,7 @@ from typing import Any
 from cwai_bench import native
 
 TOKEN = bytes(range(32))
-SIZE = 24_000_000
+SIZE = 12_000_000
 INFINIBAND = Path("/sys/class/infiniband")
 
 
@@ -88,20 +88,27 @@ def link_down_and_up() -> None:
     run("ip link set a0 up && ip route add table 100 10.0.0.2/32 dev a0 src 10.0.0.1")
 
 
-def force_errors() -> None:
-    """Moves this process's queue pairs on the first device into error behind its back: the kernel's own request
-    (MODIFY_QP of include/uapi/rdma/ib_user_verbs.h), on each handle that there may be."""
-    modify_qp, state_alone, error = 26, 1, 6
+def opened() -> list[int]:
+    """The files by which this process has the first device open."""
+    found = []
     for fd in map(int, os.listdir("/proc/self/fd")):
         with suppress(OSError):
-            name = Path(os.readlink(f"/proc/self/fd/{fd}"))
-            if Path("/sys/class/infiniband_verbs", name.name, "ibdev").read_text().strip() != "rxea0":
-                continue
-            for handle in range(32):
-                body = struct.pack("<64x2I20x4xB15x", handle, state_alone, error)
-                header = struct.pack("<I2H", modify_qp, (8 + len(body)) // 4, 0)
-                with suppress(OSError):
-                    os.write(fd, header + body)
+            name = Path(os.readlink(f"/proc/self/fd/{fd}")).name
+            if Path("/sys/class/infiniband_verbs", name, "ibdev").read_text().strip() == "rxea0":
+                found.append(fd)
+    return found
+
+
+def force_errors(files: list[int]) -> None:
+    """Moves the queue pairs of ``files`` into error behind this process's back: the kernel's own request (MODIFY_QP of
+    include/uapi/rdma/ib_user_verbs.h), on each handle that there may be."""
+    modify_qp, state_alone, error = 26, 1, 6
+    for fd in files:
+        for handle in range(32):
+            body = struct.pack("<64x2I20x4xB15x", handle, state_alone, error)
+            header = struct.pack("<I2H", modify_qp, (8 + len(body)) // 4, 0)
+            with suppress(OSError):
+                os.write(fd, header + body)
 
 
 def main() -> None:
@@ -109,17 +116,18 @@ def main() -> None:
         "two": transfer(2, connections=2),
         "four": transfer(4),
         "link down": transfer(2, link_down_and_up, size=2 * SIZE),
-        "error": transfer(4, force_errors),
+        "error": transfer(4, lambda: force_errors(opened())),
     }
     # It returns once nobody has the device open any more.
     deleting: list[subprocess.Popen[bytes]] = []
 
     def delete() -> None:
+        files = opened()
         deleting.append(subprocess.Popen(["rdma", "link", "del", "rxea0"]))
-        time.sleep(0.5)
-        force_errors()
+        time.sleep(0.1)
+        force_errors(files)
 
-    told["deleted"] = transfer(2, delete)
+    told["deleted"] = transfer(2, delete, size=2 * SIZE)
     told["deleted"]["code"] = deleting[0].wait(20)
     told["deleted"]["there"] = (INFINIBAND / "rxea0").exists()
     print(json.dumps(told))

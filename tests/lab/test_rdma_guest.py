@@ -146,7 +146,7 @@ def test_several_rdma_paths_deliver_every_byte_whatever_becomes_of_one(tmp_path:
         assert of["ended"] == ["None", "None"], (what, of)
         assert (of["complete"], of["wrong"]) == (1, 0), (what, of)
         assert all(of["delivered"]), (what, of)
-        size = rdma_paths_program.SIZE * (2 if what == "link down" else 1)
+        size = rdma_paths_program.SIZE * (2 if what in ("link down", "deleted") else 1)
         assert sum(of["delivered"]) == size, (what, of)
         assert sum(of["bytes"]) >= size, (what, of)
 
