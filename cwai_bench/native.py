@@ -126,7 +126,10 @@ _FAULTS: dict[str, tuple[type[CwaiError], Text, Text | None]] = {
     ),
     "misconfigured": (
         DeviceError,
-        Text("between {subject} a NIC refused memory or a request: {why}", "{subject} 之间，网卡拒绝了内存或请求：{why}"),
+        Text(
+            "between {subject} a NIC refused memory or a request: {why}",
+            "{subject} 之间，网卡拒绝了内存或请求：{why}",
+        ),
         Text(
             "no path is at fault: run the same version at both ends, and see `ulimit -l`, IOMMU and ACS settings",
             "并非路径故障：请确认两端版本一致，并检查 `ulimit -l`、IOMMU 与 ACS 设置",

@@ -55,10 +55,9 @@ Rehearsal to_rehearsal(const RehearsalTuple& from) {
 py::list events(const std::vector<PathEvent>& all) {
   py::list out;
   for (const auto& [event, connection] : all)
-    out.append(py::dict("at"_a = seconds(event.at), "path"_a = event.path,
-                        "state"_a = path_state_name(event.state),
-                        "cause"_a = cause_name(event.cause), "code"_a = event.code,
-                        "connection"_a = connection));
+    out.append(py::dict(
+        "at"_a = seconds(event.at), "path"_a = event.path, "state"_a = path_state_name(event.state),
+        "cause"_a = cause_name(event.cause), "code"_a = event.code, "connection"_a = connection));
   return out;
 }
 
@@ -132,12 +131,11 @@ py::dict send_all(const std::vector<std::tuple<std::string, std::string, int>>& 
                  "state"_a = path_state_name(path.state), "connected"_a = path.connected,
                  "timeline"_a = py::array_t<std::uint64_t>(
                      static_cast<py::ssize_t>(path.timeline.size()), path.timeline.data())));
-  return py::dict(
-      "times"_a =
-          py::array_t<double>(static_cast<py::ssize_t>(result.times.size()), result.times.data()),
-      "delivered"_a = result.delivered, "start"_a = result.start, "step"_a = result.step,
-      "recovered"_a = result.recovered, "paths"_a = paths, "events"_a = events(result.events),
-      "ended"_a = ended(result.ended));
+  return py::dict("times"_a = py::array_t<double>(static_cast<py::ssize_t>(result.times.size()),
+                                                  result.times.data()),
+                  "delivered"_a = result.delivered, "start"_a = result.start,
+                  "step"_a = result.step, "recovered"_a = result.recovered, "paths"_a = paths,
+                  "events"_a = events(result.events), "ended"_a = ended(result.ended));
 }
 
 py::dict receive_all(Listeners& listeners, const py::bytes& token, std::size_t bytes,
@@ -163,17 +161,18 @@ py::dict receive_all(Listeners& listeners, const py::bytes& token, std::size_t b
 
 void register_multipath(py::module_& m) {
   py::class_<Listeners>(m, "PathListeners", "A listening TCP port for each path.")
-      .def(py::init([](const std::vector<std::string>& addresses,
-                       const std::vector<NicTuple>& nics) {
-             return std::make_unique<Listeners>(addresses, to_nics(nics, addresses.size()));
-           }),
+      .def(py::init(
+               [](const std::vector<std::string>& addresses, const std::vector<NicTuple>& nics) {
+                 return std::make_unique<Listeners>(addresses, to_nics(nics, addresses.size()));
+               }),
            py::kw_only(), "addresses"_a, "nics"_a)
       .def_property_readonly("ports", &Listeners::ports)
       .def("receive", &receive_all, py::kw_only(), "token"_a, "bytes"_a, "transfers"_a, "block"_a,
            "connections"_a, "seed"_a, "timeout"_a);
-  m.def("multipath_send", &send_all, py::kw_only(), "routes"_a, "nics"_a, "token"_a, "policy"_a, "weights"_a,
-        "bytes"_a, "transfers"_a, "block"_a, "connections"_a, "longest_run"_a, "horizon"_a, "stall"_a,
-        "duplicates"_a, "resend"_a, "rehearsals"_a, "seed"_a, "connect_timeout"_a, "timeout"_a);
+  m.def("multipath_send", &send_all, py::kw_only(), "routes"_a, "nics"_a, "token"_a, "policy"_a,
+        "weights"_a, "bytes"_a, "transfers"_a, "block"_a, "connections"_a, "longest_run"_a,
+        "horizon"_a, "stall"_a, "duplicates"_a, "resend"_a, "rehearsals"_a, "seed"_a,
+        "connect_timeout"_a, "timeout"_a);
 }
 
 }  // namespace cwai

@@ -255,8 +255,7 @@ void Receiver::finish(const Watch& watch) {
       if (alive(path)) return false;
     return true;
   };
-  drive(
-      watch, [&] { return bye_ && (quiet(*bye_) || gone()); }, [] { return "the last word"; });
+  drive(watch, [&] { return bye_ && (quiet(*bye_) || gone()); }, [] { return "the last word"; });
 }
 
 }  // namespace cwai::multipath

@@ -48,7 +48,7 @@ struct PathResult {
   std::uint32_t failures = 0;
   PathState state = PathState::kFailed;  ///< At the end, of the connection that is best off.
   bool connected = false;                ///< At the beginning, by one connection at least.
-  std::vector<std::uint64_t> timeline;    ///< Bytes delivered in each step.
+  std::vector<std::uint64_t> timeline;   ///< Bytes delivered in each step.
 };
 
 /// What ended a run early, if anything did: what was done before that is there all the same.

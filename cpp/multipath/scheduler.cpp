@@ -365,15 +365,16 @@ void Scheduler::deliver(std::size_t path, const Run& run, Nanos at) {
   }
   Transfer* transfer = find(run.transfer);
   if (transfer == nullptr) return;
+  std::size_t fresh = 0;
   for (std::uint32_t block = run.first; block < run.first + run.count; ++block) {
     if (transfer->has[block]) continue;
     transfer->has[block] = true;
     if (!transfer->late.empty() && transfer->late[block]) recovered_ = at;
     ++transfer->delivered;
-    const std::size_t size = block_bytes(*transfer, block, 1);
-    transfer->delivered_bytes += size;
-    p.counts.delivered += size;
+    fresh += block + 1 < transfer->blocks ? spec_.block : block_bytes(*transfer, block, 1);
   }
+  transfer->delivered_bytes += fresh;
+  p.counts.delivered += fresh;
 }
 
 void Scheduler::reject(std::size_t path, const Run& run, Nanos at) {

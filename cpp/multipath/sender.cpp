@@ -313,8 +313,7 @@ void Sender::finish(const Watch& watch) {
   const auto over = [&] {
     bool some = redials_;
     for (std::size_t path = 0; path < paths(); ++path) some = some || alive(path);
-    return !some || now() >= long_enough ||
-           std::find(bye_.begin(), bye_.end(), true) != bye_.end();
+    return !some || now() >= long_enough || std::find(bye_.begin(), bye_.end(), true) != bye_.end();
   };
   drive(watch, over, [] { return "the last word"; });
 }

@@ -42,9 +42,9 @@ struct Completion {
   Direction direction;
 };
 
-/// Whether the status of an operation says that this end's memory (EFAULT), the other end's (EACCES)
-/// or the request itself (EBADR) was refused: that is settings or a bug, and no other path would do
-/// better.
+/// Whether the status of an operation says that this end's memory (EFAULT), the other end's
+/// (EACCES) or the request itself (EBADR) was refused: that is settings or a bug, and no other path
+/// would do better.
 constexpr bool misconfigured(int status) noexcept {
   return status == EFAULT || status == EACCES || status == EBADR;
 }

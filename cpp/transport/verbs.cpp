@@ -185,7 +185,8 @@ class VerbsConnection final : public Connection {
 
  private:
   static constexpr std::size_t kBatch = 16;
-  // How often nothing came until it is asked whether the other end or the device has said something.
+  // How often nothing came until it is asked whether the other end or the device has said
+  // something.
   static constexpr unsigned kTurns = 256;
   // In flight on a queue pair: our messages and the landings that we announce; what arrives: their
   // landings and their notices.
@@ -464,8 +465,9 @@ class VerbsConnection final : public Connection {
     Lane& lane = lanes_[done.wr_id >> 32];
     if (lane.error != 0) return 0;  // of a broken lane all that is pending completes by itself
     if (done.status != verbs::kWcSuccess) {
-      if (done.status == verbs::kWcWrFlush) look_around();  // the device may say why
-      break_lane(lane, meaning(done.status));
+      const int error = meaning(done.status);
+      if (!misconfigured(error)) look_around();  // the device may say why
+      break_lane(lane, error);
       return 0;
     }
     switch (static_cast<Kind>((done.wr_id >> 24) & 0xFFU)) {

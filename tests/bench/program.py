@@ -1,4 +1,4 @@
-"""A program of tests/cpp that measures what only C++ can: it is built, run, and prints one line of JSON after another."""
+"""A program of tests/cpp that measures what only C++ can: built, run, its lines of JSON read."""
 
 from __future__ import annotations
 

@@ -6,8 +6,9 @@
 
 /// One of its devices, fake0 and fake1; a test may change it while it is in use.
 struct FakeDevice {
-  std::atomic<int> port_state{4};   ///< As of ibv_query_port: 4 active, 1 down.
-  std::atomic<int> next_status{0};  ///< Not 0: so the next message ends, and its queue pair in error.
+  std::atomic<int> port_state{4};  ///< As of ibv_query_port: 4 active, 1 down.
+  std::atomic<int> next_status{
+      0};  ///< Not 0: so the next message ends, and its queue pair in error.
   std::atomic<bool> silent{false};  ///< What is sent vanishes, and nobody is told.
 };
 

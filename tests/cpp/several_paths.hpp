@@ -99,14 +99,13 @@ class Paths {
   Ends meeting(std::size_t i) {
     Ends ends;
     const Watch watch(5 * kSecond);
-    together([&] { ends.first = dialled(i, watch); },
-             [&] { ends.second = accepted(i, watch); });
+    together([&] { ends.first = dialled(i, watch); }, [&] { ends.second = accepted(i, watch); });
     return ends;
   }
 
   std::unique_ptr<Connection> dialled(std::size_t i, const Watch& watch) {
-    return over(i, tcp_connect("127.0.0.1", listeners_[i]->port(), token(), 1, Waiting::kBlock, "",
-                               watch));
+    return over(
+        i, tcp_connect("127.0.0.1", listeners_[i]->port(), token(), 1, Waiting::kBlock, "", watch));
   }
   std::unique_ptr<Connection> accepted(std::size_t i, const Watch& watch) {
     return over(i, listeners_[i]->accept(token(), 1, Waiting::kBlock, watch));
@@ -152,7 +151,7 @@ struct Seen {
 
 // Sends transfers of ``sizes`` and compares every byte. ``during`` runs beside it.
 inline Seen exchange(Paths& paths, const SenderSpec& spec, const std::vector<std::size_t>& sizes,
-              const std::function<void(const std::atomic<bool>& over)>& during = {}) {
+                     const std::function<void(const std::atomic<bool>& over)>& during = {}) {
   std::vector<std::vector<std::byte>> source, target;
   for (std::size_t i = 0; i < sizes.size(); ++i) {
     source.push_back(random_bytes(sizes[i], i + 1));
@@ -217,7 +216,8 @@ inline Seen exchange(Paths& paths, const SenderSpec& spec, const std::vector<std
 
 inline void sleep_for(Nanos time) { std::this_thread::sleep_for(std::chrono::nanoseconds(time)); }
 
-inline const std::vector<std::size_t> kSizes = {1, 100, 16 << 10, (16 << 10) + 1, 1 << 20, 3'000'001};
+inline const std::vector<std::size_t> kSizes = {1,       100,      16 << 10, (16 << 10) + 1,
+                                                1 << 20, 3'000'001};
 
 inline std::size_t sum(const std::vector<std::size_t>& sizes) {
   std::size_t all = 0;

@@ -1,5 +1,5 @@
-// The multipath engine over queue pairs of the fake libibverbs: what a NIC says goes wrong, and what
-// it was told of and cannot be told otherwise.
+// The multipath engine over queue pairs of the fake libibverbs: what a NIC says goes wrong, and
+// what it was told of and cannot be told otherwise.
 #include <algorithm>
 #include <atomic>
 #include <cerrno>

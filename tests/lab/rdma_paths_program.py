@@ -44,9 +44,8 @@ def transfer(
     beside = threading.Thread(target=something_happens)
     if during:
         beside.start()
-    started = time.monotonic()
     try:
-        sent, received = native.both(
+        seen: tuple[Any, Any] = native.both(
             lambda: native.multipath_send(
                 routes=[("", "127.0.0.1", port) for port in listeners.ports],
                 nics=nics("a"),
@@ -63,6 +62,7 @@ def transfer(
         ended.set()
         if during:
             beside.join()
+    sent, received = seen
     return {
         "ended": [str(sent.ended), str(received.ended)],
         "complete": received.complete,
@@ -70,7 +70,7 @@ def transfer(
         "delivered": [path.delivered for path in sent.paths],
         "bytes": [path.bytes for path in received.paths],
         "events": [[event.path, event.state, event.cause, event.code] for event in sent.events],
-        "seconds": time.monotonic() - started,
+        "size": size,
     }
 
 
@@ -91,11 +91,10 @@ def link_down_and_up() -> None:
 def opened() -> list[int]:
     """The files by which this process has the first device open."""
     found = []
-    for fd in map(int, os.listdir("/proc/self/fd")):
+    for fd in list(Path("/proc/self/fd").iterdir()):
         with suppress(OSError):
-            name = Path(os.readlink(f"/proc/self/fd/{fd}")).name
-            if Path("/sys/class/infiniband_verbs", name, "ibdev").read_text().strip() == "rxea0":
-                found.append(fd)
+            if Path("/sys/class/infiniband_verbs", fd.readlink().name, "ibdev").read_text().strip() == "rxea0":
+                found.append(int(fd.name))
     return found
 
 
@@ -113,7 +112,7 @@ def force_errors(files: list[int]) -> None:
 
 def main() -> None:
     told = {
-        "two": transfer(2, connections=2),
+        "two": transfer(2, connections=2, size=SIZE // 2),
         "four": transfer(4),
         "link down": transfer(2, link_down_and_up, size=2 * SIZE),
         "error": transfer(4, lambda: force_errors(opened())),

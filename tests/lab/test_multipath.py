@@ -31,9 +31,7 @@ def transfer(
         return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
     connections = options.get("connections", 1)
-    receiver = start(
-        1, "receive", {"addresses": paths.right, "bytes": size, "connections": connections, "timeout": 60}
-    )
+    receiver = start(1, "receive", {"addresses": paths.right, "bytes": size, "connections": connections, "timeout": 60})
     assert receiver.stdout is not None
     routes = list(zip(paths.left, paths.right, json.loads(receiver.stdout.readline()), strict=True))
     sender = start(0, "send", {"routes": routes, "bytes": size, "timeout": 60, **options})

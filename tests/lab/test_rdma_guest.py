@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.lab import guest, rails, rdma_paths_program
+from tests.lab import guest, rails
 
 pytestmark = pytest.mark.lab("guest")
 
@@ -146,15 +146,15 @@ def test_several_rdma_paths_deliver_every_byte_whatever_becomes_of_one(tmp_path:
         assert of["ended"] == ["None", "None"], (what, of)
         assert (of["complete"], of["wrong"]) == (1, 0), (what, of)
         assert all(of["delivered"]), (what, of)
-        size = rdma_paths_program.SIZE * (2 if what in ("link down", "deleted") else 1)
-        assert sum(of["delivered"]) == size, (what, of)
-        assert sum(of["bytes"]) >= size, (what, of)
+        assert sum(of["delivered"]) == of["size"] <= sum(of["bytes"]), (what, of)
 
     def failed_with(what: str) -> set[int]:
         return {code for path, state, _cause, code in told[what]["events"] if (path, state) == (0, "failed")}
 
-    # Told by the port's own event, or by the other end's, which saw its carrier go.
-    assert failed_with("link down") & {errno.ENETDOWN, errno.ECONNRESET}, told["link down"]
+    # The port's own event, that of the other end, which saw its carrier go, or a request that could not leave: which
+    # comes first is chance. As long as it is down, the port is asked in vain.
+    assert failed_with("link down") & {errno.ENETDOWN, errno.ECONNRESET, errno.EIO}, told["link down"]
+    assert [0, "failed", "refused", errno.ENETDOWN] in told["link down"]["events"]
     assert errno.ECANCELED in failed_with("error"), told["error"]
     assert errno.ECANCELED in failed_with("deleted"), told["deleted"]
     assert (told["deleted"]["code"], told["deleted"]["there"]) == (0, False)
