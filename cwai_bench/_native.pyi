@@ -60,6 +60,7 @@ class _PathEvent(TypedDict):
     state: str
     cause: str
     code: int
+    connection: int
 
 class _PathSent(TypedDict):
     sent: int
@@ -80,8 +81,7 @@ class _MultipathSent(TypedDict):
     recovered: float
     paths: list[_PathSent]
     events: list[_PathEvent]
-    fault: str
-    why: str
+    ended: tuple[str, str, int]
 
 class _PathReceived(TypedDict):
     bytes: int
@@ -95,8 +95,7 @@ class _MultipathReceived(TypedDict):
     first_bad: int
     paths: list[_PathReceived]
     events: list[_PathEvent]
-    fault: str
-    why: str
+    ended: tuple[str, str, int]
 
 class _Latency(TypedDict):
     samples: NDArray[np.float64]
@@ -368,22 +367,24 @@ class Listener:
     def accept(self, *, token: bytes, lanes: int, spin: bool, timeout: float) -> Connection: ...
 
 class PathListeners:
-    def __init__(self, *, addresses: list[str]) -> None: ...
+    def __init__(self, *, addresses: list[str], nics: list[tuple[str, int, int, int, int]]) -> None: ...
     @property
     def ports(self) -> list[int]: ...
     def receive(
-        self, *, token: bytes, bytes: int, transfers: int, block: int, seed: int, timeout: float
+        self, *, token: bytes, bytes: int, transfers: int, block: int, connections: int, seed: int, timeout: float
     ) -> _MultipathReceived: ...
 
 def multipath_send(
     *,
     routes: list[tuple[str, str, int]],
+    nics: list[tuple[str, int, int, int, int]],
     token: bytes,
     policy: str,
     weights: list[float],
     bytes: int,
     transfers: int,
     block: int,
+    connections: int,
     longest_run: int,
     horizon: float,
     stall: float,

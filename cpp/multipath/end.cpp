@@ -7,6 +7,8 @@
 #include <algorithm>
 #include <bit>
 #include <cerrno>
+#include <optional>
+#include <thread>
 #include <utility>
 
 #include "support/error.hpp"
@@ -45,8 +47,8 @@ Dialler::~Dialler() {
   ::close(event_);
 }
 
-void Dialler::ask(std::size_t path) {
-  if (!dial_) return;
+bool Dialler::ask(std::size_t path) {
+  if (!dial_) return false;
   std::thread& thread = threads_[path];
   if (thread.joinable()) thread.join();  // it has answered, and is about to end
   thread = std::thread([this, path] {
@@ -58,6 +60,7 @@ void Dialler::ask(std::size_t path) {
     }
     give(std::move(answer));
   });
+  return true;
 }
 
 void Dialler::give(Answer answer) {
@@ -92,19 +95,22 @@ std::vector<std::unique_ptr<Connection>> dial_all(std::size_t paths, const Dial&
   std::vector<std::unique_ptr<Connection>> connections(paths);
   std::vector<std::thread> threads;
   threads.reserve(paths);
-  std::vector<Fault> stopped(paths, Fault::kConnect);
+  std::vector<std::optional<Error>> failed(paths);
   for (std::size_t i = 0; i < paths; ++i)
     threads.emplace_back([&, i] {
       try {
         connections[i] = dial(i, Watch(patience, given_up));
       } catch (const Error& error) {
-        stopped[i] = error.fault();
+        failed[i] = error;
       }
     });
   for (std::thread& thread : threads) thread.join();
-  for (const Fault fault : stopped)
-    if (fault == Fault::kStopped || fault == Fault::kInvalid || fault == Fault::kAddress)
-      throw Error(fault, "path");
+  for (const auto& error : failed)
+    if (error && (error->fault() == Fault::kStopped || error->fault() == Fault::kInvalid ||
+                  error->fault() == Fault::kAddress))
+      throw Error(*error);
+  if (std::all_of(failed.begin(), failed.end(), [](const auto& error) { return !!error; }))
+    throw failed.empty() ? Error(Fault::kInvalid, "paths 0") : *failed.front();
   return connections;
 }
 
@@ -125,6 +131,7 @@ End::End(std::vector<std::unique_ptr<Connection>> connections, Waiting waiting, 
 
 void End::open(Path& path) {
   path.connection->prepare(Goal::kLatency);
+  for (const auto& memory : lent_) path.connection->lend(memory);
   for (std::size_t i = 0; i < path.coming.size(); ++i)
     path.connection->post_receive(0, path.coming[i], kComing | i);
 }
@@ -184,6 +191,40 @@ bool End::redirect(std::size_t path, Direction direction, std::uint64_t tag,
   return p.connection != nullptr && p.connection->redirect(0, direction, tag, instead);
 }
 
+void End::lend(std::size_t path, std::span<const std::byte> memory) {
+  if (!alive(path)) return;
+  try {
+    paths_[path]->connection->lend(memory);
+  } catch (const Error& error) {
+    if (error.code() != ENODEV && error.code() != EIO) throw;
+    lose(path, Cause::kError, error.code(), now());
+  }
+}
+
+void End::take_back(std::size_t path, std::span<const std::byte> memory) {
+  if (alive(path)) paths_[path]->connection->take_back(memory);
+}
+
+void End::lend(std::span<const std::byte> memory) {
+  if (memory.empty()) return;
+  lent_.push_back(memory);
+  try {
+    for (std::size_t path = 0; path < paths_.size(); ++path) lend(path, memory);
+  } catch (...) {
+    take_back(memory);
+    throw;
+  }
+}
+
+void End::take_back(std::span<const std::byte> memory) {
+  const auto found = std::find_if(lent_.begin(), lent_.end(), [&](const auto& lent) {
+    return lent.data() == memory.data() && lent.size() == memory.size();
+  });
+  if (found == lent_.end()) return;
+  lent_.erase(found);
+  for (std::size_t path = 0; path < paths_.size(); ++path) take_back(path, memory);
+}
+
 void End::close(std::size_t path) {
   Path& p = *paths_[path];
   p.connection.reset();
@@ -198,8 +239,12 @@ void End::close_all() {
 }
 
 void End::lose(std::size_t path, Cause cause, int code, Nanos at) {
+  std::string ends;
+  if (misconfigured(code))
+    ends = paths_[path]->connection->local() + " - " + paths_[path]->connection->remote();
   close(path);
   broken(path, cause, code, at);
+  if (misconfigured(code)) throw Error(Fault::kMisconfigured, ends, code);
 }
 
 bool End::handle(std::size_t path, const Completion& done) {
@@ -260,29 +305,33 @@ bool End::pass() {
     if (p.connection != nullptr) lose(answer->path, Cause::kConnected, 0, now());
     p.connection = std::move(answer->connection);
     ++p.age;
-    open(p);
+    try {
+      open(p);
+    } catch (const Error& error) {  // its device went meanwhile
+      close(answer->path);
+      refused(answer->path, error.code(), now());
+      continue;
+    }
     joined(answer->path, now());
   }
   return some;
 }
 
+// What is to be said on what was heard leaves now: nobody may come here again for long.
+void End::respond() {
+  act(now());
+  pass();
+}
+
 // What came is heard before silence is judged: this end may have been asleep for long itself.
 void End::progress(Nanos until) {
-  const bool heard = pass();
+  if (pass()) return respond();
   act(now());
-  if (heard) {
-    pass();  // what is to be said on that leaves now: nobody may come here again for long
-    return;
-  }
   if (waiting_ == Waiting::kSpin) {
     constexpr int kTurns = 16;
     do {
       for (int turn = 0; turn < kTurns; ++turn)
-        if (pass()) {
-          act(now());
-          pass();
-          return;
-        }
+        if (pass()) return respond();
     } while (now() < std::min(until, due()));
     return;
   }
@@ -300,10 +349,7 @@ void End::progress(Nanos until) {
   if ((fds_.front().revents & POLLIN) != 0) dialler_.quiet();
   for (const auto& path : paths_)
     if (path->connection != nullptr) path->connection->disarm();
-  if (some || pass()) {
-    act(now());
-    pass();
-  }
+  if (some || pass()) respond();
 }
 
 }  // namespace cwai::multipath

@@ -20,6 +20,7 @@
 
 #include "multipath/health.hpp"
 #include "multipath/wire.hpp"
+#include "support/error.hpp"
 #include "support/stop.hpp"
 #include "transport/transport.hpp"
 
@@ -66,7 +67,8 @@ class Dialler {
   Dialler(const Dialler&) = delete;
   Dialler& operator=(const Dialler&) = delete;
 
-  void ask(std::size_t path);
+  /// False: nobody dials here.
+  bool ask(std::size_t path);
   void give(Answer answer);
   void wake() noexcept;
   std::optional<Answer> take();
@@ -85,7 +87,7 @@ class Dialler {
 };
 
 /// All paths at once, each within ``patience``; null where it failed. Throws Error: kStopped,
-/// kInvalid, kAddress.
+/// kInvalid, kAddress; what kept the first from it, when there is none.
 std::vector<std::unique_ptr<Connection>> dial_all(std::size_t paths, const Dial& dial,
                                                   Nanos patience,
                                                   const std::atomic<bool>* given_up = nullptr);
@@ -96,7 +98,9 @@ class End {
   End(const End&) = delete;
   End& operator=(const End&) = delete;
 
-  /// Does what there is to do; sleeps for it, at most until ``until``.
+  /// Does what there is to do; sleeps for it, at most until ``until``. Throws
+  /// Error(kMisconfigured), naming the ends, when a path was refused what no path would be granted:
+  /// that is told, and not made up for.
   void progress(Nanos until);
 
   std::size_t paths() const noexcept { return paths_.size(); }
@@ -129,11 +133,21 @@ class End {
   void receive(std::size_t path, std::span<std::byte> payload);
   bool redirect(std::size_t path, Direction direction, std::uint64_t tag,
                 std::span<std::byte> instead);
+  /// What is sent and received over any path will be parts of ``memory``, until it is taken back.
+  void lend(std::span<const std::byte> memory);
+  void take_back(std::span<const std::byte> memory);
+  /// The same for one path. Its device may turn out to be gone: then the path is lost.
+  void lend(std::size_t path, std::span<const std::byte> memory);
+  void take_back(std::size_t path, std::span<const std::byte> memory);
   /// Fences it: no buffer that was given to this path is used any more.
   void close(std::size_t path);
   /// All of them: for destructors, whose buffers would go before the connections otherwise.
   void close_all();
-  void ask(std::size_t path) { dialler_.ask(path); }
+  bool ask(std::size_t path) { return dialler_.ask(path); }
+  /// Until ``over()``. Throws Error: kDeadline with what is ``missing()``, kStopped, and what
+  /// progress() throws.
+  template <typename Over, typename Missing>
+  void drive(const Watch& watch, const Over& over, const Missing& missing);
   /// All that was to be said on this path has left.
   bool quiet(std::size_t path) const;
   void note(const Event& event);
@@ -169,9 +183,11 @@ class End {
   void post_header(Path& path, const Header& header);
   void say_what_is_left(Path& path);
   void open(Path& path);
+  void respond();
   void lose(std::size_t path, Cause cause, int code, Nanos at);
 
   Waiting waiting_;
+  std::vector<std::span<const std::byte>> lent_;
   std::vector<std::unique_ptr<Path>> paths_;
   std::deque<Event> events_;
   std::uint64_t noted_ = 0;
@@ -179,5 +195,18 @@ class End {
   std::vector<pollfd> fds_;
   Dialler dialler_;  // last: its threads end first
 };
+
+template <typename Over, typename Missing>
+void End::drive(const Watch& watch, const Over& over, const Missing& missing) {
+  while (!over()) {
+    try {
+      watch.check();
+    } catch (const Error& error) {
+      if (error.fault() != Fault::kDeadline) throw;
+      throw Error(Fault::kDeadline, missing());
+    }
+    progress(watch.slice_end());
+  }
+}
 
 }  // namespace cwai::multipath

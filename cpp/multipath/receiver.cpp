@@ -35,6 +35,7 @@ Receiver::Incoming* Receiver::find(std::uint64_t transfer) {
 }
 
 std::uint64_t Receiver::post(std::span<std::byte> data, std::uint32_t tag) {
+  lend(data);
   incoming_.push_back({});
   incoming_.back().data = data;
   incoming_.back().tag = tag;
@@ -96,6 +97,15 @@ bool Receiver::fits(const Header& header) {
   return end - begin == header.bytes;
 }
 
+bool Receiver::make_room(std::size_t path) {
+  Landing& landing = landings_[path];
+  if (landing.aside.size() >= landing.header.bytes) return true;
+  take_back(path, landing.aside);
+  landing.aside.resize(landing.header.bytes);
+  lend(path, landing.aside);
+  return alive(path);
+}
+
 void Receiver::heard(std::size_t path, const Header& header, Nanos at) {
   switch (header.kind) {
     case Kind::kData: {
@@ -112,7 +122,7 @@ void Receiver::heard(std::size_t path, const Header& header, Nanos at) {
       if (landing.in_place) {
         landing.at = incoming->data.data() + header.run.first * spec_.block;
       } else {
-        if (landing.aside.size() < header.bytes) landing.aside.resize(header.bytes);
+        if (!make_room(path)) return;
         landing.at = landing.aside.data();
       }
       if (header.bytes == 0)
@@ -139,7 +149,7 @@ void Receiver::heard(std::size_t path, const Header& header, Nanos at) {
 // Nothing more of what this path brings is written where it belongs.
 void Receiver::turn_aside(std::size_t path, Ledger& ledger, Nanos at) {
   Landing& landing = landings_[path];
-  if (landing.aside.size() < landing.header.bytes) landing.aside.resize(landing.header.bytes);
+  if (!make_room(path)) return;
   if (redirect(path, Direction::kReceive, kPayload, {landing.aside.data(), landing.header.bytes})) {
     landing.at = landing.aside.data();
     landing.in_place = false;
@@ -180,6 +190,7 @@ void Receiver::landed(std::size_t path, Nanos at) {
     }
     counts_[path].twice += header.bytes - fresh;
     incoming->complete = ledger.complete();
+    if (incoming->complete) take_back(incoming->data);
   }
   say(path, answer);
 }
@@ -192,6 +203,7 @@ void Receiver::broken(std::size_t path, Cause cause, int code, Nanos at) {
     if (incoming != nullptr && incoming->ledger) incoming->ledger->release(path);
     landing.under_way = false;
   }
+  landing.aside = {};  // the next connection is not lent it
   if (!bye_) note({at, path, PathState::kFailed, cause, code});
 }
 
@@ -232,20 +244,15 @@ Nanos Receiver::due() const {
 }
 
 void Receiver::wait(std::uint64_t transfer, const Watch& watch) {
-  while (!done(transfer)) {
-    try {
-      watch.check();
-    } catch (const Error& error) {
-      if (error.fault() != Fault::kDeadline) throw;
-      const Incoming* late = find(transfer);
-      const std::size_t blocks = late != nullptr && late->ledger ? late->ledger->count() : 0;
-      throw Error(Fault::kDeadline,
-                  "transfer " + std::to_string(transfer) + ": " + std::to_string(blocks) +
-                      " blocks of " + std::to_string(spec_.block) + " bytes, of " +
-                      std::to_string(late == nullptr ? 0 : late->total) + " bytes");
-    }
-    progress(watch.slice_end());
-  }
+  drive(
+      watch, [&] { return done(transfer); },
+      [&] {
+        const Incoming* late = find(transfer);
+        const std::size_t blocks = late != nullptr && late->ledger ? late->ledger->count() : 0;
+        return "transfer " + std::to_string(transfer) + ": " + std::to_string(blocks) +
+               " blocks of " + std::to_string(spec_.block) + " bytes, of " +
+               std::to_string(late == nullptr ? 0 : late->total) + " bytes";
+      });
 }
 
 void Receiver::finish(const Watch& watch) {
@@ -254,11 +261,7 @@ void Receiver::finish(const Watch& watch) {
       if (alive(path)) return false;
     return true;
   };
-  while (!(bye_ && quiet(*bye_))) {
-    watch.check();
-    if (bye_ && gone()) return;
-    progress(watch.slice_end());
-  }
+  drive(watch, [&] { return bye_ && (quiet(*bye_) || gone()); }, [] { return "the last word"; });
 }
 
 }  // namespace cwai::multipath

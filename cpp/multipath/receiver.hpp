@@ -83,6 +83,8 @@ class Receiver final : public End {
 
   Incoming* find(std::uint64_t transfer);
   bool fits(const Header& header);
+  /// Room beside for what the path is receiving; false: the path was lost for it.
+  bool make_room(std::size_t path);
   void turn_aside(std::size_t path, Ledger& ledger, Nanos at);
   void announce(Nanos at);
 

@@ -1,8 +1,12 @@
 #include "multipath/run.hpp"
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <cerrno>
+#include <condition_variable>
+#include <map>
+#include <mutex>
 #include <thread>
 #include <utility>
 
@@ -10,11 +14,13 @@
 #include "support/error.hpp"
 #include "support/pattern.hpp"
 #include "transport/faulty.hpp"
+#include "transport/verbs.hpp"
 
 namespace cwai::multipath {
 namespace {
 
 constexpr Nanos kCheckSlice = 1'000'000;
+constexpr Nanos kMeetPatience = 10 * kSecond;
 
 // Connections of one path are kept apart from those of the others.
 Token of_path(Token token, std::size_t path) {
@@ -26,31 +32,155 @@ Token of_path(Token token, std::size_t path) {
 void check(const Work& work) {
   if (work.bytes == 0) throw Error(Fault::kInvalid, "bytes 0");
   if (work.transfers == 0) throw Error(Fault::kInvalid, "transfers 0");
+  if (work.connections == 0 || work.connections > kMostConnections)
+    throw Error(Fault::kInvalid, "connections " + std::to_string(work.connections));
 }
 
-std::vector<Event> since(const std::deque<Event>& events, Nanos start) {
-  std::vector<Event> all(events.begin(), events.end());
-  for (Event& event : all) event.at -= start;
+// The n-th of the engine's paths is connection n % connections of path n / connections.
+std::vector<PathEvent> since(const std::deque<Event>& events, Nanos start,
+                             std::size_t connections) {
+  std::vector<PathEvent> all;
+  all.reserve(events.size());
+  for (Event event : events) {
+    const std::size_t one = event.path;
+    event.at -= start;
+    event.path = one / connections;
+    all.push_back({event, one % connections});
+  }
   return all;
 }
 
+// The first byte on a connection says which of its path it is.
+void say_which(Connection& connection, std::size_t which, const Watch& watch) {
+  const std::array<std::byte, 1> said{static_cast<std::byte>(which)};
+  Completion done{};
+  connection.post_send(0, said, 0);
+  while (connection.wait({&done, 1}, watch.slice_end()) == 0) watch.check();
+  if (done.status != 0) throw Error(Fault::kPeerClosed, connection.remote(), done.status);
+}
+
+std::size_t hear_which(Connection& connection, std::size_t connections, const Watch& watch) {
+  std::array<std::byte, 1> said{};
+  Completion done{};
+  connection.post_receive(0, said, 0);
+  while (connection.wait({&done, 1}, watch.slice_end()) == 0) watch.check();
+  const auto which = std::to_integer<std::size_t>(said[0]);
+  if (done.status != 0) throw Error(Fault::kPeerClosed, connection.remote(), done.status);
+  if (which >= connections) throw Error(Fault::kDisagreed, "connections");
+  return which;
+}
+
+// Both ends call it on a connection that they have just made.
+std::unique_ptr<Connection> over(std::unique_ptr<Connection> made,
+                                 const std::optional<verbs::PathSpec>& nic, const Watch& watch) {
+  if (!nic) return made;
+  return verbs_over(std::move(made), {.path = *nic, .lanes = 1}, Waiting::kBlock, watch);
+}
+
+// Where the connections of one path are accepted, each waited for on a thread of its own: one of
+// these accepts for all, and whoever came is handed to whom it is for.
+class Entrance {
+ public:
+  Entrance(TcpListener& listener, const Token& token, std::size_t connections)
+      : listener_(listener), token_(token), connections_(connections) {}
+
+  std::unique_ptr<Connection> accept(std::size_t which, const Watch& watch) {
+    std::unique_lock lock(mutex_);
+    for (;;) {
+      watch.check();
+      if (const auto found = came_.find(which); found != came_.end()) {
+        std::unique_ptr<Connection> made = std::move(found->second);
+        came_.erase(found);
+        return made;
+      }
+      if (accepting_) {
+        changed_.wait_for(lock, std::chrono::nanoseconds(kSlice));
+        continue;
+      }
+      accepting_ = true;
+      lock.unlock();
+      std::unique_ptr<Connection> made;
+      std::size_t whose = 0;
+      std::exception_ptr failed;
+      try {
+        made = listener_.accept(token_, 1, Waiting::kBlock, watch);
+      } catch (...) {
+        failed = std::current_exception();
+      }
+      if (made) try {
+          whose = hear_which(*made, connections_, watch.within(kMeetPatience));
+        } catch (const Error&) {
+          made.reset();  // it left again; the next may come
+        }
+      lock.lock();
+      accepting_ = false;
+      changed_.notify_all();
+      if (failed) std::rethrow_exception(failed);
+      if (made) came_[whose] = std::move(made);  // an older one that nobody has taken is no more
+    }
+  }
+
+ private:
+  TcpListener& listener_;
+  Token token_;
+  std::size_t connections_;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  bool accepting_ = false;
+  std::map<std::size_t, std::unique_ptr<Connection>> came_;
+};
+
 // What ends a run early is part of its result; what somebody else asked for is not.
 template <typename Body>
-void until_it_fails(std::string& fault, std::string& why, const Body& body) {
+Ended until_it_fails(const Body& body) {
   try {
     body();
   } catch (const Error& error) {
     if (error.fault() == Fault::kStopped || error.fault() == Fault::kInvalid) throw;
-    fault = fault_name(error.fault());
-    why = error.subject();
+    return {std::string(fault_name(error.fault())), error.subject(), error.code()};
   }
+  return {};
+}
+
+// The better off, the higher.
+int rank(PathState state) {
+  switch (state) {
+    case PathState::kHealthy:
+      return 4;
+    case PathState::kProbation:
+      return 3;
+    case PathState::kSuspect:
+      return 2;
+    case PathState::kProbing:
+      return 1;
+    case PathState::kFailed:
+      return 0;
+  }
+  return 0;
+}
+
+// What a connection of a path came to.
+void add(PathResult& path, const Sender& sender, std::size_t one) {
+  const PathCounts& counts = sender.scheduler().counts(one);
+  path.counts.sent += counts.sent;
+  path.counts.delivered += counts.delivered;
+  path.counts.again += counts.again;
+  path.counts.lost += counts.lost;
+  path.counts.stalls += counts.stalls;
+  path.failures += sender.health(one).failures();
+  if (const PathState state = sender.health(one).state(); rank(state) > rank(path.state))
+    path.state = state;
+  const std::vector<std::uint64_t>& timeline = sender.timeline(one);
+  path.timeline.resize(std::max(path.timeline.size(), timeline.size()));
+  for (std::size_t i = 0; i < timeline.size(); ++i) path.timeline[i] += timeline[i];
 }
 
 // Puts faults on and takes them away when it is time.
 class Rehearse {
  public:
-  Rehearse(const std::vector<Rehearsal>& all, std::vector<std::shared_ptr<Plant>> plants)
-      : plants_(std::move(plants)) {
+  Rehearse(const std::vector<Rehearsal>& all, std::vector<std::shared_ptr<Plant>> plants,
+           std::size_t connections)
+      : plants_(std::move(plants)), connections_(connections) {
     for (const Rehearsal& one : all) {
       if (one.path >= plants_.size())
         throw Error(Fault::kInvalid, "path " + std::to_string(one.path));
@@ -73,7 +203,7 @@ class Rehearse {
           plant.reset = begins;
           break;
         case Rehearsal::Kind::kSlow:
-          plant.rate = begins ? what.rate : 0;
+          plant.rate = begins ? what.rate / static_cast<double>(connections_) : 0;
           break;
         case Rehearsal::Kind::kCorrupt:
           plant.corrupt += 1;
@@ -90,6 +220,7 @@ class Rehearse {
     bool begins;
   };
   std::vector<std::shared_ptr<Plant>> plants_;
+  std::size_t connections_;  // that share one
   std::vector<Step> steps_;
   std::size_t next_ = 0;
 };
@@ -98,8 +229,13 @@ class Rehearse {
 
 // --------------------------------------------------------------------------------------- receiving
 
-Listeners::Listeners(const std::vector<std::string>& addresses) {
+Listeners::Listeners(const std::vector<std::string>& addresses,
+                     std::vector<std::optional<verbs::PathSpec>> nics)
+    : nics_(std::move(nics)) {
   if (addresses.empty()) throw Error(Fault::kInvalid, "paths 0");
+  if (nics_.empty()) nics_.resize(addresses.size());
+  if (nics_.size() != addresses.size())
+    throw Error(Fault::kInvalid, "nics " + std::to_string(nics_.size()));
   for (const std::string& address : addresses)
     listeners_.push_back(std::make_unique<TcpListener>(address, 0, 1));
 }
@@ -116,13 +252,18 @@ ReceiveResult Listeners::receive(const Token& token, const Work& work) {
   const Watch watch(work.timeout);
   const Nanos start = now();
   Buffer target(work.bytes);
-  Receiver receiver(
-      {.block = work.block}, std::vector<std::unique_ptr<Connection>>(listeners_.size()),
-      [&](std::size_t path, const Watch& accepting) {
-        return listeners_[path]->accept(of_path(token, path), 1, Waiting::kBlock, accepting);
-      });
+  std::deque<Entrance> entrances;
+  for (std::size_t path = 0; path < listeners_.size(); ++path)
+    entrances.emplace_back(*listeners_[path], of_path(token, path), work.connections);
+  Receiver receiver({.block = work.block},
+                    std::vector<std::unique_ptr<Connection>>(listeners_.size() * work.connections),
+                    [&](std::size_t one, const Watch& accepting) {
+                      const std::size_t path = one / work.connections;
+                      auto made = entrances[path].accept(one % work.connections, accepting);
+                      return over(std::move(made), nics_[path], accepting.within(kMeetPatience));
+                    });
   ReceiveResult result;
-  until_it_fails(result.fault, result.why, [&] {
+  result.ended = until_it_fails([&] {
     for (std::uint32_t i = 0; i < work.transfers; ++i) {
       receiver.wait(receiver.post({target.data(), work.bytes}), watch);
       // Beside it, so that paths that are late are heard meanwhile.
@@ -140,8 +281,16 @@ ReceiveResult Listeners::receive(const Token& token, const Work& work) {
     }
     receiver.finish(watch);
   });
-  for (std::size_t i = 0; i < receiver.paths(); ++i) result.paths.push_back(receiver.counts(i));
-  result.events = since(receiver.events(), start);
+  result.paths.resize(listeners_.size());
+  for (std::size_t i = 0; i < receiver.paths(); ++i) {
+    ArrivalCounts& path = result.paths[i / work.connections];
+    const ArrivalCounts& one = receiver.counts(i);
+    path.bytes += one.bytes;
+    path.twice += one.twice;
+    path.corrupt += one.corrupt;
+    path.broken += one.broken;
+  }
+  result.events = since(receiver.events(), start, work.connections);
   return result;
 }
 
@@ -155,8 +304,9 @@ SendResult send(const std::vector<Route>& routes, const Token& token, const Send
   std::vector<std::shared_ptr<Plant>> plants;
   plants.reserve(routes.size());
   for (std::size_t i = 0; i < routes.size(); ++i) plants.push_back(std::make_shared<Plant>());
-  Rehearse rehearse(rehearsals, plants);
-  const Dial dial = [&](std::size_t path, const Watch& watch) -> std::unique_ptr<Connection> {
+  Rehearse rehearse(rehearsals, plants, work.connections);
+  const Dial dial = [&](std::size_t one, const Watch& watch) -> std::unique_ptr<Connection> {
+    const std::size_t path = one / work.connections;
     // A path that is cut for a rehearsal cannot be connected either.
     while (plants[path]->cut || plants[path]->reset) {
       watch.check();
@@ -165,23 +315,22 @@ SendResult send(const std::vector<Route>& routes, const Token& token, const Send
     const Route& route = routes[path];
     auto made = tcp_connect(route.remote, route.port, of_path(token, path), 1, Waiting::kBlock,
                             route.local, watch);
+    say_which(*made, one % work.connections, watch);
+    made = over(std::move(made), route.nic, watch);
     return rehearsals.empty() ? std::move(made) : planted(std::move(made), plants[path]);
   };
   Buffer source(work.bytes);
-  auto connections = dial_all(routes.size(), dial, patience);
-  if (std::none_of(connections.begin(), connections.end(), [](const auto& c) { return !!c; }))
-    throw Error(Fault::kConnect, routes.empty() ? "" : routes.front().remote, ETIMEDOUT);
+  auto connections = dial_all(routes.size() * work.connections, dial, patience);
 
   SendResult result;
-  for (const auto& connection : connections) {
-    result.paths.emplace_back();
-    result.paths.back().connected = connection != nullptr;
-  }
+  result.paths.resize(routes.size());
+  for (std::size_t i = 0; i < connections.size(); ++i)
+    if (connections[i] != nullptr) result.paths[i / work.connections].connected = true;
   fill_pattern(source.data(), work.bytes, work.seed);
   const Watch watch(work.timeout);
   Sender sender(mine, std::move(connections), dial);
   const Nanos start = sender.start();
-  until_it_fails(result.fault, result.why, [&] {
+  result.ended = until_it_fails([&] {
     for (std::uint32_t i = 0; i < work.transfers; ++i) {
       if (i > 0) fill_pattern(source.data(), work.bytes, work.seed + i);
       Nanos begin = 0;
@@ -199,18 +348,14 @@ SendResult send(const std::vector<Route>& routes, const Token& token, const Send
     sender.finish(watch);
   });
   for (std::size_t i = 0; i < sender.paths(); ++i) {
-    PathResult& path = result.paths[i];
-    path.counts = sender.scheduler().counts(i);
-    path.failures = sender.health(i).failures();
-    path.state = sender.health(i).state();
-    path.timeline = sender.timeline(i);
-    result.delivered += path.counts.delivered;
+    add(result.paths[i / work.connections], sender, i);
+    result.delivered += sender.scheduler().counts(i).delivered;
   }
   result.start = seconds(start);
   result.step = seconds(sender.step());
   if (const Nanos at = sender.scheduler().recovered(); at != 0)
     result.recovered = seconds(at - start);
-  result.events = since(sender.events(), start);
+  result.events = since(sender.events(), start, work.connections);
   return result;
 }
 

@@ -313,7 +313,7 @@ std::optional<Run> Scheduler::fresh(std::size_t path, std::uint32_t most) {
 
 std::optional<Run> Scheduler::steal(std::size_t path, std::uint32_t most, Nanos at) {
   const double mine = rate(path, at);
-  if (mine <= 0) return std::nullopt;
+  if (mine <= 0 || spec_.duplicates <= 0) return std::nullopt;
   const std::size_t size = most * spec_.block;
   if (static_cast<double>(all_stolen_ + size) >
       spec_.duplicates * static_cast<double>(all_sent_) + static_cast<double>(size))
@@ -369,15 +369,16 @@ void Scheduler::deliver(std::size_t path, const Run& run, Nanos at) {
   }
   Transfer* transfer = find(run.transfer);
   if (transfer == nullptr) return;
+  std::size_t fresh = 0;
   for (std::uint32_t block = run.first; block < run.first + run.count; ++block) {
     if (transfer->has[block]) continue;
     transfer->has[block] = true;
     if (!transfer->late.empty() && transfer->late[block]) recovered_ = at;
     ++transfer->delivered;
-    const std::size_t size = block_bytes(*transfer, block, 1);
-    transfer->delivered_bytes += size;
-    p.counts.delivered += size;
+    fresh += block + 1 < transfer->blocks ? spec_.block : block_bytes(*transfer, block, 1);
   }
+  transfer->delivered_bytes += fresh;
+  p.counts.delivered += fresh;
 }
 
 void Scheduler::reject(std::size_t path, const Run& run, Nanos at) {

@@ -42,7 +42,8 @@ struct SchedulerSpec {
   Nanos horizon = 20'000'000;
   /// A path that is silent for so long is stalled, if it should have delivered four times over.
   Nanos stall = 100'000'000;
-  double duplicates = 0.02;  ///< Bytes sent twice at the end of transfers, of all bytes.
+  /// Bytes sent twice at the end of transfers, of all bytes. 0: what only is slow is waited for.
+  double duplicates = 0.02;
   std::vector<double> weights = {};
 };
 

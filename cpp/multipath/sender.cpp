@@ -14,6 +14,7 @@ namespace {
 // Answers that may come before they are read.
 constexpr std::size_t kAnswers = 32;
 constexpr Nanos kDialPatience = 2 * kSecond;
+constexpr Nanos kLastWordPatience = 5 * kSecond;
 constexpr std::size_t kSteps = 8192;
 
 }  // namespace
@@ -44,6 +45,7 @@ Sender::Transfer* Sender::find(std::uint64_t transfer) {
 }
 
 std::uint64_t Sender::post(std::span<const std::byte> data) {
+  lend(data);
   transfers_.push_back({.data = data});
   const std::uint64_t number = first_ + transfers_.size() - 1;
   start_what_is_ready();
@@ -85,24 +87,43 @@ std::size_t Sender::delivered(std::uint64_t transfer) const {
   return transfer < next_ ? scheduler_.delivered(transfer) : 0;
 }
 
-// All of it is there; paths that are late with their copy of a piece go on from a copy.
-void Sender::complete(std::uint64_t number) {
+// All of it is there; paths that are late with their copy of a piece go on from a copy. Where that
+// cannot be, a path that stalled is not waited for.
+void Sender::complete(std::uint64_t number, Nanos at) {
   Transfer& transfer = *find(number);
   transfer.complete = true;
-  for (std::size_t path = 0; path < paths(); ++path)
-    for (Payload& payload : payloads_[path]) {
-      if (payload.transfer != number || payload.copy != nullptr) continue;
-      std::unique_ptr<std::byte[]> copy(new std::byte[payload.size]);
-      if (!redirect(path, Direction::kSend, payload.tag, {copy.get(), payload.size})) continue;
+  if (transfer.reading == 0) take_back(transfer.data);
+  for (std::size_t path = 0; path < paths(); ++path) {
+    bool held = false;
+    for (std::size_t i = 0; i < payloads_[path].size(); ++i) {
+      Payload& payload = payloads_[path][i];
+      if (payload.transfer != number || !payload.copy.empty()) continue;
+      std::vector<std::byte> copy(payload.size);
+      if (!redirect(path, Direction::kSend, payload.tag, copy)) {
+        held = true;
+        continue;
+      }
       payload.copy = std::move(copy);
-      --transfer.reading;
+      let_go(transfer);
+      lend(path, payload.copy);  // last: it may lose the path, and all that it holds
     }
+    if (held && scheduler_.stalled(path)) {
+      close(path);
+      broken(path, Cause::kSilent, ETIMEDOUT, at);
+    }
+  }
+}
+
+// A payload of it is read no more.
+void Sender::let_go(Transfer& transfer) {
+  --transfer.reading;
+  if (transfer.complete && transfer.reading == 0) take_back(transfer.data);
 }
 
 void Sender::forget_payloads(std::size_t path) {
   for (const Payload& payload : payloads_[path])
-    if (Transfer* transfer = find(payload.transfer); transfer != nullptr && !payload.copy)
-      --transfer->reading;
+    if (Transfer* transfer = find(payload.transfer); transfer != nullptr && payload.copy.empty())
+      let_go(*transfer);
   payloads_[path].clear();
 }
 
@@ -111,8 +132,10 @@ void Sender::sent(std::size_t path, std::uint64_t tag) {
   const auto found = std::find_if(payloads.begin(), payloads.end(),
                                   [&](const Payload& payload) { return payload.tag == tag; });
   if (found == payloads.end()) return;
-  if (Transfer* transfer = find(found->transfer); transfer != nullptr && !found->copy)
-    --transfer->reading;
+  if (!found->copy.empty())
+    take_back(path, found->copy);
+  else if (Transfer* transfer = find(found->transfer); transfer != nullptr)
+    let_go(*transfer);
   payloads.erase(found);
 }
 
@@ -156,7 +179,7 @@ void Sender::heard(std::size_t path, const Header& header, Nanos at) {
       Transfer* transfer = find(header.run.transfer);
       if (transfer != nullptr && transfer->begun != 0 && !transfer->complete &&
           scheduler_.done(header.run.transfer))
-        complete(header.run.transfer);
+        complete(header.run.transfer, at);
       break;
     }
     case Kind::kBroken:
@@ -182,8 +205,9 @@ void Sender::heard(std::size_t path, const Header& header, Nanos at) {
 }
 
 void Sender::broken(std::size_t path, Cause cause, int code, Nanos at) {
-  if (finishing_) {
+  if (finishing_) {  // the other end may have heard the last word and gone, or not
     forget_payloads(path);
+    redials_ = ask(path);
     return;
   }
   const PathState before = health_[path].state();
@@ -195,6 +219,10 @@ void Sender::broken(std::size_t path, Cause cause, int code, Nanos at) {
 }
 
 void Sender::joined(std::size_t path, Nanos at) {
+  if (finishing_) {
+    say(path, {.kind = Kind::kBye});
+    return;
+  }
   const PathState before = health_[path].state();
   health_[path].connect(at);
   change(path, before, Cause::kConnected, 0, at);
@@ -202,6 +230,10 @@ void Sender::joined(std::size_t path, Nanos at) {
 }
 
 void Sender::refused(std::size_t path, int code, Nanos at) {
+  if (finishing_) {
+    if (code == ECONNREFUSED) bye_[path] = true;  // nobody is there any more
+    return;
+  }
   note({at, path, PathState::kFailed, Cause::kRefused, code});
   health_[path].fail(at);
 }
@@ -270,38 +302,28 @@ Nanos Sender::due() const {
 }
 
 void Sender::wait(std::uint64_t transfer, const Watch& watch) {
-  while (!done(transfer)) {
-    try {
-      watch.check();
-    } catch (const Error& error) {
-      if (error.fault() != Fault::kDeadline) throw;
-      const Transfer* late = find(transfer);
-      throw Error(Fault::kDeadline, "transfer " + std::to_string(transfer) + ": " +
-                                        std::to_string(delivered(transfer)) + " of " +
-                                        std::to_string(late == nullptr ? 0 : late->data.size()) +
-                                        " bytes");
-    }
-    progress(watch.slice_end());
-  }
+  drive(
+      watch, [&] { return done(transfer); },
+      [&] {
+        const Transfer* late = find(transfer);
+        return "transfer " + std::to_string(transfer) + ": " + std::to_string(delivered(transfer)) +
+               " of " + std::to_string(late == nullptr ? 0 : late->data.size()) + " bytes";
+      });
 }
 
 void Sender::finish(const Watch& watch) {
   if (!transfers_.empty()) wait(first_ + transfers_.size() - 1, watch);
   finishing_ = true;
   for (std::size_t path = 0; path < paths(); ++path) say(path, {.kind = Kind::kBye});
-  // One answer is enough: the other end has heard it. A path that is cut would never answer.
-  const auto heard_by_one = [&] {
-    bool alive_at_all = false;
-    for (std::size_t path = 0; path < paths(); ++path) {
-      if (bye_[path]) return true;
-      alive_at_all = alive_at_all || alive(path);
-    }
-    return !alive_at_all;
+  // One answer is enough: the other end has heard it. A path that is cut would never answer; and
+  // where the answer is what was lost, nobody is there to say it again.
+  const Nanos long_enough = now() + kLastWordPatience;
+  const auto over = [&] {
+    bool some = redials_;
+    for (std::size_t path = 0; path < paths(); ++path) some = some || alive(path);
+    return !some || now() >= long_enough || std::find(bye_.begin(), bye_.end(), true) != bye_.end();
   };
-  while (!heard_by_one()) {
-    watch.check();
-    progress(watch.slice_end());
-  }
+  drive(watch, over, [] { return "the last word"; });
 }
 
 }  // namespace cwai::multipath

@@ -49,8 +49,8 @@ class Sender final : public End {
   /// Until done(). Throws Error: kDeadline with what was delivered, kStopped, kDisagreed when the
   /// other end's buffer is too small, kTransfer when nothing is to be sent again and a path broke.
   void wait(std::uint64_t transfer, const Watch& watch);
-  /// Tells the other end that this was all, and waits for it to have heard it. Throws as wait()
-  /// does.
+  /// Tells the other end that this was all, and waits for it to have heard it, for some seconds at
+  /// most: there is nothing left to lose. Throws as wait() does.
   void finish(const Watch& watch);
 
   const Scheduler& scheduler() const noexcept { return scheduler_; }
@@ -72,7 +72,7 @@ class Sender final : public End {
     std::uint64_t tag;
     std::uint64_t transfer;
     std::size_t size;
-    std::unique_ptr<std::byte[]> copy = nullptr;
+    std::vector<std::byte> copy = {};  // what it reads since the transfer was complete
   };
 
   void heard(std::size_t path, const Header& header, Nanos at) override;
@@ -86,7 +86,8 @@ class Sender final : public End {
 
   Transfer* find(std::uint64_t transfer);
   void start_what_is_ready();
-  void complete(std::uint64_t transfer);
+  void complete(std::uint64_t transfer, Nanos at);
+  void let_go(Transfer& transfer);
   void forget_payloads(std::size_t path);
   void fill(Nanos at);
   void mark(std::size_t path, Nanos at, std::uint64_t bytes);
@@ -102,6 +103,7 @@ class Sender final : public End {
   std::vector<std::deque<Payload>> payloads_;
   std::vector<bool> bye_;
   bool finishing_ = false;
+  bool redials_ = false;  // what broke since
   Nanos start_;
   Nanos step_ = 10'000'000;
   std::vector<std::vector<std::uint64_t>> timelines_;

@@ -462,15 +462,20 @@ void SendComm::work() {
   };
   std::vector<std::unique_ptr<Connection>> connections;
   const Watch watch(settings_.timeout, &given_up_);
-  for (;;) {
-    connections = multipath::dial_all(routes_.size(), dialled, kFirstPatience, &given_up_);
-    if (std::any_of(connections.begin(), connections.end(), [](const auto& c) { return !!c; }))
-      break;
-    if (now() + kPause >= watch.deadline())
-      throw Error(Fault::kConnect,
-                  peer_ + ": none of " + std::to_string(routes_.size()) + " paths can be connected",
-                  ETIMEDOUT);
-    std::this_thread::sleep_for(std::chrono::nanoseconds(kPause));
+  while (connections.empty()) {
+    try {
+      connections = multipath::dial_all(routes_.size(), dialled, kFirstPatience, &given_up_);
+    } catch (const Error& error) {
+      if (error.fault() == Fault::kStopped || error.fault() == Fault::kInvalid ||
+          error.fault() == Fault::kAddress)
+        throw;
+      if (now() + kPause >= watch.deadline())
+        throw Error(Fault::kConnect,
+                    peer_ + ": none of " + std::to_string(routes_.size()) +
+                        " paths can be connected",
+                    error.code());
+      std::this_thread::sleep_for(std::chrono::nanoseconds(kPause));
+    }
   }
   multipath::SenderSpec spec;
   spec.resend = settings_.resend;

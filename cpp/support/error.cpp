@@ -7,11 +7,11 @@
 namespace cwai {
 namespace {
 
-constexpr std::array<std::string_view, 22> kNames = {
-    "invalid",  "in_use",      "address",  "ports_taken", "listen",    "connect",
-    "rejected", "peer_closed", "transfer", "device",      "disagreed", "garbled",
-    "deadline", "stopped",     "pinning",  "library",     "no_mpi",    "unknown_mpi",
-    "mpi",      "unsupported", "mixed",    "collective"};
+constexpr std::array<std::string_view, 23> kNames = {
+    "invalid",     "in_use",      "address",     "ports_taken",   "listen",    "connect",
+    "rejected",    "peer_closed", "transfer",    "misconfigured", "device",    "disagreed",
+    "garbled",     "deadline",    "stopped",     "pinning",       "library",   "no_mpi",
+    "unknown_mpi", "mpi",         "unsupported", "mixed",         "collective"};
 static_assert(kNames.size() == static_cast<std::size_t>(Fault::kCollective) + 1);
 
 std::string describe(Fault fault, const std::string& subject, int code, const std::string& vendor) {

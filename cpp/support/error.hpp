@@ -11,28 +11,29 @@
 namespace cwai {
 
 enum class Fault : std::uint8_t {
-  kInvalid,      ///< An argument that cannot be: the caller's mistake.
-  kInUse,        ///< A connection on which a run is going on.
-  kAddress,      ///< Not an address of this machine, or no numeric address at all.
-  kPortsTaken,   ///< Every port that was tried is taken.
-  kListen,       ///< The system refused to listen.
-  kConnect,      ///< The peer could not be reached.
-  kRejected,     ///< The peer answered the greeting with no.
-  kPeerClosed,   ///< The peer ended the connection in the middle of a run.
-  kTransfer,     ///< The system refused to move bytes.
-  kDevice,       ///< A device that is not there, not active, or cannot be opened.
-  kDisagreed,    ///< The two ends were not asked to do the same.
-  kGarbled,      ///< A control record arrived broken.
-  kDeadline,     ///< Time is over.
-  kStopped,      ///< stop() was called.
-  kPinning,      ///< The system refused to pin the thread to this CPU.
-  kLibrary,      ///< A library could not be loaded, or lacks a symbol.
-  kNoMpi,        ///< No MPI library is loaded in this process.
-  kUnknownMpi,   ///< An MPI whose binary interface is not known.
-  kMpi,          ///< An MPI call returned an error.
-  kUnsupported,  ///< What a library cannot do; said before anything starts.
-  kMixed,        ///< Processes of one group that have loaded different versions of a library.
-  kCollective,   ///< A collective library returned an error, or found one on its way.
+  kInvalid,        ///< An argument that cannot be: the caller's mistake.
+  kInUse,          ///< A connection on which a run is going on.
+  kAddress,        ///< Not an address of this machine, or no numeric address at all.
+  kPortsTaken,     ///< Every port that was tried is taken.
+  kListen,         ///< The system refused to listen.
+  kConnect,        ///< The peer could not be reached.
+  kRejected,       ///< The peer answered the greeting with no.
+  kPeerClosed,     ///< The peer ended the connection in the middle of a run.
+  kTransfer,       ///< The system refused to move bytes.
+  kMisconfigured,  ///< A NIC refused memory or a request: settings or a bug, and never the path.
+  kDevice,         ///< A device that is not there, not active, or cannot be opened.
+  kDisagreed,      ///< The two ends were not asked to do the same.
+  kGarbled,        ///< A control record arrived broken.
+  kDeadline,       ///< Time is over.
+  kStopped,        ///< stop() was called.
+  kPinning,        ///< The system refused to pin the thread to this CPU.
+  kLibrary,        ///< A library could not be loaded, or lacks a symbol.
+  kNoMpi,          ///< No MPI library is loaded in this process.
+  kUnknownMpi,     ///< An MPI whose binary interface is not known.
+  kMpi,            ///< An MPI call returned an error.
+  kUnsupported,    ///< What a library cannot do; said before anything starts.
+  kMixed,          ///< Processes of one group that have loaded different versions of a library.
+  kCollective,     ///< A collective library returned an error, or found one on its way.
 };
 
 std::string_view fault_name(Fault fault) noexcept;

@@ -22,6 +22,13 @@ class Watch {
 
   Nanos deadline() const noexcept { return deadline_; }
 
+  /// The same, over ``timeout`` nanoseconds from now if not before.
+  Watch within(Nanos timeout) const noexcept {
+    Watch shorter = *this;
+    shorter.deadline_ = std::min(deadline_, now() + timeout);
+    return shorter;
+  }
+
   /// Until when one sleep may last: the next look at the flag, or the deadline.
   Nanos slice_end() const noexcept { return std::min(deadline_, now() + kSlice); }
 

@@ -62,7 +62,11 @@ class FaultyConnection final : public Connection {
       if (out[i].direction == Direction::kReceive) continue;
       Lane& lane = lanes_[static_cast<std::size_t>(out[i].lane)];
       --lane.under_way;
-      std::erase_if(lane.spoilt, [&](const Spoilt& one) { return one.tag == out[i].tag; });
+      std::erase_if(lane.spoilt, [&](const Spoilt& one) {
+        if (one.tag != out[i].tag) return false;
+        inner_->take_back(one.data);
+        return true;
+      });
     }
     return n;
   }
@@ -104,6 +108,9 @@ class FaultyConnection final : public Connection {
         }
     return inner_->redirect(lane, direction, tag, instead);
   }
+
+  void lend(std::span<const std::byte> memory) override { inner_->lend(memory); }
+  void take_back(std::span<const std::byte> memory) override { inner_->take_back(memory); }
 
   void fence() override { inner_->fence(); }
   void prepare(Goal goal) override { inner_->prepare(goal); }
@@ -156,6 +163,7 @@ class FaultyConnection final : public Connection {
       lane.spoilt.push_back({one.tag, {data.begin(), data.end()}});
       lane.spoilt.back().data[data.size() / 3] ^= std::byte{0x40};
       data = lane.spoilt.back().data;
+      inner_->lend(data);
     }
     inner_->post_send(index, data, one.tag);
     ++lane.under_way;

@@ -14,6 +14,7 @@
 
 #include <poll.h>
 
+#include <cerrno>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -36,10 +37,17 @@ struct Completion {
   std::uint64_t tag;  ///< As given to post_*.
   std::size_t bytes;
   Nanos time;  ///< When this end saw it.
-  int status;  ///< 0, or errno: ECONNRESET the peer is gone, ECANCELED fenced.
+  int status;  ///< 0, or errno: ECONNRESET the peer is gone, ECANCELED fenced; see misconfigured().
   int lane;
   Direction direction;
 };
+
+/// Whether the status of an operation says that this end's memory (EFAULT), the other end's
+/// (EACCES) or the request itself (EBADR) was refused: that is settings or a bug, and no other path
+/// would do better.
+constexpr bool misconfigured(int status) noexcept {
+  return status == EFAULT || status == EACCES || status == EBADR;
+}
 
 class Connection {
  public:
@@ -56,6 +64,14 @@ class Connection {
 
   /// ``data`` may be written at any time until the completion. Throws as post_send() does.
   virtual void post_receive(int lane, std::span<std::byte> data, std::uint64_t tag) = 0;
+
+  /// What is posted will often be parts of ``memory``, until it is taken back: a transport that has
+  /// to register memory does it once, and not for each part. Throws Error(kDevice) when it is
+  /// refused.
+  virtual void lend(std::span<const std::byte>) {}
+  /// ``memory`` may be unmapped from now on; nothing of it is pending. To be called of all that was
+  /// posted before it goes, lent or not, as long as the connection stays.
+  virtual void take_back(std::span<const std::byte>) {}
 
   /// Makes what progress can be made without waiting; returns how many completions it put into
   /// ``out``. A broken lane is no exception: its operations complete with a status.

@@ -61,7 +61,8 @@ class VerbsConnection final : public Connection {
         verbs::made(library_.create_cq(&endpoint_.context(), entries, nullptr, channel_.get(), 0),
                     device + " create_cq"));
     fd_ = channel_fd(channel_.get());
-    fcntl(fd_, F_SETFL, fcntl(fd_, F_GETFL) | O_NONBLOCK);
+    for (const int fd : {fd_, endpoint_.context().async_fd})
+      fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
     letters_.resize(lanes_.size() * kSlots * kLetterSize);
     letters_mr_ = &region(letters_.data(), letters_.size(), letters_regions_);
     for (std::size_t i = 0; i < lanes_.size(); ++i) make_queue_pair(i);
@@ -92,6 +93,29 @@ class VerbsConnection final : public Connection {
     l.receives.push({.data = data.data(), .size = data.size(), .tag = tag, .number = number});
   }
 
+  void lend(std::span<const std::byte> memory) override {
+    Lent& lent = lent_[range_of(memory)];
+    if (lent.region == nullptr)
+      lent.region = endpoint_.region(reinterpret_cast<std::uintptr_t>(memory.data()), memory.size(),
+                                     verbs::kAccessLocalWrite | verbs::kAccessRemoteWrite);
+    ++lent.count;
+  }
+
+  void take_back(std::span<const std::byte> memory) override {
+    const auto found = lent_.find(range_of(memory));
+    if (found != lent_.end() && --found->second.count > 0) return;
+    const auto begin = reinterpret_cast<std::uintptr_t>(memory.data());
+    for (Lane& lane : lanes_)
+      lane.ours.erase(lane.ours.lower_bound({begin, 0}),
+                      lane.ours.lower_bound({begin + memory.size(), 0}));
+    if (found != lent_.end()) lent_.erase(found);
+    // Of pages that it has to itself; others are shared with what stays.
+    std::erase_if(regions_, [&](const auto& region) {
+      return region.first.first >= memory.data() &&
+             region.first.second <= memory.data() + memory.size();
+    });
+  }
+
   std::size_t poll(std::span<Completion> out) override {
     std::size_t n = 0;
     for (Lane& lane : lanes_) {
@@ -112,18 +136,20 @@ class VerbsConnection final : public Connection {
         n += broken(lane, out.subspan(n));
       }
     }
+    if (n == 0 && ++turns_ % kTurns == 0) look_around();
     return n;
   }
 
   Nanos arm(std::vector<pollfd>& into) override {
     endpoint_.context().ops.req_notify_cq(cq_.get(), 0);
-    into.push_back({.fd = fd_, .events = POLLIN, .revents = 0});
+    for (const int fd : {fd_, endpoint_.context().async_fd})
+      into.push_back({.fd = fd, .events = POLLIN, .revents = 0});
     return control_->arm(into);
   }
   void disarm() override {
     control_->disarm();
     take_events();
-    look_for_end();
+    look_around();
   }
   // What a NIC was told of it reads and writes until it is done.
   bool redirect(int, Direction, std::uint64_t, std::span<std::byte>) override { return false; }
@@ -132,7 +158,6 @@ class VerbsConnection final : public Connection {
     for (;;) {
       if (const std::size_t n = waiting_ == Waiting::kSpin ? spin(out) : sleep(out, until); n > 0)
         return n;
-      look_for_end();
       if (now() >= until) return poll(out);
     }
   }
@@ -160,6 +185,9 @@ class VerbsConnection final : public Connection {
 
  private:
   static constexpr std::size_t kBatch = 16;
+  // How often nothing came until it is asked whether the other end or the device has said
+  // something.
+  static constexpr unsigned kTurns = 256;
   // In flight on a queue pair: our messages and the landings that we announce; what arrives: their
   // landings and their notices.
   static constexpr std::size_t kSends = 2 * kDepth;
@@ -173,6 +201,7 @@ class VerbsConnection final : public Connection {
     std::uint64_t tag;
     std::uint8_t number = kNone;  // what a buffer posted for receiving is called
   };
+  using Place = std::pair<std::uint64_t, std::size_t>;  // address and size
   struct Lane {
     std::size_t index = 0;
     verbs::QpPtr queue_pair;
@@ -181,7 +210,9 @@ class VerbsConnection final : public Connection {
     Ring<Operation, kDepth> receives;
     Ring<std::uint8_t, kDepth> landings;  // where the next messages may go
     std::array<Landing, kNumbers> theirs{};
-    std::map<std::pair<std::uint64_t, std::size_t>, std::uint8_t> ours;  // landings described
+    std::map<Place, std::uint8_t> ours;            // landings described
+    std::array<Place, kNumbers> described{};       // the last of each number
+    std::uint8_t last_number = kNumbers - 1;       // that was given
     std::array<std::uint8_t, kNumbers> waiting{};  // how often each of those is posted now
     Ring<std::uint8_t, kDepth>
         untold;  // of those the ones posted that the other end is not told of
@@ -191,6 +222,10 @@ class VerbsConnection final : public Connection {
   // What is registered, by its first byte and its end.
   using Range = std::pair<const std::byte*, const std::byte*>;
   using Regions = std::map<Range, verbs::MrPtr>;
+  struct Lent {
+    verbs::MrPtr region;
+    int count = 0;
+  };
 
   // The layout of a completion channel: the context, then its file descriptor.
   static int channel_fd(const verbs::CompChannel* channel) {
@@ -224,15 +259,29 @@ class VerbsConnection final : public Connection {
 
   // -------------------------------------------------------------------------------------- memory
 
-  // The registration that holds all of [data, data + size); made when there is none yet. Whole
-  // pages are registered: buffers next to one another share them.
-  verbs::Mr& region(const std::byte* data, std::size_t size, Regions& regions) {
+  static Range range_of(std::span<const std::byte> memory) {
+    return {memory.data(), memory.data() + memory.size()};
+  }
+
+  // What holds all of [data, data + size), or the end.
+  template <typename Map>
+  static typename Map::iterator holding(Map& map, const std::byte* data, std::size_t size) {
     constexpr int kLook = 4;  // of those that begin before it the nearest; another one costs little
-    auto found = regions.upper_bound({data, reinterpret_cast<const std::byte*>(UINTPTR_MAX)});
-    for (int i = 0; i < kLook && found != regions.begin(); ++i) {
+    auto found = map.upper_bound({data, reinterpret_cast<const std::byte*>(UINTPTR_MAX)});
+    for (int i = 0; i < kLook && found != map.begin(); ++i) {
       --found;
-      if (data + size <= found->first.second) return *found->second;
+      if (data + size <= found->first.second) return found;
     }
+    return map.end();
+  }
+
+  // The registration that holds all of [data, data + size); made when there is none yet. Whole
+  // pages are registered then: buffers next to one another share them.
+  verbs::Mr& region(const std::byte* data, std::size_t size, Regions& regions) {
+    if (const auto lent = holding(lent_, data, size); lent != lent_.end() && lent->second.region)
+      return *lent->second.region;
+    if (const auto found = holding(regions, data, size); found != regions.end())
+      return *found->second;
     const auto address = reinterpret_cast<std::uintptr_t>(data);
     const std::uintptr_t start = address & ~(kPageSize - 1);
     const std::uintptr_t end = (address + size + kPageSize - 1) & ~(kPageSize - 1);
@@ -263,6 +312,7 @@ class VerbsConnection final : public Connection {
     if (failed != 0 && lane.error == 0) break_lane(lane, failed);
   }
 
+  // Of what was not lent.
   void forget() {
     regions_.clear();
     for (Lane& lane : lanes_) lane.ours.clear();
@@ -281,7 +331,8 @@ class VerbsConnection final : public Connection {
     tell(lane);  // letters keep the order in which buffers were posted
     const std::uint32_t key = region(data.data(), data.size(), regions_).rkey;
     const std::uint8_t number = free_number(lane);
-    lane.ours[{address, data.size()}] = number;
+    lane.described[number] = {address, data.size()};
+    lane.ours[lane.described[number]] = number;
     ++lane.waiting[number];
     write_letter(lane, [&](std::byte* at) {
       put(at, std::to_integer<std::uint8_t>(kDescribe));
@@ -297,12 +348,11 @@ class VerbsConnection final : public Connection {
   // A number by which no buffer waits at the other end: there are more of them than can wait.
   static std::uint8_t free_number(Lane& lane) {
     static_assert(kDepth < kNumbers);
-    if (lane.ours.size() < kNumbers) return static_cast<std::uint8_t>(lane.ours.size());
-    const auto idle = std::find_if(lane.ours.begin(), lane.ours.end(), [&](const auto& described) {
-      return lane.waiting[described.second] == 0;
-    });
-    const std::uint8_t number = idle->second;
-    lane.ours.erase(idle);
+    std::uint8_t& number = lane.last_number;
+    do number = static_cast<std::uint8_t>((number + 1U) % kNumbers);
+    while (lane.waiting[number] != 0);
+    const auto before = lane.ours.find(lane.described[number]);
+    if (before != lane.ours.end() && before->second == number) lane.ours.erase(before);
     return number;
   }
 
@@ -415,7 +465,9 @@ class VerbsConnection final : public Connection {
     Lane& lane = lanes_[done.wr_id >> 32];
     if (lane.error != 0) return 0;  // of a broken lane all that is pending completes by itself
     if (done.status != verbs::kWcSuccess) {
-      break_lane(lane, meaning(done.status));
+      const int error = meaning(done.status);
+      if (!misconfigured(error)) look_around();  // the device may say why
+      break_lane(lane, error);
       return 0;
     }
     switch (static_cast<Kind>((done.wr_id >> 24) & 0xFFU)) {
@@ -462,6 +514,10 @@ class VerbsConnection final : public Connection {
         return ETIMEDOUT;  // the path, or the other end, is gone
       case verbs::kWcWrFlush:
         return ECANCELED;
+      case verbs::kWcLocalProtection:  // these three: see misconfigured()
+        return EFAULT;
+      case verbs::kWcRemoteInvalidRequest:
+        return EBADR;
       case verbs::kWcRemoteAccess:
         return EACCES;
       default:
@@ -469,7 +525,9 @@ class VerbsConnection final : public Connection {
     }
   }
 
-  // From here on nothing moves on this lane: the NIC has let go of every buffer when this returns.
+  // From here on nothing moves on this lane: the NIC has let go of every buffer when this returns,
+  // since a queue pair is not destroyed before all that it had under way is. What it was posted
+  // completes here, not there.
   void break_lane(Lane& lane, int error) {
     if (lane.error != 0) return;
     lane.error = error;
@@ -493,9 +551,8 @@ class VerbsConnection final : public Connection {
   // -------------------------------------------------------------------------------------- waiting
 
   std::size_t spin(std::span<Completion> out) {
-    // The clock and the control connection are looked at now and then only.
-    constexpr int kTurns = 1024;
-    for (int turn = 0; turn < kTurns; ++turn)
+    // The clock is looked at now and then only.
+    for (unsigned turn = 0; turn < kTurns; ++turn)
       if (const std::size_t n = poll(out); n > 0) return n;
     return 0;
   }
@@ -508,6 +565,7 @@ class VerbsConnection final : public Connection {
     pollfd entry{.fd = fd_, .events = POLLIN, .revents = 0};
     ::poll(&entry, 1, static_cast<int>((left + 999'999) / 1'000'000));
     take_events();
+    look_around();
     return poll(out);
   }
 
@@ -518,9 +576,46 @@ class VerbsConnection final : public Connection {
       library_.ack_cq_events(cq_.get(), 1);
   }
 
-  void look_for_end() {
+  // What is said beside the completions.
+  void look_around() {
     Completion done{};
     closed_ = closed_ || control_->poll({&done, 1}) > 0;
+    verbs::AsyncEvent event{};
+    while (library_.get_async_event(&endpoint_.context(), &event) == 0) {
+      library_.ack_async_event(&event);  // before its queue pair goes, which would wait for it
+      heed(event);
+    }
+  }
+
+  // What is no fault of this path (another port, a queue pair that is gone) changes nothing.
+  void heed(const verbs::AsyncEvent& event) {
+    const auto break_all = [&](int error) {
+      for (Lane& lane : lanes_) break_lane(lane, error);
+    };
+    const auto break_one = [&](int error) {
+      for (Lane& lane : lanes_)
+        if (lane.queue_pair.get() == event.element.qp) break_lane(lane, error);
+    };
+    switch (event.type) {
+      case verbs::kEventQpFatal:
+        return break_one(EIO);
+      case verbs::kEventQpRequestError:
+        return break_one(EBADR);
+      case verbs::kEventQpAccessError:
+        return break_one(EACCES);
+      case verbs::kEventCqError:
+        return break_all(EIO);
+      case verbs::kEventDeviceFatal:
+        return break_all(ENODEV);
+      case verbs::kEventPortError:
+        if (event.element.port == endpoint_.spec().port) break_all(ENETDOWN);
+        return;
+      case verbs::kEventGidChange:
+        if (!endpoint_.has_its_gid()) break_all(EADDRNOTAVAIL);
+        return;
+      default:
+        return;
+    }
   }
 
   const verbs::Library& library_ = verbs::Library::get();
@@ -536,7 +631,9 @@ class VerbsConnection final : public Connection {
   Regions letters_regions_;
   verbs::Mr* letters_mr_ = nullptr;
   Regions regions_;
+  std::map<Range, Lent> lent_;
   std::vector<Lane> lanes_;
+  unsigned turns_ = 0;
   std::array<std::byte, 1> last_word_{};
   bool closed_ = false;
   bool fenced_ = false;

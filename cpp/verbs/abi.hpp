@@ -89,7 +89,9 @@ struct DeviceAttr {
 
 enum WcStatus : int {
   kWcSuccess = 0,
+  kWcLocalProtection = 4,
   kWcWrFlush = 5,
+  kWcRemoteInvalidRequest = 9,
   kWcRemoteAccess = 10,
   kWcRetryExceeded = 12,
   kWcRnrRetryExceeded = 13,
@@ -101,6 +103,28 @@ enum WcOpcode : int {
   kWcRdmaRead = 2,
   kWcRecv = 128,
   kWcRecvRdmaWithImm = 129,
+};
+
+enum EventType : int {
+  kEventCqError = 0,
+  kEventQpFatal = 1,
+  kEventQpRequestError = 2,
+  kEventQpAccessError = 3,
+  kEventDeviceFatal = 8,
+  kEventPortError = 10,
+  kEventGidChange = 18,
+};
+
+struct Cq;
+struct Qp;
+
+struct AsyncEvent {
+  union {
+    Cq* cq;
+    Qp* qp;
+    int port;
+  } element;
+  int type;
 };
 
 struct Wc {
@@ -161,8 +185,6 @@ struct QpCap {
   std::uint32_t max_recv_sge;
   std::uint32_t max_inline_data;
 };
-
-struct Cq;
 
 struct QpInitAttr {
   void* qp_context;
@@ -255,8 +277,6 @@ struct RecvWr {
   Sge* sg_list;
   int num_sge;
 };
-
-struct Qp;
 
 // What verbs.h calls through these tables without a function of the library.
 struct ContextOps {

@@ -136,6 +136,13 @@ Endpoint::Endpoint(const PathSpec& spec)
   pd_.reset(made(library_.alloc_pd(context_.get()), spec.device + " alloc_pd"));
 }
 
+bool Endpoint::has_its_gid() const {
+  Gid gid{};
+  return library_.query_gid(context_.get(), static_cast<std::uint8_t>(spec_.port), port_.gid_index,
+                            &gid) == 0 &&
+         gid.raw == port_.gid.raw;
+}
+
 MrPtr Endpoint::region(std::uint64_t address, std::size_t size, unsigned access) const {
   auto* data = reinterpret_cast<void*>(address);
   errno = 0;

@@ -40,11 +40,15 @@ class Endpoint {
   explicit Endpoint(const PathSpec& spec);
 
   const Library& library() const noexcept { return library_; }
+  const PathSpec& spec() const noexcept { return spec_; }
   Context& context() const noexcept { return *context_; }
   Pd* pd() const noexcept { return pd_.get(); }
   const DeviceAttr& device() const noexcept { return device_; }
   const PortChoice& port() const noexcept { return port_; }
   const std::string& name() const noexcept { return name_; }  ///< ``mlx5_0:1 gid 3``
+
+  /// Whether the address by which the port is spoken to is still where it was.
+  bool has_its_gid() const;
 
   /// ``access`` as in verbs/abi.hpp. Throws Error(kDevice, errno).
   MrPtr region(std::uint64_t address, std::size_t size, unsigned access) const;

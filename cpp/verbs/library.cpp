@@ -23,6 +23,8 @@ Library::Library() : library_(DynamicLibrary::open("libibverbs.so.1")) {
   take(query_device, "ibv_query_device");
   take(query_port, "ibv_query_port");
   take(query_gid, "ibv_query_gid");
+  take(get_async_event, "ibv_get_async_event");
+  take(ack_async_event, "ibv_ack_async_event");
   take(alloc_pd, "ibv_alloc_pd");
   take(dealloc_pd, "ibv_dealloc_pd");
   take(reg_mr, "ibv_reg_mr");

@@ -23,6 +23,8 @@ class Library {
   int (*query_device)(Context*, DeviceAttr*);
   int (*query_port)(Context*, std::uint8_t, PortAttr*);
   int (*query_gid)(Context*, std::uint8_t, int, Gid*);
+  int (*get_async_event)(Context*, AsyncEvent*);
+  void (*ack_async_event)(AsyncEvent*);
   Pd* (*alloc_pd)(Context*);
   int (*dealloc_pd)(Pd*);
   Mr* (*reg_mr)(Pd*, void*, std::size_t, int);

@@ -36,6 +36,9 @@ ROWS: dict[str, Callable[[tcp.Progress], Iterator[Row]]] = {
     "path_fault.named": path_fault.named,
     "multipath.steady": multipath.steady,
     "multipath.faults": multipath.faults,
+    "multipath.loopback": multipath.loopback,
+    "multipath.decision": multipath.decision,
+    "multipath.stranded": multipath.stranded,
     "run": command.make_run,
 }
 

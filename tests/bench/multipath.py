@@ -19,10 +19,12 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from statistics import median
 from typing import Any
 
 from tests.bench.pairs import Spread
+from tests.bench.program import measured
 from tests.bench.table import Row
 from tests.bench.tcp import Progress
 from tests.lab import path_program
@@ -128,6 +130,48 @@ def faults(progress: Progress) -> Iterator[Row]:
                     late.median <= 0.25,
                     note=f"{late.p10 * 1e3:.0f} to {late.p90 * 1e3:.0f} ms",
                 )
+
+
+def loopback(progress: Progress) -> Iterator[Row]:
+    """Eight paths of memory: what the engine costs beside the checksum and the copy."""
+    progress("multipath, eight paths of memory", 1)
+    pairs = measured("cwai_multipath_bench", "loopback")
+    ratio = Spread.of([bare / ours for ours, bare in pairs])
+    yield Row(
+        "multipath, eight paths of memory, share of a plain copy with its CRC-32C",
+        f"{ratio.median:.3f}",
+        "≥ 0.95",
+        ratio.median >= 0.95,
+        f"a loop on one CPU {(256 << 20) / Spread.of([bare for _, bare in pairs]).median / 1e9:.1f} GB/s",
+        ratio,
+        Spread.of([second / first for (_, first), (_, second) in pairwise(pairs)]),
+    )
+
+
+def decision(progress: Progress) -> Iterator[Row]:
+    """What it costs to choose what a path sends next, and to hear that it was delivered; eight paths, no I/O."""
+    progress("multipath, a scheduling decision", 1)
+    took = Spread.of([one for (one,) in measured("cwai_multipath_bench", "decision")])
+    yield Row(
+        "multipath, a scheduling decision",
+        f"{took.median:.0f} ns",
+        "< 150 ns",
+        took.median < 150,
+        note=f"{took.p10:.0f} to {took.p90:.0f} ns",
+    )
+
+
+def stranded(progress: Progress) -> Iterator[Row]:
+    """Queue pairs of a stand-in NIC that goes silent, told by nothing but silence."""
+    progress("multipath, a silent NIC", 1)
+    took = Spread.of([one for (one,) in measured("cwai_multipath_bench", "stranded")])
+    yield Row(
+        "multipath, from a stand-in NIC's silence until the last byte of it had come another way",
+        f"{took.median * 1e3:.0f} ms",
+        "≤ 50 ms",
+        took.median <= 0.05,
+        note=f"{took.p10 * 1e3:.0f} to {took.p90 * 1e3:.0f} ms",
+    )
 
 
 def _repeat(

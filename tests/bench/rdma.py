@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from typing import Any
 
 from cwai_bench.render.units import size as shown_size
 from tests.bench.pairs import Spread
+from tests.bench.program import measured
 from tests.bench.table import Row, missing
 from tests.bench.tcp import Progress
 from tests.lab import guest, rails
@@ -114,16 +114,7 @@ def work(progress: Progress) -> Iterator[Row]:
     """CPU time of our loop for a message, over a library that carries nothing, against a bare loop on the same."""
     what = "CPU time of a posted message, stand-in library"
     progress(what, 1)
-    build = guest.ROOT / "build" / "default"
-    for command in (
-        ["cmake", "--preset", "default"],
-        ["cmake", "--build", "--preset", "default", "--target", "cwai_post_bench"],
-    ):
-        subprocess.run(command, cwd=guest.ROOT, check=True, capture_output=True, timeout=900)
-    done = subprocess.run(
-        [build / "tests" / "cpp" / "cwai_post_bench"], capture_output=True, text=True, check=True, timeout=300
-    )
-    pairs = [json.loads(line) for line in done.stdout.splitlines()]
+    pairs = measured("cwai_post_bench")
     ratio = Spread.of([ours / bare for ours, bare in pairs])
     controls = Spread.of([b / a for (_, a), (_, b) in pairwise(pairs)])
     yield Row(

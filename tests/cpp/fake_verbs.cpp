@@ -1,9 +1,13 @@
-// A libibverbs that has one device, fake0, and no NIC: queue pairs of this process reach one
+// A libibverbs that has two devices and no NIC: queue pairs of this process reach one
 // another by copying. As strict as the real one in what a test is to find: nothing is freed while
 // something made of it is alive, and no byte is written outside of a registration.
 #include "fake_verbs.hpp"
 
+#include <sys/eventfd.h>
+#include <unistd.h>
+
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <cerrno>
 #include <cstring>
@@ -11,13 +15,17 @@
 #include <map>
 #include <mutex>
 #include <set>
+#include <utility>
 
 #include "verbs/abi.hpp"
 
 using namespace cwai::verbs;
 
 namespace cwai::verbs {
-struct Device {};
+struct Device {
+  const char* name;
+  FakeDevice* state;
+};
 struct Pd {
   Context* context;
 };
@@ -25,25 +33,33 @@ struct CompChannel {
   Context* context;
   int fd;
   int references;
+  std::deque<Cq*> events;
 };
 }  // namespace cwai::verbs
 
 namespace {
 
+struct FakeContext : Context {
+  std::deque<AsyncEvent> events;
+};
+
 struct FakeCq : Cq {
   std::deque<Wc> done;
+  bool armed = false;
 };
 
 struct FakeQp : Qp {
   std::uint32_t peer = 0;
   bool all_signalled = false;
+  bool in_error = false;
   std::deque<RecvWr> landings;
   std::deque<Sge> places;
 };
 
 std::mutex mutex;
-Device device;
 FakeVerbs counts;
+std::array<Device, 2> devices = {{{"fake0", &counts.devices[0]}, {"fake1", &counts.devices[1]}}};
+std::set<FakeContext*> contexts;
 std::map<std::uint32_t, FakeQp*> queue_pairs;
 std::set<Mr*> regions;
 std::uint32_t next_number = 100;
@@ -87,6 +103,15 @@ bool registered(std::uint64_t address, std::size_t size, std::uint32_t key) {
   });
 }
 
+void ring(int fd) {
+  const std::uint64_t one = 1;
+  (void)!write(fd, &one, sizeof one);
+}
+void quiet(int fd) {
+  std::uint64_t one;
+  (void)!read(fd, &one, sizeof one);
+}
+
 void complete(Cq* cq, std::uint64_t id, int opcode, std::uint32_t size, std::uint32_t immediate,
               int status = kWcSuccess) {
   Wc done{};
@@ -96,8 +121,15 @@ void complete(Cq* cq, std::uint64_t id, int opcode, std::uint32_t size, std::uin
   done.opcode = opcode;
   done.byte_len = size;
   done.imm_data = immediate;
-  static_cast<FakeCq*>(cq)->done.push_back(done);
+  auto* queue = static_cast<FakeCq*>(cq);
+  queue->done.push_back(done);
+  if (queue->channel == nullptr || !std::exchange(queue->armed, false)) return;
+  queue->channel->events.push_back(cq);
+  ring(queue->channel->fd);
 }
+
+// What an event is waited for at; readable while there is one.
+int bell() { return eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK | EFD_SEMAPHORE); }
 
 int poll_cq(Cq* cq, int most, Wc* out) {
   const std::lock_guard lock(mutex);
@@ -110,11 +142,27 @@ int poll_cq(Cq* cq, int most, Wc* out) {
   return n;
 }
 
-int req_notify_cq(Cq*, int) { return 0; }
+int req_notify_cq(Cq* cq, int) {
+  const std::lock_guard lock(mutex);
+  static_cast<FakeCq*>(cq)->armed = true;
+  return 0;
+}
+
+void fail(FakeQp& qp) {
+  qp.in_error = true;
+  for (const RecvWr& request : qp.landings)
+    complete(qp.recv_cq, request.wr_id, kWcRecv, 0, 0, kWcWrFlush);
+  qp.landings.clear();
+  qp.places.clear();
+}
 
 int post_recv(Qp* qp, RecvWr* request, RecvWr**) {
   const std::lock_guard lock(mutex);
   for (; request != nullptr; request = request->next) {
+    if (queue_pair(qp)->in_error) {
+      complete(qp->recv_cq, request->wr_id, kWcRecv, 0, 0, kWcWrFlush);
+      continue;
+    }
     queue_pair(qp)->landings.push_back(*request);
     queue_pair(qp)->places.push_back(*request->sg_list);
   }
@@ -128,6 +176,17 @@ int carry_out(Qp* qp, const SendWr& request) {
     if (signalled || status != kWcSuccess)
       complete(qp->send_cq, request.wr_id, opcode, request.sg_list->length, 0, status);
   };
+  FakeDevice& device = *qp->pd->context->device->state;
+  if (queue_pair(qp)->in_error) {
+    tell(kWcSend, kWcWrFlush);
+    return 0;
+  }
+  if (const int status = device.next_status.exchange(0); status != kWcSuccess) {
+    tell(kWcSend, status);
+    fail(*queue_pair(qp));
+    return 0;
+  }
+  if (device.silent) return 0;
   if (counts.fail_sends_after == 0) {
     tell(kWcSend, kWcRetryExceeded);
     return 0;
@@ -138,6 +197,7 @@ int carry_out(Qp* qp, const SendWr& request) {
   const auto found = queue_pairs.find(queue_pair(qp)->peer);
   if (found == queue_pairs.end()) return 0;  // nobody there: it is sent again and again
   FakeQp& peer = *found->second;
+  if (peer.in_error) return 0;
   const bool inlined = (request.send_flags & kSendInline) != 0;
   if (!inlined && !registered(what.addr, what.length, what.lkey)) return EFAULT;
   const auto copy = [&](std::uint64_t to, std::uint64_t from) {
@@ -196,21 +256,49 @@ int post_send(Qp* qp, SendWr* request, SendWr**) {
 
 #define EXPORTED extern "C" __attribute__((visibility("default")))
 
-EXPORTED FakeVerbs* fake_verbs() { return &counts; }
+EXPORTED FakeVerbs* fake_verbs() {
+  counts.raise = [](std::size_t device, int type) {
+    const std::lock_guard lock(mutex);
+    for (FakeContext* context : contexts) {
+      if (context->device != &devices.at(device)) continue;
+      AsyncEvent event{};
+      event.element.port = 1;
+      event.type = type;
+      context->events.push_back(event);
+      ring(context->async_fd);
+    }
+  };
+  counts.force_errors = [](std::size_t device) {
+    const std::lock_guard lock(mutex);
+    for (const auto& [number, qp] : queue_pairs)
+      if (qp->pd->context->device == &devices.at(device)) fail(*qp);
+  };
+  counts.registered = [](const void* data, std::size_t size) {
+    const std::lock_guard lock(mutex);
+    const auto begin = reinterpret_cast<std::uintptr_t>(data);
+    return std::any_of(regions.begin(), regions.end(), [&](const Mr* mr) {
+      const auto start = reinterpret_cast<std::uintptr_t>(mr->addr);
+      return begin < start + mr->length && start < begin + size;
+    });
+  };
+  return &counts;
+}
 
 EXPORTED Device** ibv_get_device_list(int* count) {
-  static Device* listed[] = {&device, nullptr};
-  *count = 1;
+  static Device* listed[] = {&devices[0], &devices[1], nullptr};
+  *count = 2;
   return listed;
 }
 EXPORTED void ibv_free_device_list(Device**) {}
-EXPORTED const char* ibv_get_device_name(Device*) { return "fake0"; }
+EXPORTED const char* ibv_get_device_name(Device* device) { return device->name; }
 
 EXPORTED Context* ibv_open_device(Device* of) {
   const std::lock_guard lock(mutex);
   if (refused()) return nullptr;
-  auto* context = new Context{};
+  auto* context = new FakeContext{};
   context->device = of;
+  context->async_fd = bell();
+  contexts.insert(context);
   context->ops.poll_cq = poll_cq;
   context->ops.req_notify_cq = req_notify_cq;
   context->ops.post_recv = post_recv;
@@ -219,16 +307,31 @@ EXPORTED Context* ibv_open_device(Device* of) {
 }
 EXPORTED int ibv_close_device(Context* context) {
   const std::lock_guard lock(mutex);
-  return freed(context);
+  close(context->async_fd);
+  contexts.erase(static_cast<FakeContext*>(context));
+  return freed(static_cast<FakeContext*>(context));
 }
+EXPORTED int ibv_get_async_event(Context* context, AsyncEvent* event) {
+  const std::lock_guard lock(mutex);
+  auto& events = static_cast<FakeContext*>(context)->events;
+  if (events.empty()) {
+    errno = EAGAIN;
+    return -1;
+  }
+  quiet(context->async_fd);
+  *event = events.front();
+  events.pop_front();
+  return 0;
+}
+EXPORTED void ibv_ack_async_event(AsyncEvent*) {}
 
 EXPORTED int ibv_query_device(Context*, DeviceAttr* attr) {
   attr->max_qp_rd_atom = 16;
   attr->max_qp_init_rd_atom = 16;
   return 0;
 }
-EXPORTED int ibv_query_port(Context*, std::uint8_t, PortAttr* attr) {
-  attr->state = kPortActive;
+EXPORTED int ibv_query_port(Context* context, std::uint8_t, PortAttr* attr) {
+  attr->state = context->device->state->port_state;
   attr->active_mtu = 3;
   attr->gid_tbl_len = 1024;
   attr->link_layer = kLinkEthernet;
@@ -270,10 +373,11 @@ EXPORTED int ibv_dereg_mr(Mr* mr) {
 
 EXPORTED CompChannel* ibv_create_comp_channel(Context* context) {
   const std::lock_guard lock(mutex);
-  return refused() ? nullptr : made(new CompChannel{context, -1, 0}, {context});
+  return refused() ? nullptr : made(new CompChannel{context, bell(), 0, {}}, {context});
 }
 EXPORTED int ibv_destroy_comp_channel(CompChannel* channel) {
   const std::lock_guard lock(mutex);
+  close(channel->fd);
   return freed(channel);
 }
 
@@ -289,7 +393,17 @@ EXPORTED int ibv_destroy_cq(Cq* cq) {
   const std::lock_guard lock(mutex);
   return freed(static_cast<FakeCq*>(cq));
 }
-EXPORTED int ibv_get_cq_event(CompChannel*, Cq**, void**) { return -1; }
+EXPORTED int ibv_get_cq_event(CompChannel* channel, Cq** cq, void**) {
+  const std::lock_guard lock(mutex);
+  if (channel->events.empty()) {
+    errno = EAGAIN;
+    return -1;
+  }
+  quiet(channel->fd);
+  *cq = channel->events.front();
+  channel->events.pop_front();
+  return 0;
+}
 EXPORTED void ibv_ack_cq_events(Cq*, unsigned) {}
 
 EXPORTED Qp* ibv_create_qp(Pd* pd, QpInitAttr* wanted) {
@@ -312,6 +426,7 @@ EXPORTED Qp* ibv_create_qp(Pd* pd, QpInitAttr* wanted) {
 }
 EXPORTED int ibv_modify_qp(Qp* qp, QpAttr* attr, int mask) {
   const std::lock_guard lock(mutex);
+  if ((mask & kQpState) != 0 && attr->qp_state == kQpErr) fail(*queue_pair(qp));
   if ((mask & kQpDestQpn) != 0) queue_pair(qp)->peer = attr->dest_qp_num;
   return 0;
 }

@@ -1,5 +1,17 @@
 #pragma once
 
+#include <array>
+#include <atomic>
+#include <cstddef>
+
+/// One of its devices, fake0 and fake1; a test may change it while it is in use.
+struct FakeDevice {
+  std::atomic<int> port_state{4};  ///< As of ibv_query_port: 4 active, 1 down.
+  std::atomic<int> next_status{
+      0};  ///< Not 0: so the next message ends, and its queue pair in error.
+  std::atomic<bool> silent{false};  ///< What is sent vanishes, and nobody is told.
+};
+
 /// What the fake library (fake_verbs.cpp) counts, and what a test asks of it.
 struct FakeVerbs {
   int alive = 0;              ///< Things made and not freed.
@@ -10,5 +22,13 @@ struct FakeVerbs {
   bool corrupt = false;       ///< A bit of each message turns over on the way.
   bool nowhere = false;       ///< Messages complete and go nowhere: what is left is our own work.
   unsigned long sent = 0;     ///< Messages that completed well.
-  int first_gid = 0;          ///< GIDs of a lower index are empty.
+  std::atomic<int> first_gid{0};  ///< GIDs of a lower index are empty.
+  std::array<FakeDevice, 2> devices;
+
+  /// Tells all who have opened the device of an event of port 1 (ibv_event_type).
+  void (*raise)(std::size_t device, int event) = nullptr;
+  /// Forces every queue pair of the device into error: what is posted to them is flushed.
+  void (*force_errors)(std::size_t device) = nullptr;
+  /// Whether any of these bytes is registered.
+  bool (*registered)(const void* data, std::size_t size) = nullptr;
 };

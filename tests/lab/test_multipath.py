@@ -30,7 +30,8 @@ def transfer(
         command = [*paths.enter(side), sys.executable, str(PROGRAM), what, json.dumps(arguments)]
         return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
-    receiver = start(1, "receive", {"addresses": paths.right, "bytes": size, "timeout": 60})
+    connections = options.get("connections", 1)
+    receiver = start(1, "receive", {"addresses": paths.right, "bytes": size, "connections": connections, "timeout": 60})
     assert receiver.stdout is not None
     routes = list(zip(paths.left, paths.right, json.loads(receiver.stdout.readline()), strict=True))
     sender = start(0, "send", {"routes": routes, "bytes": size, "timeout": 60, **options})
@@ -54,6 +55,17 @@ def test_every_policy_delivers_every_byte_over_unequal_links(policy: str) -> Non
     assert sum(path["delivered"] for path in sent["paths"]) == 4 * MEGABYTE
     if policy != "single":
         assert all(path["delivered"] for path in sent["paths"])
+
+
+def test_a_path_of_several_connections_is_told_as_one() -> None:
+    with Paths([80, 40]) as paths:
+        sent, received = transfer(paths, 4 * MEGABYTE, connections=4)
+    assert (sent["ended"], received["ended"], received["wrong"]) == (None, None, 0)
+    assert sum(path["delivered"] for path in sent["paths"]) == 4 * MEGABYTE
+    assert all(path["delivered"] and path["state"] == "healthy" for path in sent["paths"])
+    assert len(received["paths"]) == 2
+    joined = {(event["path"], event["connection"]) for event in received["events"] if event["cause"] == "connected"}
+    assert joined == {(path, connection) for path in range(2) for connection in range(4)}
 
 
 def test_a_link_that_is_cut_and_healed_loses_nothing() -> None:

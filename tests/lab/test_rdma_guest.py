@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 import sys
@@ -134,3 +135,28 @@ def test_what_goes_wrong_has_a_name(tmp_path: Path) -> None:
     assert told["disagree"].endswith("they differ in: direction")
     assert told["mtu"] == [1024, 1024]
     # That a path is cut is left to real NICs: soft-RoCE of Linux 6.1 sends again without end, until the deadline.
+
+
+def test_several_rdma_paths_deliver_every_byte_whatever_becomes_of_one(tmp_path: Path) -> None:
+    script = f"cd {guest.ROOT}\n{rails.paths(4)}{sys.executable} -m tests.lab.rdma_paths_program\n"
+    done = guest.run(["sh", "-c", script], tmp_path, modules=rails.MODULES, deadline=400)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    for what, of in told.items():
+        assert of["ended"] == ["None", "None"], (what, of)
+        assert (of["complete"], of["wrong"]) == (1, 0), (what, of)
+        assert all(of["delivered"]), (what, of)
+        assert sum(of["delivered"]) == of["size"] <= sum(of["bytes"]), (what, of)
+
+    def failed_with(what: str) -> set[int]:
+        return {code for path, state, _cause, code in told[what]["events"] if (path, state) == (0, "failed")}
+
+    # The port's own event, that of the other end, which saw its carrier go, or a request that could not leave: which
+    # comes first is chance. As long as it is down, the port is asked in vain.
+    assert failed_with("link down") & {errno.ENETDOWN, errno.ECONNRESET, errno.EIO}, told["link down"]
+    assert [0, "failed", "refused", errno.ENETDOWN] in told["link down"]["events"]
+    assert errno.ECANCELED in failed_with("error"), told["error"]
+    assert errno.ECANCELED in failed_with("deleted"), told["deleted"]
+    assert (told["deleted"]["code"], told["deleted"]["there"]) == (0, False)
+    for what in ("two", "four"):
+        assert not failed_with(what), (what, told[what])
