@@ -136,6 +136,7 @@ INFOS: dict[Scenario, CheckInfo] = {scenario: _info(scenario) for scenario in SC
 
 # ---------------------------------------------------------------------------------------------- plan
 
+_NOT_CHOSEN = Text("not among the scenarios that were chosen: --scenario {s}", "不在所选场景中：--scenario {s}")
 _UNASKED = Text("rehearsed only when asked for: --scenario {s}", "仅在明确要求时演练：--scenario {s}")
 
 
@@ -146,7 +147,8 @@ def _plan(scenario: Scenario) -> Callable[[World, Options], list[ProbeSpec | Lef
         _refuse(options)
         _refuse_unknown_nodes(world, options)
         if scenario not in (options.scenarios or ("as_is",)):
-            return [LeftOut(info.id, "not_selected", _UNASKED.fill(s=scenario))]
+            reason = _UNASKED if scenario != "as_is" else _NOT_CHOSEN
+            return [LeftOut(info.id, "not_selected", reason.fill(s=scenario))]
         policies = options.policies or native.POLICIES
         duration = options.duration or DURATION
         given: dict[str, Scalar] = {

@@ -217,7 +217,7 @@ def flows(lanes: Sequence[Flow], step: float, x: Text, show: Show, show_rate: Sh
     steps = max((len(lane.rates) for lane in lanes), default=0)
     if steps == 0:
         return ""
-    label, right, pitch, top = 8 + 6.4 * min(40, max(len(lane.name) for lane in lanes)), 70, 46, 14
+    label, right, pitch, top = 8 + 7.2 * min(40, max(len(lane.name) for lane in lanes)), 84, 46, 14
     width, bottom, end = 760, top + pitch * len(lanes), steps * step
     largest = max((rate for lane in lanes for rate in lane.rates), default=0.0) or 1.0
 

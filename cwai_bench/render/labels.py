@@ -357,7 +357,6 @@ REHEARSED = Text("{what} (rehearsed)", "{what}（演练）")
 ALL_FINE = Text("all probes were fine", "探测均正常")
 PROBES_MADE = Text("Probes", "探测次数")
 OURS_REACHES = Text("{lane}, {scenario}", "{lane}，{scenario}")
-OURS_FIGURE = Text("pull {much} Gb/s", "pull {much} Gb/s")
 OURS_SHARE = Text(
     "pull {much} Gb/s, {share} of {bound} Gb/s over {paths} paths",
     "pull {much} Gb/s，{paths} 条路径上限 {bound} Gb/s 的 {share}",

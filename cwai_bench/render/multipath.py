@@ -39,7 +39,7 @@ def _headline(found: Figures) -> tuple[Text, Text]:
     what = labels.OURS_REACHES.fill(lane=found.lane, scenario=labels.SCENARIO[found.scenario])
     much, share = units.gigabits(found.goodput[OURS]), found.share()
     if share is None:
-        return what, labels.OURS_FIGURE.fill(much=much)
+        return what, plain(f"{OURS} {much} Gb/s")
     return what, labels.OURS_SHARE.fill(
         much=much, share=f"{share:.1%}", bound=units.gigabits(found.bound), paths=len(found.alone)
     )
