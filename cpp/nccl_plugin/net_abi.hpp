@@ -29,7 +29,7 @@ using ProfilerCallback = Result (*)(void** event, int type, void* phandle, std::
                                     void* data);
 
 constexpr std::size_t kHandleBytes = 128;
-constexpr int kRequests = 32;  // NCCL_NET_MAX_REQUESTS: of one comm, at once
+constexpr std::size_t kRequests = 32;  // NCCL_NET_MAX_REQUESTS: of one comm, at once
 constexpr int kPtrHost = 1;
 constexpr int kDeviceHost = 0, kNoDeviceVersion = 0;  // no part of it runs on a card
 constexpr std::size_t kMostBytes = std::size_t{1} << 40;
@@ -231,6 +231,7 @@ using Table12 = TableWithContext<Properties12, VirtualDevice<8>>;
 
 // Computed by hand from the documented order of fields: pointers and size_t are 8 bytes, int and
 // float 4, int16_t 2, each at a multiple of its size.
+constexpr std::size_t kWord = 8;
 #define CWAI_AT(type, field, place) static_assert(offsetof(type, field) == (place))
 CWAI_AT(Properties8, guid, 16);
 CWAI_AT(Properties8, speed, 32);
@@ -253,20 +254,20 @@ CWAI_AT(Properties12, plane_id, 126);
 static_assert(sizeof(Properties12) == 128);
 static_assert(sizeof(VirtualDevice<4>) == 20 && sizeof(VirtualDevice<8>) == 36);
 static_assert(sizeof(CommConfig) == 4);
-CWAI_AT(Table8, isend, 10 * 8);
-CWAI_AT(Table8, test, 13 * 8);
-CWAI_AT(Table8, irecv_consumed, 18 * 8);
-static_assert(sizeof(Table8) == 19 * 8);
-CWAI_AT(Table9, irecv, 11 * 8);
-CWAI_AT(Table9, make_virtual_device, 19 * 8);
-static_assert(sizeof(Table9) == 20 * 8);
-CWAI_AT(Table10, connect, 5 * 8);
-static_assert(sizeof(Table10) == 20 * 8);
-CWAI_AT(Table11, close_listen, 16 * 8);
-CWAI_AT(Table11, finalize, 20 * 8);
-static_assert(sizeof(Table11) == 22 * 8);
-CWAI_AT(Table12, set_net_attributes, 21 * 8);
-static_assert(sizeof(Table12) == 22 * 8);
+CWAI_AT(Table8, isend, 10 * kWord);
+CWAI_AT(Table8, test, 13 * kWord);
+CWAI_AT(Table8, irecv_consumed, 18 * kWord);
+static_assert(sizeof(Table8) == 19 * kWord);
+CWAI_AT(Table9, irecv, 11 * kWord);
+CWAI_AT(Table9, make_virtual_device, 19 * kWord);
+static_assert(sizeof(Table9) == 20 * kWord);
+CWAI_AT(Table10, connect, 5 * kWord);
+static_assert(sizeof(Table10) == 20 * kWord);
+CWAI_AT(Table11, close_listen, 16 * kWord);
+CWAI_AT(Table11, finalize, 20 * kWord);
+static_assert(sizeof(Table11) == 22 * kWord);
+CWAI_AT(Table12, set_net_attributes, 21 * kWord);
+static_assert(sizeof(Table12) == 22 * kWord);
 #undef CWAI_AT
 
 }  // namespace cwai::nccl_net
