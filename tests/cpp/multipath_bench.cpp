@@ -25,6 +25,7 @@ constexpr std::size_t kPaths = 8;
 constexpr std::size_t kBytes = std::size_t{256} << 20;
 constexpr std::size_t kPiece = 256 << 10;
 constexpr int kPairs = 21;
+constexpr int kSilences = 11;
 
 Nanos cpu_time() {
   timespec t;
@@ -115,7 +116,7 @@ void decision() {
 }
 
 void stranded() {
-  for (int repetition = 0; repetition < kPairs; ++repetition) {
+  for (int repetition = 0; repetition < kSilences; ++repetition) {
     Paths paths(Paths::kVerbs, 4);
     for (auto& plant : paths.plants) plant->rate = 50e6;
     SenderSpec spec;  // as RDMA is driven: cwai_bench/native.py

@@ -45,8 +45,17 @@ Seen with_trouble(const std::function<void(FakeDevice&)>& trouble) {
 
 }  // namespace
 
-TEST(multipath_verbs_every_policy_delivers) {
-  every_policy_delivers(Paths::kVerbs);
+TEST(multipath_verbs_transfers_of_every_size) {
+  for (const Policy policy : {Policy::kRoundRobin, Policy::kPull}) {
+    Paths paths(Paths::kVerbs, 3);
+    SenderSpec spec = quick(policy);
+    spec.scheduler.stall = kPatience;
+    spec.scheduler.duplicates = 0;
+    const Seen seen = exchange(paths, spec, kSizes);
+    std::uint64_t delivered = 0;
+    for (const PathCounts& counts : seen.sent) delivered += counts.delivered;
+    CHECK_EQUAL(delivered, sum(kSizes));
+  }
   nothing_is_left();
 }
 
@@ -180,7 +189,7 @@ TEST(multipath_verbs_what_a_silent_nic_holds_is_fenced) {
 TEST(multipath_verbs_dozens_of_faulty_transfers) {
   const char* one = std::getenv("CWAI_SEED");
   const std::uint64_t begin = one != nullptr ? std::strtoull(one, nullptr, 10) : 1;
-  const std::uint64_t end = one != nullptr ? begin + 1 : 9;
+  const std::uint64_t end = one != nullptr ? begin + 1 : 5;
   for (std::uint64_t seed = begin; seed < end; ++seed) {
     std::mt19937_64 random(seed);
     const auto pick = [&](std::size_t low, std::size_t high) {

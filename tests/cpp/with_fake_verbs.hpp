@@ -14,7 +14,8 @@ inline FakeVerbs& fake() {
   CHECK(library != nullptr);
   static auto* const get = reinterpret_cast<FakeVerbs* (*)()>(dlsym(library, "fake_verbs"));
   CHECK(get != nullptr);
-  return *get();
+  static FakeVerbs& state = *get();
+  return state;
 }
 
 inline void nothing_is_left() {
