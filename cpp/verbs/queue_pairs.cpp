@@ -158,7 +158,8 @@ int Joined::build(verbs::QpEx& queue_pair, const verbs::SendWr& chain) {
     for (const verbs::SendWr* request = &chain; request != nullptr; request = request->next) {
       const bool inlined = (request->send_flags & verbs::kSendInline) != 0;
       queue_pair.wr_id = request->wr_id;
-      queue_pair.wr_flags = request->send_flags & ~verbs::kSendInline;
+      // That of inline data as well: soft-RoCE's kernel looks at it, where others go by the call.
+      queue_pair.wr_flags = request->send_flags;
       begin(*request);
       const verbs::Sge& what = *request->sg_list;
       if (inlined)

@@ -230,8 +230,8 @@ void wr_send(QpEx* qp) { begin(qp, kWrSend); }
 void wr_set_sge(QpEx* qp, std::uint32_t key, std::uint64_t address, std::uint32_t length) {
   queue_pair(qp)->built_places.push_back({.addr = address, .length = length, .lkey = key});
 }
+// As soft-RoCE: the flag of inline data must be among the request's own.
 void wr_set_inline_data(QpEx* qp, void* data, std::size_t length) {
-  queue_pair(qp)->building.back().send_flags |= kSendInline;
   wr_set_sge(qp, 0, reinterpret_cast<std::uint64_t>(data), static_cast<std::uint32_t>(length));
 }
 
