@@ -201,7 +201,7 @@ def round_trip(path: int) -> float:
         lambda: first.latency(initiates=True, **common), lambda: second.latency(initiates=False, **common)
     )
     assert asked.wrong == 0
-    return statistics.median(asked.samples)
+    return float(statistics.median(asked.samples))
 
 
 def lossy() -> tuple[int, int, list[str]]:
