@@ -360,6 +360,9 @@ class Bandwidth:
     peer_elapsed: float
     memory: str = "host"
     """Of RDMA: how the NIC reached this end's memory: host; of a GPU dma-buf or peermem."""
+    posting: str = ""
+    """Of RDMA: how requests got to the NIC: ``ibv_wr`` (built in the queue pair) where the device has that, else
+    ``ibv_post_send``."""
 
 
 @dataclass(frozen=True)

@@ -190,6 +190,7 @@ py::dict rdma_bandwidth(Pairs& pairs, const std::string& verb, std::size_t size,
   });
   py::dict told = to_dict(result);
   told["memory"] = result.memory;
+  told["posting"] = result.posting;
   return told;
 }
 

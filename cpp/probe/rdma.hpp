@@ -11,6 +11,7 @@
 
 #include "probe/bandwidth.hpp"
 #include "probe/latency.hpp"
+#include "support/error.hpp"
 #include "support/pattern.hpp"
 #include "verbs/queue_pairs.hpp"
 
@@ -21,9 +22,11 @@ constexpr std::size_t kLargestRdmaMessage = std::size_t{1} << 31;
 
 enum class Verb : std::uint8_t { kWrite, kRead, kSend };
 
-/// ``memory``: how the NIC of this end reached its memory, as Memory::way() says.
+/// ``memory``: how the NIC of this end reached its memory, as Memory::way() says; ``posting``: how
+/// requests got to it, as Joined::posting() says.
 struct RdmaBandwidthResult : BandwidthResult {
   const char* memory = "host";
+  const char* posting = "";
 };
 
 /// Both ends are given the same, but for ``initiates``.
@@ -80,5 +83,19 @@ Mismatch verify_rdma(QueuePairs& pairs, const Joined& joined, const Memory& memo
 
 /// A work request of ``verb`` for one message between the given places.
 verbs::SendWr request_of(Verb verb);
+
+/// What ``run`` returns. When it ends because nothing came any more, and this end's own port has
+/// gone down, that is what it throws: Error(kDevice, ENETDOWN).
+template <typename Run>
+auto with_port(const QueuePairs& pairs, Run run) {
+  try {
+    return run();
+  } catch (const Error& error) {
+    const Fault fault = error.fault();
+    if (fault == Fault::kTransfer || fault == Fault::kPeerClosed || fault == Fault::kDeadline)
+      pairs.endpoint().expect_active();
+    throw;
+  }
+}
 
 }  // namespace cwai

@@ -1,7 +1,10 @@
+#include <sched.h>
+
 #include <algorithm>
 #include <array>
 #include <utility>
 
+#include "probe/milestones.hpp"
 #include "probe/rdma.hpp"
 #include "probe/run.hpp"
 #include "support/error.hpp"
@@ -47,7 +50,8 @@ class Run {
         answers_(!spec.initiates || spec.two_way),
         shape_(Shape::of(pairs.spec(), spec.size)),
         receives_(spec.verb == Verb::kSend && answers_ ? receive_depth() : 0),
-        window_(spec) {}
+        window_(spec),
+        milestones_(pairs.control(), kDone) {}
 
   RdmaBandwidthResult go() {
     progress_.phase(Phase::kAgree);
@@ -67,6 +71,7 @@ class Run {
     transfer();
     RdmaBandwidthResult result;
     result.memory = memory.way();
+    result.posting = joined.posting();
     static_cast<WindowCount&>(result) = window_.count();
     if (spec_.verify) {
       progress_.phase(Phase::kVerify);
@@ -92,8 +97,7 @@ class Run {
     std::size_t next = 0;       // slot of the next receive to be posted
   };
 
-  // What an end says to the other on the way: one byte each, in this order.
-  enum Word : std::uint8_t { kNothing, kRunning, kCounted, kDone };
+  enum Milestone : std::uint8_t { kRunning = 1, kCounted, kDone };
 
   // Receives that wait on a queue pair: more than messages are in flight, so that one that has been
   // taken can be posted again before it is missed.
@@ -201,9 +205,7 @@ class Run {
       lane.slot = lane.slot + 1 == memory_->slots() ? 0 : lane.slot + 1;
     }
     verbs::SendWr& last = lane.chain[n - 1];
-    lane.in_flight += n;
     lane.silent += n;
-    posted_ += n;
     verbs::SendWr* const next = last.next;
     const unsigned flags = last.send_flags;
     last.next = nullptr;
@@ -218,17 +220,22 @@ class Run {
   }
 
   void transfer() {
-    pairs_.control().post_receive(0, heard_, 0);
+    milestones_.begin();
     if (!spec_.initiates) {
-      say(kRunning);
-      say(kCounted);
+      milestones_.reach(kRunning);
+      milestones_.reach(kCounted);
     }
     Nanos next_look = now();
     seen_ = next_look;
-    while (!done_ || peer_ != kDone) {
+    std::size_t in_vain = 0;
+    while (!done_ || milestones_.peer() != kDone) {
       const bool moved = spec_.initiates && !done_ && drive();
-      if (receives_ > 0) receive();
-      if (!spec_.initiates && peer_ == kDone) finish();
+      const bool came = receives_ > 0 && receive();
+      // A NIC in software may need this very CPU for what is waited for.
+      constexpr std::size_t kTurns = 64;
+      in_vain = moved || came ? 0 : in_vain + 1;
+      if (in_vain % kTurns == kTurns - 1) sched_yield();
+      if (!spec_.initiates && milestones_.peer() == kDone) finish();
       // What the other end says is listened to now and then only: it is a call into the system.
       // Whoever has nothing else to do waits for it.
       constexpr Nanos kOften = 1'000'000;
@@ -237,14 +244,11 @@ class Run {
       if (at < next_look) continue;
       next_look = at + kOften;
       watch_.check();
-      listen(idle);
+      milestones_.listen(idle, watch_);
       progress_.phase(window_.open() || !spec_.initiates ? Phase::kTimed : Phase::kWarmup);
       progress_.iteration(window_.count().messages);
     }
-    while (saying_ > 0) {
-      watch_.check();
-      listen(true);
-    }
+    milestones_.finish(watch_);
     // That it was acknowledged does not mean that this end has seen it.
     const std::uint64_t coming = swap_words(pairs_.control(), {posted_}, watch_)[0];
     while (receives_ > 0 && received_ < coming) {
@@ -256,13 +260,20 @@ class Run {
   // Keeps every queue pair full until both ends have counted, then lets them run empty. True when
   // something has completed, at ``seen_``.
   bool drive() {
-    const bool over = window_.closed() && peer_ >= kCounted;
+    const bool over = window_.closed() && milestones_.peer() >= kCounted;
     std::size_t in_flight = 0;
     for (std::size_t i = 0; i < lanes_.size(); ++i) {
       Lane& lane = lanes_[i];
-      while (!over && lane.in_flight + shape_.list <= shape_.depth) post(i, shape_.list, false);
+      std::size_t more = 0;
+      for (; !over && lane.in_flight + more + shape_.list <= shape_.depth; more += shape_.list)
+        post(i, shape_.list, false);
       // One more, which tells of those that nothing would tell of.
-      if (over && lane.silent > 0) post(i, 1, true);
+      if (over && lane.silent > 0) {
+        post(i, 1, true);
+        more = 1;
+      }
+      posted_ += more;
+      lane.in_flight += more;
       in_flight += lane.in_flight;
     }
     if (over && in_flight == 0) {
@@ -271,24 +282,31 @@ class Run {
     }
     std::array<verbs::Wc, kBatch> done;
     const std::size_t n = joined_->sent(done);
-    if (n == 0) return false;
     std::uint64_t messages = 0;
     for (std::size_t i = 0; i < n; ++i) {
       const std::uint64_t told = done[i].wr_id & 0xFFFFFFFFU;
       lanes_[done[i].wr_id >> 32].in_flight -= told;
       messages += told;
     }
+    gathered_ += messages;
+    // Reading the clock costs as much as several messages: once for what came at a stretch.
+    constexpr int kStretch = 8;
+    if (n > 0 && ++polls_ < kStretch) return true;
+    if (gathered_ == 0) return false;
     seen_ = now();
-    window_.add(seen_, messages, messages * spec_.size, peer_ >= kRunning);
-    if (mine_ < kRunning) say(kRunning);
-    if (mine_ < kCounted && window_.closed()) say(kCounted);
+    window_.add(seen_, gathered_, gathered_ * spec_.size, milestones_.peer() >= kRunning);
+    gathered_ = 0;
+    polls_ = 0;
+    if (milestones_.mine() < kRunning) milestones_.reach(kRunning);
+    if (milestones_.mine() < kCounted && window_.closed()) milestones_.reach(kCounted);
     return true;
   }
 
-  // All that has come: whoever sends as well must not fall behind with it.
-  void receive() {
+  // All that has come: whoever sends as well must not fall behind with it. True when something has.
+  bool receive() {
     std::array<verbs::Wc, kBatch> done;
     std::size_t n = kBatch;
+    const std::uint64_t before = received_;
     while (n == kBatch) {
       n = joined_->received(done);
       received_ += n;
@@ -299,37 +317,12 @@ class Run {
           post_receives(index);
       }
     }
+    return received_ > before;
   }
 
   void finish() {
     done_ = true;
-    say(kDone);
-  }
-
-  // ------------------------------------------------------------- what the ends say to one another
-
-  void say(Word word) {
-    mine_ = word;
-    said_[word] = std::byte{word};
-    pairs_.control().post_send(0, std::span(said_).subspan(word, 1), 0);
-    ++saying_;
-  }
-
-  void listen(bool wait) {
-    Completion done{};
-    Connection& control = pairs_.control();
-    const std::size_t n =
-        wait ? control.wait({&done, 1}, watch_.slice_end()) : control.poll({&done, 1});
-    if (n == 0) return;
-    expect_success(control, done);
-    if (done.direction == Direction::kSend) {
-      --saying_;
-      return;
-    }
-    const auto word = std::to_integer<std::uint8_t>(heard_[0]);
-    if (word != peer_ + 1) throw Error(Fault::kGarbled, pairs_.remote());
-    peer_ = word;
-    if (peer_ != kDone) pairs_.control().post_receive(0, heard_, 0);
+    milestones_.reach(kDone);
   }
 
   void verify(BandwidthResult& result) {
@@ -356,15 +349,13 @@ class Run {
   const Joined* joined_ = nullptr;
   Remote remote_{};
   std::vector<Lane> lanes_;
+  std::uint64_t gathered_ = 0;  // completed, and not in the window yet
+  int polls_ = 0;               // that they came from
   Nanos seen_ = 0;
   std::uint64_t posted_ = 0;
   std::uint64_t received_ = 0;
   bool done_ = false;
-  std::uint8_t mine_ = kNothing;
-  std::uint8_t peer_ = kNothing;
-  int saying_ = 0;
-  std::array<std::byte, kDone + 1> said_{};
-  std::array<std::byte, 1> heard_{};
+  Milestones milestones_;
 };
 
 }  // namespace
@@ -378,7 +369,7 @@ RdmaBandwidthResult measure_rdma_bandwidth(QueuePairs& pairs, const RdmaBandwidt
   valid(spec.duration > 0 || spec.messages > 0, "duration and messages");
   valid(spec.duration >= 0 && spec.warmup >= 0 && spec.interval > 0, "duration");
   valid(spec.initiates || !spec.two_way, "direction");
-  return Run(pairs, spec, watch).go();
+  return with_port(pairs, [&] { return Run(pairs, spec, watch).go(); });
 }
 
 }  // namespace cwai

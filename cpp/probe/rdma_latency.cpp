@@ -1,9 +1,12 @@
+#include <sched.h>
+
 #include <algorithm>
 #include <array>
 #include <atomic>
 #include <utility>
 #include <vector>
 
+#include "probe/milestones.hpp"
 #include "probe/rdma.hpp"
 #include "probe/run.hpp"
 #include "support/error.hpp"
@@ -12,7 +15,8 @@
 namespace cwai {
 namespace {
 
-constexpr std::uint64_t kProtocol = 0x524C0001;  // "RL", version 1
+constexpr std::uint64_t kProtocol = 0x524C0002;  // "RL", version 2
+constexpr std::uint8_t kDone = 1;                // the only milestone
 constexpr std::size_t kFirst = 0;                // the queue pair that is used
 constexpr std::size_t kDepth = 64;               // of requests that have not been seen to complete
 constexpr std::size_t kReceives = 64;
@@ -25,6 +29,7 @@ class Run {
         spec_(spec),
         watch_(watch),
         progress_("latency", spec.size),
+        milestones_(pairs.control(), kDone),
         memory_(pairs, 1, spec.size),
         joined_(pairs, 1, kDepth + 1, spec.verb == Verb::kSend ? kReceives : 1,
                 spec.verb == Verb::kRead ? 0 : pairs.spec().inline_size) {}
@@ -37,8 +42,7 @@ class Run {
     remote_ = swap_places(pairs_, memory_, watch_);
     prepare();
     progress_.phase(Phase::kTimed);
-    // What the other end says there is that it is done; or that it has gone.
-    pairs_.control().post_receive(0, heard_, 0);
+    milestones_.begin();
     next_look_ = now();
     LatencyResult result;
     if (spec_.initiates)
@@ -46,7 +50,8 @@ class Run {
     else if (spec_.verb != Verb::kRead)
       answer();
     drain();
-    part();
+    milestones_.reach(kDone);
+    milestones_.finish(watch_);
     if (spec_.verify) {
       progress_.phase(Phase::kVerify);
       const std::array landings = {arrived_ % memory_.slots()};
@@ -166,6 +171,7 @@ class Run {
         if (ready()) return;
       reap();  // what has failed says so there
       look();
+      sched_yield();  // a NIC in software may need this very CPU
     }
   }
 
@@ -173,27 +179,8 @@ class Run {
     const Nanos at = now();
     if (at < next_look_) return;
     watch_.check(at);
-    listen(false);
+    milestones_.listen(false, watch_);  // it may have gone
     next_look_ = at + kSlice;
-  }
-
-  void listen(bool wait) {
-    Completion done{};
-    Connection& control = pairs_.control();
-    const std::size_t n =
-        wait ? control.wait({&done, 1}, watch_.slice_end()) : control.poll({&done, 1});
-    if (n == 0) return;
-    expect_success(control, done);
-    done.direction == Direction::kSend ? --saying_ : --hearing_;
-  }
-
-  // Both are done when each has said so.
-  void part() {
-    pairs_.control().post_send(0, said_, 0);
-    while (hearing_ > 0 || saying_ > 0) {
-      watch_.check();
-      listen(true);
-    }
   }
 
   void post_receive() {
@@ -266,6 +253,7 @@ class Run {
   const RdmaLatencySpec& spec_;
   const Watch& watch_;
   ProgressOwner progress_;
+  Milestones milestones_;
   Memory memory_;
   Joined joined_;  // after the memory: it goes before it
   Remote remote_{};
@@ -278,10 +266,6 @@ class Run {
   std::uint64_t posted_ = 0;   // receives
   std::uint64_t arrived_ = 0;  // messages of the other end
   Nanos next_look_ = 0;
-  int hearing_ = 1;
-  int saying_ = 1;
-  std::array<std::byte, 1> said_{};
-  std::array<std::byte, 1> heard_{};
 };
 
 }  // namespace
@@ -297,7 +281,7 @@ LatencyResult measure_rdma_latency(QueuePairs& pairs, const RdmaLatencySpec& spe
   valid(spec.duration >= 0, "duration");
   // Whoever waits looks at the memory; of a GPU's no CPU sees when it changes.
   valid(pairs.spec().gpu.empty(), "latency with memory of a GPU");
-  return Run(pairs, spec, watch).go();
+  return with_port(pairs, [&] { return Run(pairs, spec, watch).go(); });
 }
 
 }  // namespace cwai

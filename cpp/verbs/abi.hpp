@@ -4,6 +4,8 @@
 // tests/cpp/test_verbs_abi.cpp holds each of them against the header where there is one.
 #pragma once
 
+#include <pthread.h>
+
 #include <array>
 #include <cstddef>
 #include <cstdint>
@@ -32,6 +34,7 @@ struct GidEntry {
 
 constexpr std::uint8_t kLinkInfiniband = 1;
 constexpr std::uint8_t kLinkEthernet = 2;
+constexpr int kPortDown = 1;
 constexpr int kPortActive = 4;
 
 struct PortAttr {
@@ -295,6 +298,44 @@ struct Context {
   int cmd_fd;
   int async_fd;
   int num_comp_vectors;
+  pthread_mutex_t mutex;
+  void* abi_compat;  ///< All ones where a VerbsContext is around it.
+};
+
+// A queue pair that is made with the kinds of requests that are going to be built in it.
+struct QpInitAttrEx {
+  void* qp_context;
+  Cq* send_cq;
+  Cq* recv_cq;
+  Srq* srq;
+  QpCap cap;
+  int qp_type;
+  int sq_sig_all;
+  std::uint32_t comp_mask;
+  Pd* pd;
+  void* xrcd;
+  std::uint32_t create_flags;
+  std::uint16_t max_tso_header;
+  void* rwq_ind_tbl;
+  std::array<std::uint64_t, 3> rx_hash_conf;
+  std::uint32_t source_qpn;
+  std::uint64_t send_ops_flags;
+};
+
+constexpr std::uint32_t kQpInitPd = 1U << 0;
+constexpr std::uint32_t kQpInitSendOps = 1U << 6;
+
+constexpr std::uint64_t kWithRdmaWrite = 1U << 0;
+constexpr std::uint64_t kWithSend = 1U << 2;
+constexpr std::uint64_t kWithRdmaRead = 1U << 4;
+
+// The end of what a provider has around its Context. New fields come at the front: ``size`` counts
+// all of it.
+struct VerbsContext {
+  Qp* (*create_qp_ex)(Context*, QpInitAttrEx*);
+  std::array<void*, 5> after_create;
+  std::size_t size;
+  Context context;
 };
 
 struct Cq {
@@ -311,6 +352,32 @@ struct Qp {
   Srq* srq;
   std::uint32_t handle;
   std::uint32_t qp_num;
+  int state;
+  int qp_type;
+  pthread_mutex_t mutex;
+  pthread_cond_t cond;
+  std::uint32_t events_completed;
+};
+
+// What ibv_wr_* of verbs.h call: requests are built in the queue pair itself, one after the other
+// between wr_start and wr_complete. Each begins with its id and flags and the function of its kind.
+struct QpEx {
+  Qp base;
+  std::uint64_t comp_mask;
+  std::uint64_t wr_id;
+  unsigned wr_flags;
+  std::array<void*, 4> before_read;
+  void (*wr_rdma_read)(QpEx*, std::uint32_t rkey, std::uint64_t remote_addr);
+  void (*wr_rdma_write)(QpEx*, std::uint32_t rkey, std::uint64_t remote_addr);
+  void* wr_rdma_write_imm;
+  void (*wr_send)(QpEx*);
+  std::array<void*, 5> after_send;
+  void (*wr_set_inline_data)(QpEx*, void*, std::size_t);
+  void* wr_set_inline_data_list;
+  void (*wr_set_sge)(QpEx*, std::uint32_t lkey, std::uint64_t addr, std::uint32_t length);
+  void* wr_set_sge_list;
+  void (*wr_start)(QpEx*);
+  int (*wr_complete)(QpEx*);
 };
 
 }  // namespace cwai::verbs

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <cstddef>
+#include <cstdint>
 #include <cstring>
 #include <utility>
 #include <vector>
@@ -162,9 +164,33 @@ MrPtr Endpoint::region_of(int dma_buf, std::uint64_t address, std::size_t size,
       library_.reg_dmabuf_mr(pd_.get(), 0, size, address, dma_buf, static_cast<int>(access)));
 }
 
-QpPtr Endpoint::queue_pair(QpInitAttr& wanted) const {
+// Null when the device, or its library, makes none.
+Qp* Endpoint::extended(QpInitAttr& wanted, std::uint64_t operations) const {
+  const auto* marked = context_->abi_compat;
+  if (marked != reinterpret_cast<void*>(UINTPTR_MAX) || library_.qp_to_qp_ex == nullptr)
+    return nullptr;
+  const auto* around = reinterpret_cast<const VerbsContext*>(
+      reinterpret_cast<const std::byte*>(context_.get()) - offsetof(VerbsContext, context));
+  if (around->size < sizeof(VerbsContext) || around->create_qp_ex == nullptr) return nullptr;
+  QpInitAttrEx asked{};
+  asked.send_cq = wanted.send_cq;
+  asked.recv_cq = wanted.recv_cq;
+  asked.cap = wanted.cap;
+  asked.qp_type = wanted.qp_type;
+  asked.sq_sig_all = wanted.sq_sig_all;
+  asked.comp_mask = kQpInitPd | kQpInitSendOps;
+  asked.pd = pd_.get();
+  asked.send_ops_flags = operations;
+  Qp* const queue_pair = around->create_qp_ex(context_.get(), &asked);
+  if (queue_pair != nullptr) wanted.cap = asked.cap;
+  return queue_pair;
+}
+
+QpPtr Endpoint::queue_pair(QpInitAttr& wanted, std::uint64_t operations) const {
   wanted.qp_type = kQpTypeRc;
-  QpPtr queue_pair(made(library_.create_qp(pd_.get(), &wanted), spec_.device + " create_qp"));
+  QpPtr queue_pair(operations == 0 ? nullptr : extended(wanted, operations));
+  if (!queue_pair)
+    queue_pair.reset(made(library_.create_qp(pd_.get(), &wanted), spec_.device + " create_qp"));
   QpAttr init{};
   init.qp_state = kQpInit;
   init.port_num = static_cast<std::uint8_t>(spec_.port);
@@ -176,6 +202,13 @@ QpPtr Endpoint::queue_pair(QpInitAttr& wanted) const {
 void Endpoint::modify(Qp* queue_pair, QpAttr& attr, int mask, const char* state) const {
   if (const int failed = library_.modify_qp(queue_pair, &attr, mask); failed != 0)
     throw Error(Fault::kDevice, name_ + " " + state, failed);
+}
+
+void Endpoint::expect_active() const {
+  PortAttr attr{};
+  const auto port = static_cast<std::uint8_t>(spec_.port);
+  if (library_.query_port(context_.get(), port, &attr) != 0 || attr.state != kPortActive)
+    throw Error(Fault::kDevice, spec_.device + ":" + std::to_string(spec_.port), ENETDOWN);
 }
 
 void Endpoint::join(std::span<const QpPtr> mine, Connection& control, const Watch& watch) {

@@ -57,19 +57,25 @@ class Endpoint {
   /// has no such registration.
   MrPtr region_of(int dma_buf, std::uint64_t address, std::size_t size, unsigned access) const;
 
-  /// A queue pair in INIT: it can be posted to for receiving. Throws Error(kDevice, errno).
-  QpPtr queue_pair(QpInitAttr& wanted) const;
+  /// A queue pair in INIT: it can be posted to for receiving. With ``operations`` (kWith… of
+  /// verbs/abi.hpp) one in which those can be built, where the device has such; else a plain one
+  /// (Library::qp_to_qp_ex tells them apart). Throws Error(kDevice, errno).
+  QpPtr queue_pair(QpInitAttr& wanted, std::uint64_t operations = 0) const;
 
   /// Joins the n-th of ``mine`` with the n-th of the other end, which calls it as well; after it
   /// both may send. Throws Error: kDevice, kDisagreed, kGarbled, kPeerClosed, kTransfer, kDeadline,
   /// kStopped.
   void join(std::span<const QpPtr> mine, Connection& control, const Watch& watch);
 
+  /// Throws Error(kDevice, ENETDOWN) when the port is not active any more.
+  void expect_active() const;
+
   /// Bytes of a packet, agreed on by join(); 0 before.
   int mtu() const noexcept { return mtu_; }
 
  private:
   struct Place;
+  Qp* extended(QpInitAttr& wanted, std::uint64_t operations) const;
   void connect(Qp* mine, std::pair<std::uint32_t, std::uint32_t> theirs, const Place& place);
   void modify(Qp* queue_pair, QpAttr& attr, int mask, const char* state) const;
 

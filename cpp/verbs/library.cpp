@@ -38,6 +38,7 @@ Library::Library() : library_(DynamicLibrary::open("libibverbs.so.1")) {
   take(get_cq_event, "ibv_get_cq_event");
   take(ack_cq_events, "ibv_ack_cq_events");
   take(create_qp, "ibv_create_qp");
+  if (library_.has("ibv_qp_to_qp_ex")) take(qp_to_qp_ex, "ibv_qp_to_qp_ex");
   take(modify_qp, "ibv_modify_qp");
   take(destroy_qp, "ibv_destroy_qp");
   take(wc_status_str, "ibv_wc_status_str");

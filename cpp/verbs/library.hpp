@@ -40,6 +40,9 @@ class Library {
   int (*get_cq_event)(CompChannel*, Cq**, void**);
   void (*ack_cq_events)(Cq*, unsigned);
   Qp* (*create_qp)(Pd*, QpInitAttr*);
+  /// Null when requests cannot be built in a queue pair. Itself null before libibverbs 1.6
+  /// (rdma-core 24).
+  QpEx* (*qp_to_qp_ex)(Qp*) = nullptr;
   int (*modify_qp)(Qp*, QpAttr*, int);
   int (*destroy_qp)(Qp*);
   const char* (*wc_status_str)(int);

@@ -138,23 +138,67 @@ Joined::Joined(QueuePairs& pairs, std::size_t count, std::size_t send_depth,
                 .max_send_sge = 1,
                 .max_recv_sge = 1,
                 .max_inline_data = 0};
-  for (std::size_t i = 0; i < count; ++i) all_.push_back(make(wanted, inline_size));
+  all_.reserve(count);
+  built_.reserve(count);
+  for (std::size_t i = 0; i < count; ++i) {
+    all_.push_back(make(wanted, inline_size));
+    built_.push_back(library.qp_to_qp_ex == nullptr ? nullptr
+                                                    : library.qp_to_qp_ex(all_.back().get()));
+  }
+}
+
+const char* Joined::posting() const noexcept {
+  const bool all = std::find(built_.begin(), built_.end(), nullptr) == built_.end();
+  return all ? "ibv_wr" : "ibv_post_send";
+}
+
+// One kind of request in a chain, so that it is chosen once and not for each of them.
+int Joined::build(verbs::QpEx& queue_pair, const verbs::SendWr& chain) {
+  const auto each = [&](auto begin) {
+    for (const verbs::SendWr* request = &chain; request != nullptr; request = request->next) {
+      const bool inlined = (request->send_flags & verbs::kSendInline) != 0;
+      queue_pair.wr_id = request->wr_id;
+      // That of inline data as well: soft-RoCE's kernel looks at it, where others go by the call.
+      queue_pair.wr_flags = request->send_flags;
+      begin(*request);
+      const verbs::Sge& what = *request->sg_list;
+      if (inlined)
+        queue_pair.wr_set_inline_data(&queue_pair, reinterpret_cast<void*>(what.addr), what.length);
+      else
+        queue_pair.wr_set_sge(&queue_pair, what.lkey, what.addr, what.length);
+    }
+  };
+  const auto remote = [&](auto* operation) {
+    each([&](const verbs::SendWr& request) {
+      operation(&queue_pair, request.rdma.rkey, request.rdma.remote_addr);
+    });
+  };
+  queue_pair.wr_start(&queue_pair);
+  if (chain.opcode == verbs::kWrRdmaWrite)
+    remote(queue_pair.wr_rdma_write);
+  else if (chain.opcode == verbs::kWrRdmaRead)
+    remote(queue_pair.wr_rdma_read);
+  else
+    each([&](const verbs::SendWr&) { queue_pair.wr_send(&queue_pair); });
+  return queue_pair.wr_complete(&queue_pair);
 }
 
 // How much goes inline a device tells only by refusing more. 220 bytes fit into a request of 256 of
 // the NICs that are common; perftest asks for as much.
 verbs::QpPtr Joined::make(verbs::QpInitAttr& wanted, int inline_size) {
   constexpr std::uint32_t kCommon = 220;
+  constexpr std::uint64_t kOperations =
+      verbs::kWithRdmaWrite | verbs::kWithRdmaRead | verbs::kWithSend;
   wanted.cap.max_inline_data = inline_size < 0 ? kCommon : static_cast<std::uint32_t>(inline_size);
   verbs::QpInitAttr asked = wanted;
   verbs::QpPtr made;
   try {
-    made = pairs_.endpoint().queue_pair(asked);
+    made = pairs_.endpoint().queue_pair(asked, kOperations);
   } catch (const Error&) {
     if (inline_size >= 0) throw;
     asked = wanted;
     asked.cap.max_inline_data = 0;
-    made = pairs_.endpoint().queue_pair(asked);
+    made = pairs_.endpoint().queue_pair(asked, kOperations);
   }
   inline_size_ = inline_size == 0 ? 0 : asked.cap.max_inline_data;
   return made;

@@ -121,10 +121,16 @@ class Joined {
   std::size_t sent(std::span<verbs::Wc> out) const { return poll(send_queue_.get(), out); }
   std::size_t received(std::span<verbs::Wc> out) const { return poll(receive_queue_.get(), out); }
 
-  /// Hands a chain of requests to the NIC. Throws Error(kTransfer, errno).
+  /// How requests get to the NIC: ``ibv_wr``, built in the queue pairs, where the device has that;
+  /// else ``ibv_post_send``.
+  const char* posting() const noexcept;
+
+  /// Hands a chain of requests of one kind to the NIC. Throws Error(kTransfer, errno).
   void post(std::size_t pair, verbs::SendWr* chain) const {
     verbs::SendWr* bad = nullptr;
-    const int failed = post_send_(all_[pair].get(), chain, &bad);
+    verbs::QpEx* const built = built_[pair];
+    const int failed =
+        built != nullptr ? build(*built, *chain) : post_send_(all_[pair].get(), chain, &bad);
     if (failed != 0) refuse(failed);
   }
   void post(std::size_t pair, verbs::RecvWr* chain) const {
@@ -135,6 +141,7 @@ class Joined {
 
  private:
   std::size_t poll(verbs::Cq* queue, std::span<verbs::Wc> out) const;
+  static int build(verbs::QpEx& queue_pair, const verbs::SendWr& chain);
   verbs::QpPtr make(verbs::QpInitAttr& wanted, int inline_size);
   [[noreturn]] void refuse(int failed) const;
 
@@ -145,6 +152,7 @@ class Joined {
   verbs::CqPtr send_queue_;
   verbs::CqPtr receive_queue_;
   std::vector<verbs::QpPtr> all_;
+  std::vector<verbs::QpEx*> built_;  // null where requests cannot be built in one
   std::size_t inline_size_ = 0;
 };
 

@@ -304,11 +304,11 @@ def _on_part(
     certain = finding.kind != "flake" and (dead or below or (again and criterion is None))
     status = Status.FAIL if certain else Status.WARN
     pairs = {(p.source, p.target) for p in finding.proof}
-    own = [m for m in ms if m.metric == matrix.metric and tuple(m.subject.id.split("→")) in pairs and m.samples]
+    own = [m for m in ms if m.metric == matrix.metric and tuple(m.subject.id.split("→")) in pairs]
     standing = standings(own, thresholds) if finding.expected is not None else {}
     stand = min(standing.values(), key=lambda one: one.share, default=None)
-    parts = [_why(finding, matrix, again), because(stand, signs(own), thresholds)]
-    if not own and finding.observed is not None:
+    parts = [_why(finding, matrix, again), _first_reason(own), because(stand, signs(own), thresholds)]
+    if not any(m.samples for m in own) and finding.observed is not None:
         expected = due(matrix.parameters, matrix.unit)
         parts.append(None if expected is None else cause_of(expected, finding.observed, thresholds))
     return Verdict(
@@ -324,6 +324,14 @@ def _on_part(
         spec.info.action if status is Status.FAIL else Action.NONE,
         [Evidence("pairs", _evidence(finding, matrix.unit))],
     )
+
+
+def _first_reason(ms: Sequence[Measurement]) -> Text | None:
+    """Why the first of those that failed did, in its own words."""
+    for m in ms:
+        if m.status != "ok" and m.reason is not None:
+            return Text("{p}: {r}", "{p}：{r}").fill(p=m.subject.id, r=m.reason)
+    return None
 
 
 def _observed(finding: Finding, unit: str) -> str:

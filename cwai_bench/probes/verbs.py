@@ -265,6 +265,7 @@ class Verbs:
                     timeout=left(),
                 )
                 facts["memory"] = f"GPU {about['gpu']} {moved.memory}" if on_gpu else moved.memory
+                facts["posting"] = moved.posting
                 return Outcome(moved.samples.tolist(), moved.wrong, moved.first_bad, facts=facts)
             trips = pairs.latency(
                 **common,

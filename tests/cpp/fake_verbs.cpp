@@ -16,6 +16,7 @@
 #include <mutex>
 #include <set>
 #include <utility>
+#include <vector>
 
 #include "verbs/abi.hpp"
 
@@ -39,21 +40,29 @@ struct CompChannel {
 
 namespace {
 
-struct FakeContext : Context {
+struct FakeContext : VerbsContext {
   std::deque<AsyncEvent> events;
 };
+
+FakeContext* whole(Context* context) {
+  return static_cast<FakeContext*>(reinterpret_cast<VerbsContext*>(
+      reinterpret_cast<std::byte*>(context) - offsetof(VerbsContext, context)));
+}
 
 struct FakeCq : Cq {
   std::deque<Wc> done;
   bool armed = false;
 };
 
-struct FakeQp : Qp {
+struct FakeQp : QpEx {
   std::uint32_t peer = 0;
   bool all_signalled = false;
   bool in_error = false;
+  bool extended = false;
   std::deque<RecvWr> landings;
   std::deque<Sge> places;
+  std::vector<SendWr> building;
+  std::vector<Sge> built_places;
 };
 
 std::mutex mutex;
@@ -84,17 +93,22 @@ T* made(T* thing, std::set<const void*> parts) {
   return thing;
 }
 
-template <typename T>
-int freed(T* thing) {
+void let_go(const void* thing) {
   made_of.erase(thing);
   counts.alive = static_cast<int>(made_of.size());
   for (const auto& [other, parts] : made_of)
     if (parts.contains(thing)) ++counts.freed_too_early;
+}
+
+template <typename T>
+int freed(T* thing) {
+  let_go(thing);
   delete thing;
   return 0;
 }
 
-FakeQp* queue_pair(Qp* qp) { return static_cast<FakeQp*>(qp); }
+FakeQp* queue_pair(QpEx* qp) { return static_cast<FakeQp*>(qp); }
+FakeQp* queue_pair(Qp* qp) { return queue_pair(reinterpret_cast<QpEx*>(qp)); }
 
 bool registered(std::uint64_t address, std::size_t size, std::uint32_t key) {
   return std::any_of(regions.begin(), regions.end(), [&](const Mr* mr) {
@@ -151,7 +165,7 @@ int req_notify_cq(Cq* cq, int) {
 void fail(FakeQp& qp) {
   qp.in_error = true;
   for (const RecvWr& request : qp.landings)
-    complete(qp.recv_cq, request.wr_id, kWcRecv, 0, 0, kWcWrFlush);
+    complete(qp.base.recv_cq, request.wr_id, kWcRecv, 0, 0, kWcWrFlush);
   qp.landings.clear();
   qp.places.clear();
 }
@@ -223,7 +237,7 @@ int carry_out(Qp* qp, const SendWr& request) {
   if (!write && (place.length < what.length || !registered(place.addr, what.length, place.lkey)))
     return EFAULT;
   copy(write ? request.rdma.remote_addr : place.addr, what.addr);
-  complete(peer.recv_cq, peer.landings.front().wr_id, write ? kWcRecvRdmaWithImm : kWcRecv,
+  complete(peer.base.recv_cq, peer.landings.front().wr_id, write ? kWcRecvRdmaWithImm : kWcRecv,
            what.length, request.imm_data);
   peer.landings.pop_front();
   peer.places.pop_front();
@@ -252,6 +266,97 @@ int post_send(Qp* qp, SendWr* request, SendWr**) {
   return 0;
 }
 
+// ------------------------------------------------------------------ requests built in the queue
+// pair
+
+void wr_start(QpEx* qp) {
+  queue_pair(qp)->building.clear();
+  queue_pair(qp)->built_places.clear();
+}
+
+void begin(QpEx* qp, int opcode, std::uint32_t key = 0, std::uint64_t address = 0) {
+  SendWr request{};
+  request.wr_id = qp->wr_id;
+  request.send_flags = qp->wr_flags;
+  request.opcode = opcode;
+  request.num_sge = 1;
+  request.rdma.remote_addr = address;
+  request.rdma.rkey = key;
+  queue_pair(qp)->building.push_back(request);
+}
+void wr_rdma_write(QpEx* qp, std::uint32_t key, std::uint64_t address) {
+  begin(qp, kWrRdmaWrite, key, address);
+}
+void wr_rdma_read(QpEx* qp, std::uint32_t key, std::uint64_t address) {
+  begin(qp, kWrRdmaRead, key, address);
+}
+void wr_send(QpEx* qp) { begin(qp, kWrSend); }
+
+void wr_set_sge(QpEx* qp, std::uint32_t key, std::uint64_t address, std::uint32_t length) {
+  queue_pair(qp)->built_places.push_back({.addr = address, .length = length, .lkey = key});
+}
+// As soft-RoCE: the flag of inline data must be among the request's own.
+void wr_set_inline_data(QpEx* qp, void* data, std::size_t length) {
+  wr_set_sge(qp, 0, reinterpret_cast<std::uint64_t>(data), static_cast<std::uint32_t>(length));
+}
+
+int wr_complete(QpEx* qp) {
+  auto& requests = queue_pair(qp)->building;
+  for (std::size_t i = 0; i < requests.size(); ++i) {
+    requests[i].sg_list = &queue_pair(qp)->built_places.at(i);  // each was given its data
+    requests[i].next = i + 1 < requests.size() ? &requests[i + 1] : nullptr;
+  }
+  {
+    const std::lock_guard lock(mutex);
+    counts.built += requests.size();
+  }
+  return post_send(&qp->base, requests.data(), nullptr);
+}
+
+FakeQp* make_queue_pair(Pd* pd, const QpInitAttr& wanted) {
+  constexpr std::uint32_t kMostInline = 64;
+  if (wanted.cap.max_inline_data > kMostInline) {
+    errno = EINVAL;
+    return nullptr;
+  }
+  auto* qp = new FakeQp{};
+  qp->base.send_cq = wanted.send_cq;
+  qp->base.recv_cq = wanted.recv_cq;
+  qp->base.pd = pd;
+  qp->base.qp_num = next_number++;
+  qp->all_signalled = wanted.sq_sig_all != 0;
+  queue_pairs[qp->base.qp_num] = qp;
+  return made(qp, {pd, static_cast<FakeCq*>(wanted.send_cq)});
+}
+
+Qp* create_qp_ex(Context*, QpInitAttrEx* wanted) {
+  const std::lock_guard lock(mutex);
+  if (counts.no_building || (wanted->comp_mask & kQpInitSendOps) == 0) {
+    errno = EOPNOTSUPP;
+    return nullptr;
+  }
+  if (refused()) return nullptr;
+  const QpInitAttr plain{.qp_context = nullptr,
+                         .send_cq = wanted->send_cq,
+                         .recv_cq = wanted->recv_cq,
+                         .srq = nullptr,
+                         .cap = wanted->cap,
+                         .qp_type = wanted->qp_type,
+                         .sq_sig_all = wanted->sq_sig_all};
+  FakeQp* qp = make_queue_pair(wanted->pd, plain);
+  if (qp == nullptr) return nullptr;
+  qp->extended = true;
+  // What was not asked for stays null, as it is not there on a device.
+  if ((wanted->send_ops_flags & kWithRdmaWrite) != 0) qp->wr_rdma_write = wr_rdma_write;
+  if ((wanted->send_ops_flags & kWithRdmaRead) != 0) qp->wr_rdma_read = wr_rdma_read;
+  if ((wanted->send_ops_flags & kWithSend) != 0) qp->wr_send = wr_send;
+  qp->wr_set_sge = wr_set_sge;
+  qp->wr_set_inline_data = wr_set_inline_data;
+  qp->wr_start = wr_start;
+  qp->wr_complete = wr_complete;
+  return &qp->base;
+}
+
 }  // namespace
 
 #define EXPORTED extern "C" __attribute__((visibility("default")))
@@ -259,19 +364,20 @@ int post_send(Qp* qp, SendWr* request, SendWr**) {
 EXPORTED FakeVerbs* fake_verbs() {
   counts.raise = [](std::size_t device, int type) {
     const std::lock_guard lock(mutex);
-    for (FakeContext* context : contexts) {
-      if (context->device != &devices.at(device)) continue;
+    for (FakeContext* opened : contexts) {
+      const Context& context = opened->context;
+      if (context.device != &devices.at(device)) continue;
       AsyncEvent event{};
       event.element.port = 1;
       event.type = type;
-      context->events.push_back(event);
-      ring(context->async_fd);
+      opened->events.push_back(event);
+      ring(context.async_fd);
     }
   };
   counts.force_errors = [](std::size_t device) {
     const std::lock_guard lock(mutex);
     for (const auto& [number, qp] : queue_pairs)
-      if (qp->pd->context->device == &devices.at(device)) fail(*qp);
+      if (qp->base.pd->context->device == &devices.at(device)) fail(*qp);
   };
   counts.registered = [](const void* data, std::size_t size) {
     const std::lock_guard lock(mutex);
@@ -295,10 +401,14 @@ EXPORTED const char* ibv_get_device_name(Device* device) { return device->name; 
 EXPORTED Context* ibv_open_device(Device* of) {
   const std::lock_guard lock(mutex);
   if (refused()) return nullptr;
-  auto* context = new FakeContext{};
+  auto* opened = new FakeContext{};
+  opened->size = sizeof(VerbsContext);
+  opened->create_qp_ex = create_qp_ex;
+  Context* context = &opened->context;
+  context->abi_compat = counts.old_library ? nullptr : reinterpret_cast<void*>(UINTPTR_MAX);
   context->device = of;
   context->async_fd = bell();
-  contexts.insert(context);
+  contexts.insert(opened);
   context->ops.poll_cq = poll_cq;
   context->ops.req_notify_cq = req_notify_cq;
   context->ops.post_recv = post_recv;
@@ -308,12 +418,14 @@ EXPORTED Context* ibv_open_device(Device* of) {
 EXPORTED int ibv_close_device(Context* context) {
   const std::lock_guard lock(mutex);
   close(context->async_fd);
-  contexts.erase(static_cast<FakeContext*>(context));
-  return freed(static_cast<FakeContext*>(context));
+  contexts.erase(whole(context));
+  let_go(context);
+  delete whole(context);
+  return 0;
 }
 EXPORTED int ibv_get_async_event(Context* context, AsyncEvent* event) {
   const std::lock_guard lock(mutex);
-  auto& events = static_cast<FakeContext*>(context)->events;
+  auto& events = whole(context)->events;
   if (events.empty()) {
     errno = EAGAIN;
     return -1;
@@ -409,20 +521,11 @@ EXPORTED void ibv_ack_cq_events(Cq*, unsigned) {}
 EXPORTED Qp* ibv_create_qp(Pd* pd, QpInitAttr* wanted) {
   const std::lock_guard lock(mutex);
   if (refused()) return nullptr;
-  auto* qp = new FakeQp{};
-  qp->send_cq = wanted->send_cq;
-  qp->recv_cq = wanted->recv_cq;
-  qp->pd = pd;
-  qp->qp_num = next_number++;
-  qp->all_signalled = wanted->sq_sig_all != 0;
-  constexpr std::uint32_t kMostInline = 64;
-  if (wanted->cap.max_inline_data > kMostInline) {
-    errno = EINVAL;
-    delete qp;
-    return nullptr;
-  }
-  queue_pairs[qp->qp_num] = qp;
-  return made(qp, {pd, static_cast<FakeCq*>(wanted->send_cq)});
+  FakeQp* qp = make_queue_pair(pd, *wanted);
+  return qp == nullptr ? nullptr : &qp->base;
+}
+EXPORTED QpEx* ibv_qp_to_qp_ex(Qp* qp) {
+  return queue_pair(qp)->extended ? queue_pair(qp) : nullptr;
 }
 EXPORTED int ibv_modify_qp(Qp* qp, QpAttr* attr, int mask) {
   const std::lock_guard lock(mutex);

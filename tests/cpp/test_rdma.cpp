@@ -98,6 +98,25 @@ TEST(rdma_one_end_serves_many_runs) {
       CHECK_EQUAL(run(both, bandwidth(verb, 512, 100)).first.wrong, 0U);
 }
 
+TEST(rdma_requests_are_built_in_the_queue_pair_where_the_device_can) {
+  for (bool* const missing :
+       std::array<bool*, 3>{nullptr, &fake().no_building, &fake().old_library}) {
+    if (missing != nullptr) *missing = true;
+    for (const Verb verb : kVerbs)
+      for (const int inline_size : {0, 64}) {
+        QueuePairsSpec spec = pairs_spec(2);
+        spec.inline_size = inline_size;
+        const unsigned long before = fake().built;
+        const auto [mine, theirs] = run(sides(spec), bandwidth(verb, 64, 500));
+        CHECK_EQUAL(mine.wrong, 0U);
+        CHECK_EQUAL(std::string(mine.posting), missing == nullptr ? "ibv_wr" : "ibv_post_send");
+        CHECK_EQUAL(fake().built - before >= 500, missing == nullptr);
+      }
+    if (missing != nullptr) *missing = false;
+  }
+  nothing_is_left();
+}
+
 TEST(rdma_any_depth_and_list_sends_all) {
   for (const auto& [depth, list] : {std::pair{1, 0}, {1, 1}, {2, 2}, {7, 3}, {128, 64}, {200, 0}}) {
     QueuePairsSpec spec = pairs_spec(2);
@@ -156,6 +175,36 @@ TEST(rdma_what_the_nic_refuses_is_told_in_its_words) {
       });
   fake().fail_sends_after = -1;
   CHECK(mine.starts_with("transfer transport retry counter exceeded (status 12, vendor error 129"));
+}
+
+TEST(rdma_a_port_that_went_down_meanwhile_is_named) {
+  for (const bool latency : {false, true}) {
+    const Sides both = sides(pairs_spec(1));
+    fake().fail_sends_after = 500;
+    fake().devices[0].port_state = 1;  // of both ends: they are of one device
+    const auto said = [&](QueuePairs& pairs, bool initiates) {
+      const Watch watch(5 * kSecond);
+      try {
+        if (latency) {
+          measure_rdma_latency(pairs, {.initiates = initiates, .iterations = 10'000}, watch);
+        } else {
+          RdmaBandwidthSpec spec = bandwidth(Verb::kWrite, 64, 100'000);
+          spec.initiates = initiates;
+          measure_rdma_bandwidth(pairs, spec, watch);
+        }
+      } catch (const Error& error) {
+        return std::string(fault_name(error.fault())) + " " + error.subject();
+      }
+      return std::string("nothing");
+    };
+    std::string mine;
+    std::string theirs;
+    together([&] { mine = said(*both.first, true); }, [&] { theirs = said(*both.second, false); });
+    fake().fail_sends_after = -1;
+    fake().devices[0].port_state = 4;
+    CHECK_EQUAL(mine, "device fake0:1");
+    CHECK_EQUAL(theirs, "device fake0:1");
+  }
 }
 
 TEST(rdma_round_trips_are_kept_each) {

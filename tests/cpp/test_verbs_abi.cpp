@@ -62,8 +62,32 @@ SAME(ContextOps, ibv_context_ops, post_send);
 SAME(ContextOps, ibv_context_ops, post_recv);
 SAME(Context, ibv_context, ops);
 SAME(Context, ibv_context, async_fd);
+SAME(Context, ibv_context, abi_compat);
+SAME_SIZE(Context, ibv_context);
+SAME_SIZE(QpInitAttrEx, ibv_qp_init_attr_ex);
+SAME(QpInitAttrEx, ibv_qp_init_attr_ex, cap);
+SAME(QpInitAttrEx, ibv_qp_init_attr_ex, comp_mask);
+SAME(QpInitAttrEx, ibv_qp_init_attr_ex, pd);
+SAME(QpInitAttrEx, ibv_qp_init_attr_ex, send_ops_flags);
 SAME(Qp, ibv_qp, qp_num);
+SAME_SIZE(Qp, ibv_qp);
+SAME(QpEx, ibv_qp_ex, wr_id);
+SAME(QpEx, ibv_qp_ex, wr_flags);
+SAME(QpEx, ibv_qp_ex, wr_rdma_read);
+SAME(QpEx, ibv_qp_ex, wr_rdma_write);
+SAME(QpEx, ibv_qp_ex, wr_send);
+SAME(QpEx, ibv_qp_ex, wr_set_inline_data);
+SAME(QpEx, ibv_qp_ex, wr_set_sge);
+SAME(QpEx, ibv_qp_ex, wr_start);
+SAME(QpEx, ibv_qp_ex, wr_complete);
 static_assert(offsetof(ours::Cq, channel) == offsetof(ibv_cq, channel));
+// Ours is the end of theirs.
+static_assert(sizeof(ours::VerbsContext) ==
+              sizeof(verbs_context) - offsetof(verbs_context, create_qp_ex));
+static_assert(offsetof(ours::VerbsContext, size) ==
+              offsetof(verbs_context, sz) - offsetof(verbs_context, create_qp_ex));
+static_assert(offsetof(ours::VerbsContext, context) ==
+              offsetof(verbs_context, context) - offsetof(verbs_context, create_qp_ex));
 
 #define SAME_NUMBER(mine, theirs) \
   static_assert(static_cast<long>(ours::mine) == static_cast<long>(theirs))
@@ -72,6 +96,7 @@ SAME_NUMBER(kGidRoceV1, IBV_GID_TYPE_ROCE_V1);
 SAME_NUMBER(kGidRoceV2, IBV_GID_TYPE_ROCE_V2);
 SAME_NUMBER(kLinkInfiniband, IBV_LINK_LAYER_INFINIBAND);
 SAME_NUMBER(kLinkEthernet, IBV_LINK_LAYER_ETHERNET);
+SAME_NUMBER(kPortDown, IBV_PORT_DOWN);
 SAME_NUMBER(kPortActive, IBV_PORT_ACTIVE);
 SAME_NUMBER(kWcLocalProtection, IBV_WC_LOC_PROT_ERR);
 SAME_NUMBER(kWcWrFlush, IBV_WC_WR_FLUSH_ERR);
@@ -103,6 +128,11 @@ SAME_NUMBER(kWrRdmaWriteWithImm, IBV_WR_RDMA_WRITE_WITH_IMM);
 SAME_NUMBER(kWrRdmaWrite, IBV_WR_RDMA_WRITE);
 SAME_NUMBER(kWrSend, IBV_WR_SEND);
 SAME_NUMBER(kWrRdmaRead, IBV_WR_RDMA_READ);
+SAME_NUMBER(kQpInitPd, IBV_QP_INIT_ATTR_PD);
+SAME_NUMBER(kQpInitSendOps, IBV_QP_INIT_ATTR_SEND_OPS_FLAGS);
+SAME_NUMBER(kWithRdmaWrite, IBV_QP_EX_WITH_RDMA_WRITE);
+SAME_NUMBER(kWithSend, IBV_QP_EX_WITH_SEND);
+SAME_NUMBER(kWithRdmaRead, IBV_QP_EX_WITH_RDMA_READ);
 SAME_NUMBER(kSendSignaled, IBV_SEND_SIGNALED);
 SAME_NUMBER(kSendInline, IBV_SEND_INLINE);
 

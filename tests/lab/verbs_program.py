@@ -13,6 +13,8 @@ from typing import Any
 
 from cwai_bench import native
 from cwai_bench.errors import CwaiError
+from cwai_bench.judge.ports import explained
+from cwai_bench.probes import counters
 
 TOKEN = bytes(range(32))
 PATIENCE = 18
@@ -187,9 +189,66 @@ def troubles() -> dict[str, object]:
     return found
 
 
+def shell(command: str) -> None:
+    subprocess.run(command.split(), check=True, timeout=20)
+
+
+def round_trip(path: int) -> float:
+    """The median, in seconds; and nothing arrived wrong."""
+    first, second = queue_pairs(path)
+    common: dict[str, Any] = {"iterations": 5, "warmup": 1, "timeout": 60}
+    asked, _ = native.both(
+        lambda: first.latency(initiates=True, **common), lambda: second.latency(initiates=False, **common)
+    )
+    assert asked.wrong == 0
+    return float(statistics.median(asked.samples))
+
+
+def lossy() -> tuple[int, int, list[str]]:
+    """Path 0 loses packets: bytes that moved, those that were wrong, and what the counters say of it."""
+    ports = {name: counters.Port(name) for name in ("rxea0", "rxeb0")}
+    first, second = queue_pairs(0, depth=8)
+    common: dict[str, Any] = {"size": 16384, "duration": 1.0, "timeout": 90}
+    with counters.watched(ports) as moves:
+        there, _ = native.both(
+            lambda: first.bandwidth(initiates=True, **common), lambda: second.bandwidth(initiates=False, **common)
+        )
+    return there.bytes, there.wrong, [sign.text.en for sign in explained(moves, there.bytes) if sign.fault]
+
+
+def cut() -> tuple[list[str], float]:
+    """What both ends say when their path is cut while they measure, and how long after that."""
+    first, second = queue_pairs(0, retries=2)
+    cutting = threading.Timer(1.5, shell, ("ip link set b0 down",))
+    cutting.start()
+    started = time.monotonic()
+    common: dict[str, Any] = {"size": 4096, "duration": 30.0, "timeout": 60}
+    told = native.both(
+        lambda: said(lambda: first.bandwidth(initiates=True, **common)),
+        lambda: said(lambda: second.bandwidth(initiates=False, **common)),
+    )
+    cutting.join()
+    return list(told), time.monotonic() - started - 1.5
+
+
+def disturbed() -> dict[str, object]:
+    found: dict[str, object] = {"undelayed": round_trip(1)}
+    shell("tc qdisc add dev a1 root netem delay 200ms")
+    found["delayed"] = round_trip(1)
+    shell("ip link set b1 mtu 1500")
+    found["mtu"] = [end.mtu for end in queue_pairs(1)]
+    shell("tc qdisc add dev a0 root netem loss 2%")
+    found["lossy"] = lossy()
+    shell("tc qdisc del dev a0 root")
+    found["cut"], found["cut after"] = cut()
+    return found
+
+
 def main() -> None:
     if sys.argv[1] == "receive":
         receiving_end(int(sys.argv[2]))
+    elif sys.argv[1] == "disturbed":
+        print(json.dumps(disturbed()))
     elif sys.argv[1] == "troubles":
         print(json.dumps(troubles()))
     elif sys.argv[1] == "rdma":

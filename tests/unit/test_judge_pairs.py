@@ -26,6 +26,7 @@ from cwai_bench.model import (
     Verdict,
 )
 from cwai_bench.render import report_from_json, report_to_json
+from cwai_bench.text import Text
 from tests.unit.test_goodput import GBIT, roce
 from tests.unit.test_journal import header, written
 from tests.unit.test_judge_run import BANDWIDTH, FINISHED, LATENCY, event, run, spec
@@ -115,6 +116,19 @@ def test_a_node_that_nobody_reaches_fails_at_once() -> None:
     verdict = only(judged(all_pairs(6, lambda a, b: None if 2 in (a, b) else 100.0)))
     assert (verdict.subject.id, verdict.status, verdict.observed) == ("node3", Status.FAIL, "– (10/10)")
     assert verdict.reason_code == "timeout"
+
+
+def test_why_its_pairs_failed_is_told_of_a_part() -> None:
+    down = Text("the RDMA device mlx5_0:1 cannot be used: Network is down", "RDMA 设备 mlx5_0:1 无法使用")
+    ms = [
+        msgspec.structs.replace(m, reason=down, counters={"node3/mlx5_0": {"link_downed": 1}}) if not m.samples else m
+        for m in all_pairs(6, lambda a, b: None if 2 in (a, b) else 100.0)
+    ]
+    verdict = only(judged(ms))
+    assert verdict.detail is not None
+    assert "node1→node3: the RDMA device mlx5_0:1 cannot be used: Network is down" in verdict.detail.en
+    assert "node1→node3：RDMA 设备 mlx5_0:1 无法使用" in verdict.detail.zh
+    assert "node3/mlx5_0: its link went down (10×)" in verdict.detail.en
 
 
 def test_what_was_bad_once_and_fine_again_is_a_warning_in_place_of_each_pair() -> None:
