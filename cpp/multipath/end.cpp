@@ -105,12 +105,18 @@ std::vector<std::unique_ptr<Connection>> dial_all(std::size_t paths, const Dial&
       }
     });
   for (std::thread& thread : threads) thread.join();
-  for (const auto& error : failed)
-    if (error && (error->fault() == Fault::kStopped || error->fault() == Fault::kInvalid ||
-                  error->fault() == Fault::kAddress))
+  if (paths == 0) throw Error(Fault::kInvalid, "paths 0");
+  std::optional<Error> first;
+  std::size_t count = 0;
+  for (const auto& error : failed) {
+    if (!error) continue;
+    if (error->fault() == Fault::kStopped || error->fault() == Fault::kInvalid ||
+        error->fault() == Fault::kAddress)
       throw Error(*error);
-  if (std::all_of(failed.begin(), failed.end(), [](const auto& error) { return !!error; }))
-    throw failed.empty() ? Error(Fault::kInvalid, "paths 0") : *failed.front();
+    if (!first) first = error;
+    ++count;
+  }
+  if (first && count == paths) throw Error(*first);
   return connections;
 }
 

@@ -470,10 +470,10 @@ void SendComm::work() {
           error.fault() == Fault::kAddress)
         throw;
       if (now() + kPause >= watch.deadline())
-        throw Error(Fault::kConnect,
-                    peer_ + ": none of " + std::to_string(routes_.size()) +
-                        " paths can be connected",
-                    error.code());
+        throw Error(
+            Fault::kConnect,
+            peer_ + ": none of " + std::to_string(routes_.size()) + " paths can be connected",
+            error.code());
       std::this_thread::sleep_for(std::chrono::nanoseconds(kPause));
     }
   }

@@ -108,8 +108,8 @@ Greeting Door::answer(const Greeting& greeting, std::shared_ptr<RecvComm>& joins
 
 // Reads what has come of a greeting, and answers it when that is all.
 void Door::settle(Guest& guest) {
-  // NOLINTNEXTLINE(clang-analyzer-unix.BlockInCriticalSection): no lock is held, and it never
-  // blocks
+  // No lock is held, and it never blocks.
+  // NOLINTNEXTLINE(clang-analyzer-unix.BlockInCriticalSection)
   const ssize_t n = ::recv(guest.socket.fd(), guest.bytes.data() + guest.got,
                            kGreetingSize - guest.got, MSG_DONTWAIT);
   if (n < 0 && (errno == EAGAIN || errno == EINTR)) return;

@@ -15,6 +15,7 @@
 #include <functional>
 #include <iostream>
 #include <random>
+#include <stdexcept>
 #include <string>
 #include <thread>
 #include <vector>
@@ -189,6 +190,7 @@ void part(const Calls& calls, const Pair& pair) {
 bool break_one(std::mt19937_64& random) {
   std::vector<int> open;
   DIR* const folder = opendir("/proc/self/fd");
+  if (folder == nullptr) throw std::runtime_error("/proc/self/fd cannot be read");
   while (const dirent* entry = readdir(folder)) {
     const int fd = std::atoi(entry->d_name);
     sockaddr_storage peer{};
@@ -305,7 +307,7 @@ const std::vector<InterfaceAddress> kHere = {
     {"docker0", "172.17.0.1", 16, false, true, false},
 };
 
-std::vector<Rail> chosen(Environment environment) {
+std::vector<Rail> chosen(const Environment& environment) {
   return choose_rails(read_settings(environment), kHere);
 }
 
@@ -394,7 +396,7 @@ TEST(net_plugin_handles_and_greetings_are_read_or_refused) {
   Invitation invitation{.token = token(9), .places = {{"10.0.0.1", 4000}, {"fd00::7", 65535}}};
   std::array<std::byte, kHandleBytes> handle{};
   write_handle(invitation, handle);
-  const Invitation read = read_handle(handle).value();
+  const Invitation read = read_handle(handle).value_or(Invitation{});
   CHECK(read.token == invitation.token);
   CHECK(read.places.size() == 2 && read.places[0].address == "10.0.0.1" &&
         read.places[0].port == 4000 && read.places[1].address == "fd00::7" &&
@@ -408,7 +410,7 @@ TEST(net_plugin_handles_and_greetings_are_read_or_refused) {
   for (int i = 0; i < 32; ++i) greeting.rails.push_back(rail("10.0." + std::to_string(i) + ".1"));
   greeting.rails[1] = {.name = "", .address = "fd00::1", .prefix = 64, .port = 77};
   const GreetingBytes bytes = encode(greeting);
-  const Greeting heard = decode(bytes).value();
+  const Greeting heard = decode(bytes).value_or(Greeting{});
   CHECK(heard.word == Word::kMet && heard.path == 3 && heard.count == 12);
   CHECK(heard.token == greeting.token && heard.session == greeting.session);
   CHECK_EQUAL(heard.rails.size(), 32U);

@@ -67,7 +67,7 @@ SAME_SIZE(Context, ibv_context);
 SAME_SIZE(QpInitAttrEx, ibv_qp_init_attr_ex);
 SAME(QpInitAttrEx, ibv_qp_init_attr_ex, cap);
 SAME(QpInitAttrEx, ibv_qp_init_attr_ex, comp_mask);
-SAME(QpInitAttrEx, ibv_qp_init_attr_ex, pd);
+SAME(QpInitAttrEx, ibv_qp_init_attr_ex, pd);  // NOLINT(bugprone-sizeof-expression): of pointers
 SAME(QpInitAttrEx, ibv_qp_init_attr_ex, send_ops_flags);
 SAME(Qp, ibv_qp, qp_num);
 SAME_SIZE(Qp, ibv_qp);
