@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cwai_bench.cli.output import columns
 from cwai_bench.discover.net_plugin import NetPlugin, Path
-from cwai_bench.render import units
+from cwai_bench.render import labels, units
 from cwai_bench.render.untrusted import neutral
 from cwai_bench.text import Lang, Text, plain
 
@@ -23,24 +23,6 @@ WAYS = {
 FAILED = {
     "send": Text("to {peer}: failed: {why}", "发往 {peer}：已失败：{why}"),
     "receive": Text("from {peer}: failed: {why}", "来自 {peer}：已失败：{why}"),
-}
-STATES = {
-    "healthy": Text("healthy", "正常"),
-    "suspect": Text("suspect", "可疑"),
-    "failed": Text("failed", "故障"),
-    "probing": Text("being probed", "探测中"),
-    "probation": Text("on probation", "试用中"),
-}
-CAUSES = {
-    "connected": Text("connected", "已连接"),
-    "answered": Text("probes answered", "探测有应答"),
-    "delivered": Text("delivers", "可送达"),
-    "stalled": Text("nothing delivered for too long", "长时间无数据送达"),
-    "silent": Text("silent", "无应答"),
-    "error": Text("error", "传输出错"),
-    "garbled": Text("not our protocol", "收到非本协议数据"),
-    "corrupt": Text("wrong checksum", "校验和错误"),
-    "refused": Text("cannot be connected", "无法连接"),
 }
 STATE_WHY = Text("{state} ({why})", "{state}（{why}）")
 MORE = Text("{n} connections of the job are not shown", "另有 {n} 个连接未列出")
@@ -72,10 +54,10 @@ def table(net: NetPlugin, lang: Lang) -> str:
 
 
 def _state(path: Path) -> Text:
-    state = STATES.get(path.state, plain(path.state))
+    state = labels.PATH_STATE.get(path.state, plain(path.state))
     if not path.cause:
         return state
-    why = CAUSES.get(path.cause, plain(path.cause))
+    why = labels.PATH_CAUSE.get(path.cause, plain(path.cause))
     if path.error:
         why = Text("{why}: {error}", "{why}：{error}").fill(why=why, error=path.error)
     return STATE_WHY.fill(state=state, why=why)

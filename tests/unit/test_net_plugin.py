@@ -116,7 +116,7 @@ def test_who_asks_is_told_of_paths_and_comms() -> None:
 
 
 @pytest.mark.parametrize(
-    ("lang", "words"), [("en", ("Path of the net plugin", "healthy")), ("zh", ("网络插件的路径", "正常"))]
+    ("lang", "words"), [("en", ("Path of the net plugin", "healthy")), ("zh", ("网络插件的路径", "健康"))]
 )
 def test_the_command_shows_the_paths_of_a_job_and_the_lines_for_one(
     lang: str, words: tuple[str, ...], tmp_path: Path
