@@ -10,6 +10,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from tests.bench import arrivals, command, faults, machine, matrix, mpi, multipath, path_fault, rdma, records, tcp
@@ -34,7 +35,9 @@ ROWS: dict[str, Callable[[tcp.Progress], Iterator[Row]]] = {
     "arrivals.judged": arrivals.judged,
     "collective.named": arrivals.named,
     "path_fault.named": path_fault.named,
-    "multipath.steady": multipath.steady,
+    "multipath.unequal": partial(multipath.steady, multipath.UNEQUAL),
+    "multipath.ratio": partial(multipath.steady, (100.0, 200.0, 400.0)),
+    "multipath.equal": partial(multipath.steady, (150.0,) * 4),
     "multipath.faults": multipath.faults,
     "multipath.loopback": multipath.loopback,
     "multipath.decision": multipath.decision,

@@ -74,34 +74,33 @@ class Transfer:
     sent: dict[str, Any]
 
 
-def steady(progress: Progress) -> Iterator[Row]:
-    """Nothing happens to the links."""
-    for rates in (UNEQUAL, (100.0, 200.0, 400.0), (150.0,) * 4):
-        name = "/".join(f"{rate:g}" for rate in rates) + " Mb/s"
-        with Paths(rates) as paths:
-            _mptcp(paths)
-            kinds: dict[str, Callable[[], Transfer]] = {
-                "ours": partial(_ours, paths),
-                "MPTCP": partial(_over_mptcp, paths),
-            }
-            if rates == UNEQUAL:
-                kinds["round robin"] = partial(_ours, paths, policy="round_robin")
-                kinds["best link alone"] = partial(_ours, paths, policy="single")
-            seen, again = _repeat(paths, kinds, progress(f"multipath, {name}", REPETITIONS))
-            shares = {kind: [SIZE / one.seconds / paths.ceiling for one in all_] for kind, all_ in seen.items()}
-        spread = Spread.of(shares["ours"])
-        peers = ", ".join(f"{kind} {median(of):.3f}" for kind, of in shares.items() if kind != "ours")
-        twice = max(one.again for one in seen["ours"]) / SIZE
-        yield Row(
-            f"multipath, links of {name}, share of the ceiling",
-            f"{spread.median:.3f}",
-            "≥ 0.97",
-            spread.median >= 0.97,
-            peers,
-            spread,
-            note=f"sent twice at most {twice:.2%}; {again} repetitions done again",
-        )
-        yield Row(f"multipath, links of {name}, bytes sent twice", f"{twice:.2%}", "≤ 2 %", twice <= 0.02)
+def steady(rates: tuple[float, ...], progress: Progress) -> Iterator[Row]:
+    """Nothing happens to the links, of so many Mb/s."""
+    name = "/".join(f"{rate:g}" for rate in rates) + " Mb/s"
+    with Paths(rates) as paths:
+        _mptcp(paths)
+        kinds: dict[str, Callable[[], Transfer]] = {
+            "ours": partial(_ours, paths),
+            "MPTCP": partial(_over_mptcp, paths),
+        }
+        if rates == UNEQUAL:
+            kinds["round robin"] = partial(_ours, paths, policy="round_robin")
+            kinds["best link alone"] = partial(_ours, paths, policy="single")
+        seen, again = _repeat(paths, kinds, progress(f"multipath, {name}", REPETITIONS))
+        shares = {kind: [SIZE / one.seconds / paths.ceiling for one in all_] for kind, all_ in seen.items()}
+    spread = Spread.of(shares["ours"])
+    peers = ", ".join(f"{kind} {median(of):.3f}" for kind, of in shares.items() if kind != "ours")
+    twice = max(one.again for one in seen["ours"]) / SIZE
+    yield Row(
+        f"multipath, links of {name}, share of the ceiling",
+        f"{spread.median:.3f}",
+        "≥ 0.97",
+        spread.median >= 0.97,
+        peers,
+        spread,
+        note=f"sent twice at most {twice:.2%}; {again} repetitions done again",
+    )
+    yield Row(f"multipath, links of {name}, bytes sent twice", f"{twice:.2%}", "≤ 2 %", twice <= 0.02)
 
 
 def faults(progress: Progress) -> Iterator[Row]:
