@@ -19,8 +19,8 @@ Scenario = Literal["as_is", "cut", "degraded", "flapping"]
 SCENARIOS: tuple[Scenario, ...] = ("as_is", "cut", "degraded", "flapping")
 DUE: dict[Scenario, float] = {"as_is": 0.95, "cut": 0.95, "degraded": 0.95, "flapping": 0.90}
 """Shares of the bound below which our own policy is a warning: what it must reach on links of known rates in ``make
-bench`` (docs/bench-multipath.md), there of nominal rates and 0.97 as it is; here of rates that were measured as well, with the
-scatter of both."""
+bench`` (docs/bench-multipath.md), there of nominal rates and 0.97 as it is; here of rates that were measured as well,
+with the scatter of both."""
 
 
 class Trouble(NamedTuple):
