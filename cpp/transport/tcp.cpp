@@ -572,6 +572,8 @@ TcpListener::TcpListener(const std::string& address, int port, int attempts) : a
   throw Error(refused == EADDRINUSE ? Fault::kPortsTaken : Fault::kListen, subject, refused);
 }
 
+TcpListener::~TcpListener() = default;
+
 void TcpListener::note(const Socket& socket, const char* why) {
   if (strangers_.size() < kStrangersKept)
     strangers_.push_back({show(getpeername, socket.fd(), false), why});
@@ -582,7 +584,6 @@ std::unique_ptr<Connection> TcpListener::accept(const Token& token, int lanes, W
   check_lanes(lanes);
   std::vector<Socket> arrived(static_cast<std::size_t>(lanes));
   std::size_t missing = arrived.size();
-  std::vector<Guest> guests;
   std::vector<pollfd> polls;
 
   // Reads what has come of a hello. True when the guest is done with: seated, or shown out.
@@ -614,30 +615,30 @@ std::unique_ptr<Connection> TcpListener::accept(const Token& token, int lanes, W
   while (missing > 0) {
     watch.check();
     polls.assign(1, {.fd = socket_.fd(), .events = POLLIN, .revents = 0});
-    for (const Guest& guest : guests)
+    for (const Guest& guest : guests_)
       polls.push_back({.fd = guest.socket.fd(), .events = POLLIN, .revents = 0});
     ::poll(polls.data(), polls.size(), milliseconds_until(watch.slice_end()));
 
     std::vector<Guest> staying;
-    for (std::size_t i = 0; i < guests.size(); ++i) {
-      Guest& guest = guests[i];
-      if (polls[i + 1].revents != 0 && settle(guest)) continue;
-      if (now() < guest.deadline) {
+    for (std::size_t i = 0; i < guests_.size(); ++i) {
+      Guest& guest = guests_[i];
+      if (missing > 0 && polls[i + 1].revents != 0 && settle(guest)) continue;
+      if (missing == 0 || now() < guest.deadline) {
         staying.push_back(std::move(guest));
       } else {
         note(guest.socket, "silent");
       }
     }
-    guests = std::move(staying);
+    guests_ = std::move(staying);
 
     if ((polls[0].revents & POLLIN) != 0) {
       Socket socket(::accept4(socket_.fd(), nullptr, nullptr, SOCK_CLOEXEC));
-      if (socket && guests.size() == kMaxGuests) {
-        note(guests.front().socket, "silent");
-        guests.erase(guests.begin());
+      if (socket && guests_.size() == kMaxGuests) {
+        note(guests_.front().socket, "silent");
+        guests_.erase(guests_.begin());
       }
       if (socket)
-        guests.push_back({.socket = std::move(socket), .deadline = now() + kGreetingTimeout});
+        guests_.push_back({.socket = std::move(socket), .deadline = now() + kGreetingTimeout});
       else if (errno != EAGAIN && errno != ECONNABORTED && errno != EINTR)
         throw Error(Fault::kListen, address_ + ":" + std::to_string(port_), errno);
     }

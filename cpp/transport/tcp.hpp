@@ -55,12 +55,15 @@ class TcpListener {
   /// ``attempts`` in all; port 0 lets the system choose. Throws Error: kAddress, kPortsTaken,
   /// kListen.
   TcpListener(const std::string& address, int port, int attempts);
+  ~TcpListener();
+  TcpListener(const TcpListener&) = delete;
+  TcpListener& operator=(const TcpListener&) = delete;
 
   int port() const noexcept { return port_; }
   const std::string& address() const noexcept { return address_; }
 
-  /// Waits for a peer that brings ``token`` and all ``lanes``. Throws Error: kDeadline, kStopped,
-  /// kListen.
+  /// Waits for a peer that brings ``token`` and all ``lanes``; whoever else came meanwhile is for
+  /// the next call. Throws Error: kDeadline, kStopped, kListen.
   std::unique_ptr<Connection> accept(const Token& token, int lanes, Waiting waiting,
                                      const Watch& watch);
 
@@ -75,6 +78,7 @@ class TcpListener {
   std::string address_;
   int port_ = 0;
   Socket socket_;
+  std::vector<Guest> guests_;  // that have not said all of their hello, or came together
   std::vector<Stranger> strangers_;
 };
 

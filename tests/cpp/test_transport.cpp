@@ -6,6 +6,7 @@
 #include <array>
 #include <cstring>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "ends.hpp"
@@ -204,6 +205,32 @@ TEST(listener_takes_the_next_port_when_one_is_taken) {
   CHECK_FAULT(TcpListener("127.0.0.1", first.port(), 1), Fault::kPortsTaken);
   CHECK_FAULT(TcpListener("192.0.2.77", 0, 1), Fault::kAddress);
   CHECK_FAULT(TcpListener("no-such-host", 0, 1), Fault::kAddress);
+}
+
+TEST(those_who_come_together_are_each_accepted_in_turn) {
+  constexpr std::size_t kPeers = 8;
+  TcpListener listener("127.0.0.1", 0, 1);
+  const Watch watch(10 * kSecond);
+  std::array<std::unique_ptr<Connection>, kPeers> dialled;
+  std::array<std::unique_ptr<Connection>, kPeers> accepted;
+  std::vector<std::jthread> threads;
+  threads.reserve(kPeers);
+  for (auto& one : dialled)
+    threads.emplace_back([&] {
+      try {
+        one = tcp_connect("127.0.0.1", listener.port(), token(), 1, Waiting::kBlock, "", watch);
+      } catch (const Error&) {
+        one = nullptr;  // shown out: seen below
+      }
+    });
+  usleep(200'000);  // all of them have said hello before the first is looked at
+  for (auto& one : accepted) one = listener.accept(token(), 1, Waiting::kBlock, watch);
+  threads.clear();
+  for (std::size_t i = 0; i < kPeers; ++i) {
+    CHECK(dialled[i] != nullptr);
+    CHECK(accepted[i] != nullptr);
+  }
+  CHECK_EQUAL(listener.strangers().size(), std::size_t{0});
 }
 
 TEST(strangers_are_dropped_and_noted) {

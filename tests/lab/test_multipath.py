@@ -59,9 +59,9 @@ def test_every_policy_delivers_every_byte_over_unequal_links(policy: str) -> Non
 
 def test_a_path_of_several_connections_is_told_as_one() -> None:
     with Paths([80, 40]) as paths:
-        sent, received = transfer(paths, 4 * MEGABYTE, connections=4)
+        sent, received = transfer(paths, 16 * MEGABYTE, connections=4)
     assert (sent["ended"], received["ended"], received["wrong"]) == (None, None, 0)
-    assert sum(path["delivered"] for path in sent["paths"]) == 4 * MEGABYTE
+    assert sum(path["delivered"] for path in sent["paths"]) == 16 * MEGABYTE
     assert all(path["delivered"] and path["state"] == "healthy" for path in sent["paths"])
     assert len(received["paths"]) == 2
     joined = {(event["path"], event["connection"]) for event in received["events"] if event["cause"] == "connected"}
