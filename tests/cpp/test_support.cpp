@@ -52,6 +52,16 @@ TEST(crc32c_is_the_same_by_cpu_and_by_table) {
   CHECK_EQUAL(crc32c(buffer.data() + 333, 667, crc32c(buffer.data(), 333)), whole);
 }
 
+TEST(crc32c_of_what_is_done_in_three_pieces_is_the_same_by_table) {
+  Buffer buffer(40'000);
+  fill_pattern(buffer.data(), buffer.size(), 5);
+  for (const std::size_t size : {6143U, 6144U, 6145U, 6152U, 12'287U, 12'288U, 20'001U, 39'991U})
+    for (const std::size_t start : {0U, 1U, 8U})
+      for (const std::uint32_t seed : {0U, 1U, 0xFFFFFFFFU, 0x9E3779B9U})
+        CHECK_EQUAL(crc32c(buffer.data() + start, size, seed),
+                    crc32c_portable(buffer.data() + start, size, seed));
+}
+
 TEST(pattern_finds_every_wrong_byte) {
   for (const std::size_t size : {1U, 7U, 8U, 9U, 4097U}) {
     Buffer buffer(size);
