@@ -103,7 +103,7 @@ def test_large_groups_are_planned_at_once(count: int, rails: int, expected: int)
     schedule.cache_clear()
     start = time.process_time()
     rounds = schedule(nodes, nics, pairs="all", directed=False)
-    assert time.process_time() - start < 1
+    assert time.process_time() - start < 5
     assert len(rounds) == expected
     assert all(len(r) == count * rails // 2 for r in rounds)
     assert free_of_contention(rounds)
