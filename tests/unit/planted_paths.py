@@ -239,9 +239,16 @@ class Fabric:
                 if not (mask & ~truth)[truth != DEAD].any():
                     options.append((element, mask))
         alike = [self.classes(element) for element, mask in options if (mask == truth).all()]
-        for (one, first), (other, second) in combinations(options, 2):
-            if (_overlaid([first, second]) == truth).all():
-                alike.append(self.classes(one) | self.classes(other))
+        masks = np.array([mask for _, mask in options]).reshape(len(options), len(truth))
+        for one, first in options:
+            lacking = np.flatnonzero(first != truth)
+            if not len(lacking):
+                continue  # alone it is as good, and so it is with any other
+            # Whoever completes it does so at the first pair that it lacks: few do.
+            there = _overlaid([masks[:, lacking[0]], np.full(len(options), first[lacking[0]])])
+            for i in np.flatnonzero(there == truth[lacking[0]]):
+                if (_overlaid([first, masks[i]]) == truth).all():
+                    alike.append(self.classes(one) | self.classes(options[i][0]))
         out = {}
         for fault in self.faults:
             own = self.classes(fault.element)
