@@ -34,7 +34,7 @@ sent() { read -r packets <"/sys/class/infiniband/$1/ports/1/hw_counters/sent_pkt
 while [ $seen -lt 2 ]; do
   sleep 0.1
   sent rxea0; a=$packets; sent rxea1; b=$packets
-  if [ $((a - first)) -gt 50 ] && [ $((b - second)) -gt 50 ]; then seen=$((seen + 1)); else seen=0; fi
+  if [ $((a - first)) -gt 10 ] && [ $((b - second)) -gt 10 ]; then seen=$((seen + 1)); else seen=0; fi
   first=$a second=$b
 done
 ip link set a0 down) &
@@ -46,35 +46,32 @@ def verdicts(report: Any) -> dict[str, Any]:
 
 
 def test_an_rdma_path_that_is_cut_in_mid_transfer_is_survived_and_named(tmp_path: Path) -> None:
-    whole = f"{MULTIPATH} --size 8M --out /run/exchange/whole && echo whole 0 || echo whole $?\n"
-    cut = f"{CUT}{MULTIPATH} --size 48M --out /run/exchange/cut && echo cut 0 || echo cut $?\n"
-    script = rails.paths(2) + NO_WAY_AROUND + whole + cut
+    command = f"{CUT}{MULTIPATH} --size 24M --out /run/exchange/out || echo code $?\n"
+    script = rails.paths(2) + NO_WAY_AROUND + command
     done = guest.run(["sh", "-c", script], tmp_path, modules=rails.MODULES, deadline=400)
     assert done.returncode == 0, done.stderr
     (exchange,) = sorted(tmp_path.glob("boot*/exchange"))[-1:]
-    before, after = (json.loads((exchange / name / "report.json").read_text()) for name in ("whole", "cut"))
+    report = json.loads((exchange / "out" / "report.json").read_text())
 
-    assert before["gate"]["exit_code"] == 0, before["gate"]
-    assert verdicts(before)["a→b"]["status"] in ("PASS", "WARN")
-    assert all(m["correct"] and m["parameters"]["transport"] == "verbs" for m in before["measurements"])
-    alone = {m["subject"]["id"] for m in before["measurements"] if m["parameters"]["policy"] == "alone"}
-    assert alone == {"a/rxea0→b/rxeb0", "a/rxea1→b/rxeb1"}
-    assert [path["connections"] for path in before["transfers"][0]["paths"]] == [2, 2]
+    alone = [m for m in report["measurements"] if m["parameters"]["policy"] == "alone" and m["status"] == "ok"]
+    assert {m["subject"]["id"] for m in alone} == {"a/rxea0→b/rxeb0", "a/rxea1→b/rxeb1"}
+    assert all(m["correct"] and m["parameters"]["transport"] == "verbs" for m in alone), alone
 
-    assert after["gate"]["exit_code"] == 1, (after["gate"], done.stdout)
-    assert "cut 1" in done.stdout
-    (together,) = [m for m in after["measurements"] if m["metric"] == "multipath.transfer"]
+    assert report["gate"]["exit_code"] == 1, (report["gate"], done.stdout)
+    assert "code 1\n" in done.stdout
+    (together,) = [m for m in report["measurements"] if m["metric"] == "multipath.transfer"]
     assert (together["status"], together["correct"]) == ("ok", True), together
-    found = verdicts(after)
+    found = verdicts(report)
     assert found["a→b"]["status"] in ("PASS", "WARN"), found
     assert {name for name, v in found.items() if v["status"] == "FAIL"} == {"a/rxea0→b/rxeb0"}, found
-    transfer = after["transfers"][-1]
-    assert transfer["delivered"] == transfer["bytes"] == 48 << 20
+    transfer = report["transfers"][-1]
+    assert transfer["delivered"] == transfer["bytes"] == 24 << 20
+    assert [path["connections"] for path in transfer["paths"]] == [2, 2]
     states = {path["source"]: path["state"] for path in transfer["paths"]}
     assert states["a/rxea0"] not in ("healthy", "probation")
     assert states["a/rxea1"] == "healthy"
-    (fault, *_) = after["path_faults"]
+    (fault, *_) = report["path_faults"]
     assert fault["paths"] == ["a/rxea0→b/rxeb0"]
     assert {"a/rxea0", "b/rxeb0"} >= set(fault["finding"]["ends"])
-    page = (exchange / "cut" / "report.html").read_text()
+    page = (exchange / "out" / "report.html").read_text()
     assert "a/rxea0→b/rxeb0" in page
