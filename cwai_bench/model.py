@@ -422,7 +422,8 @@ PathState = Literal["healthy", "suspect", "failed", "probing", "probation"]
 
 
 class PathChange(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
-    """A path of a transfer, by its number there, is in another state from ``at`` on (seconds after the first byte).
+    """A path of a transfer, by its number there, is in another state from ``at`` on (seconds after the first byte);
+    of several connections, one of them (``connection``, from 0).
 
     ``cause``: connected, answered, delivered, stalled, silent, error, garbled, corrupt, refused. ``code``: errno, or 0.
     """
@@ -432,6 +433,7 @@ class PathChange(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     state: PathState
     cause: str
     code: int = 0
+    connection: int = 0
 
 
 class PlantedTrouble(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
@@ -446,16 +448,16 @@ class PlantedTrouble(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 
 
 class TransferPath(msgspec.Struct, frozen=True, gc=False):
-    """What one path of a transfer did: ``connection`` of those from ``source`` to ``target`` (``node/NIC``).
+    """What one path of a transfer did, over so many ``connections`` from ``source`` to ``target`` (``node/NIC``).
 
     In bytes: what it ``delivered`` first, what another path had been given before (``again``), what was taken back from
-    it (``lost``). ``timeline``: bytes that it delivered first, in each step of the transfer. ``connected``, ``state``:
-    at the beginning, and at the end.
+    it (``lost``). ``timeline``: bytes that it delivered first, in each step of the transfer. ``connected``: by one
+    connection at least, at the beginning; ``state``: at the end, of the connection that is best off.
     """
 
     source: str
     target: str
-    connection: int
+    connections: int
     delivered: int
     again: int
     lost: int

@@ -43,7 +43,7 @@ std::vector<PathEvent> since(const std::deque<Event>& events, Nanos start,
   all.reserve(events.size());
   for (Event event : events) {
     const std::size_t one = event.path;
-    event.at -= start;
+    event.at = std::max<Nanos>(event.at - start, 0);
     event.path = one / connections;
     all.push_back({event, one % connections});
   }
@@ -329,18 +329,19 @@ SendResult send(const std::vector<Route>& routes, const Token& token, const Send
   fill_pattern(source.data(), work.bytes, work.seed);
   const Watch watch(work.timeout);
   Sender sender(mine, std::move(connections), dial);
-  const Nanos start = sender.start();
   result.ended = until_it_fails([&] {
     for (std::uint32_t i = 0; i < work.transfers; ++i) {
       if (i > 0) fill_pattern(source.data(), work.bytes, work.seed + i);
       Nanos begin = 0;
       const std::uint64_t number = sender.post({source.data(), work.bytes});
       while (!sender.done(number)) {
-        rehearse.act(now() - start);
+        // From the first byte on, which ends a progress().
+        const bool begun = i > 0 || begin != 0;
+        if (begun) rehearse.act(now() - sender.start());
         // Until the next step of the rehearsal; wait() says what is missing when time is over.
-        const Nanos due = rehearse.due();
+        const Nanos due = begun ? rehearse.due() : kNever;
         if (now() >= watch.deadline() || stop_requested()) sender.wait(number, watch);
-        sender.progress(std::min(watch.slice_end(), due == kNever ? kNever : start + due));
+        sender.progress(std::min(watch.slice_end(), due == kNever ? kNever : sender.start() + due));
         if (begin == 0) begin = sender.begun(number);
       }
       result.times.push_back(seconds(now() - begin));
@@ -351,6 +352,7 @@ SendResult send(const std::vector<Route>& routes, const Token& token, const Send
     add(result.paths[i / work.connections], sender, i);
     result.delivered += sender.scheduler().counts(i).delivered;
   }
+  const Nanos start = sender.start();
   result.start = seconds(start);
   result.step = seconds(sender.step());
   if (const Nanos at = sender.scheduler().recovered(); at != 0)

@@ -62,6 +62,7 @@ void Sender::start_what_is_ready() {
                                          " bytes, room for " + std::to_string(ready->second.bytes));
     scheduler_.add(transfer->data.size());
     transfer->begun = now();
+    if (next_ == 0) start_ = transfer->begun;  // memory was lent before, which may take its time
     ready_.erase(ready);
     ++next_;
   }

@@ -58,6 +58,7 @@ class Sender final : public End {
 
   /// Bytes that a path delivered first, in steps of step() since start().
   const std::vector<std::uint64_t>& timeline(std::size_t path) const { return timelines_[path]; }
+  /// When the other end was ready for the first transfer; before, when this end was made.
   Nanos start() const noexcept { return start_; }
   Nanos step() const noexcept { return step_; }
 

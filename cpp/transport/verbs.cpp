@@ -64,7 +64,7 @@ class VerbsConnection final : public Connection {
     for (const int fd : {fd_, endpoint_.context().async_fd})
       fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
     letters_.resize(lanes_.size() * kSlots * kLetterSize);
-    letters_mr_ = &region(letters_.data(), letters_.size(), letters_regions_);
+    letters_mr_ = region(letters_.data(), letters_.size(), letters_regions_).get();
     for (std::size_t i = 0; i < lanes_.size(); ++i) make_queue_pair(i);
     std::vector<verbs::QpPtr> queue_pairs;
     queue_pairs.reserve(lanes_.size());
@@ -75,7 +75,9 @@ class VerbsConnection final : public Connection {
     control_->post_receive(0, last_word_, 0);
   }
 
-  ~VerbsConnection() override { lanes_.clear(); }
+  ~VerbsConnection() override {
+    for (Lane& lane : lanes_) break_lane(lane, ECANCELED);
+  }
 
   void post_send(int lane, std::span<const std::byte> data, std::uint64_t tag) override {
     Lane& l = at(lane);
@@ -122,13 +124,16 @@ class VerbsConnection final : public Connection {
       if (lane.error == 0) tell(lane);
       if (lane.error != 0) n += broken(lane, out.subspan(n));
     }
-    while (n < out.size()) {
-      std::array<verbs::Wc, kBatch> done;
-      const int most = static_cast<int>(std::min(out.size() - n, done.size()));
-      const int got = endpoint_.context().ops.poll_cq(cq_.get(), most, done.data());
+    for (int got = kBatch; n < out.size();) {
+      if (looked_at_ < came_.size()) {
+        const verbs::Wc done = came_[looked_at_];
+        ++looked_at_;
+        n += arrived(done, out[n]);
+        continue;
+      }
+      if (got < kBatch) break;  // those were all that there are
+      got = collect();
       if (got < 0) throw Error(Fault::kTransfer, remote_, -got);
-      for (int i = 0; i < got; ++i) n += arrived(done[static_cast<std::size_t>(i)], out[n]);
-      if (got < most) break;
     }
     if (n == 0 && closed_) {  // what the other end wrote before it left has been seen
       for (Lane& lane : lanes_) {
@@ -184,7 +189,9 @@ class VerbsConnection final : public Connection {
   std::string remote() const override { return remote_; }
 
  private:
-  static constexpr std::size_t kBatch = 16;
+  static constexpr int kBatch = 16;
+  // A NIC flushes a queue pair in microseconds; one that has not by then is not going to.
+  static constexpr Nanos kFlush = 50'000'000;
   // How often nothing came until it is asked whether the other end or the device has said
   // something.
   static constexpr unsigned kTurns = 256;
@@ -200,6 +207,8 @@ class VerbsConnection final : public Connection {
     std::size_t size;
     std::uint64_t tag;
     std::uint8_t number = kNone;  // what a buffer posted for receiving is called
+    // That it is sent from. It may have been lent for another, and be taken back before.
+    std::shared_ptr<verbs::Mr> region = nullptr;
   };
   using Place = std::pair<std::uint64_t, std::size_t>;  // address and size
   struct Lane {
@@ -217,13 +226,14 @@ class VerbsConnection final : public Connection {
     Ring<std::uint8_t, kDepth>
         untold;  // of those the ones posted that the other end is not told of
     std::size_t next_letter = 0;
+    std::size_t outstanding = 0;  // requests that the NIC has
     int error = 0;
   };
   // What is registered, by its first byte and its end.
   using Range = std::pair<const std::byte*, const std::byte*>;
-  using Regions = std::map<Range, verbs::MrPtr>;
+  using Regions = std::map<Range, std::shared_ptr<verbs::Mr>>;
   struct Lent {
-    verbs::MrPtr region;
+    std::shared_ptr<verbs::Mr> region;
     int count = 0;
   };
 
@@ -277,18 +287,18 @@ class VerbsConnection final : public Connection {
 
   // The registration that holds all of [data, data + size); made when there is none yet. Whole
   // pages are registered then: buffers next to one another share them.
-  verbs::Mr& region(const std::byte* data, std::size_t size, Regions& regions) {
+  std::shared_ptr<verbs::Mr> region(const std::byte* data, std::size_t size, Regions& regions) {
     if (const auto lent = holding(lent_, data, size); lent != lent_.end() && lent->second.region)
-      return *lent->second.region;
+      return lent->second.region;
     if (const auto found = holding(regions, data, size); found != regions.end())
-      return *found->second;
+      return found->second;
     const auto address = reinterpret_cast<std::uintptr_t>(data);
     const std::uintptr_t start = address & ~(kPageSize - 1);
     const std::uintptr_t end = (address + size + kPageSize - 1) & ~(kPageSize - 1);
     auto* first = reinterpret_cast<std::byte*>(start);
     const Range range{first, first + (end - start)};
-    return *(regions[range] = endpoint_.region(
-                 start, end - start, verbs::kAccessLocalWrite | verbs::kAccessRemoteWrite));
+    return regions[range] = endpoint_.region(start, end - start,
+                                             verbs::kAccessLocalWrite | verbs::kAccessRemoteWrite);
   }
 
   // -------------------------------------------------------------------------------------- posting
@@ -309,7 +319,10 @@ class VerbsConnection final : public Connection {
         .wr_id = work(lane, kArrival, slot), .next = nullptr, .sg_list = &where, .num_sge = 1};
     verbs::RecvWr* bad = nullptr;
     const int failed = endpoint_.context().ops.post_recv(lane.queue_pair.get(), &request, &bad);
-    if (failed != 0 && lane.error == 0) break_lane(lane, failed);
+    if (failed == 0)
+      ++lane.outstanding;
+    else
+      break_lane(lane, failed);
   }
 
   // Of what was not lent.
@@ -329,7 +342,7 @@ class VerbsConnection final : public Connection {
       return known->second;
     }
     tell(lane);  // letters keep the order in which buffers were posted
-    const std::uint32_t key = region(data.data(), data.size(), regions_).rkey;
+    const std::uint32_t key = region(data.data(), data.size(), regions_)->rkey;
     const std::uint8_t number = free_number(lane);
     lane.described[number] = {address, data.size()};
     lane.ours[lane.described[number]] = number;
@@ -390,13 +403,14 @@ class VerbsConnection final : public Connection {
   // Hands the NIC as many messages as there are landings for.
   void issue(Lane& lane) {
     while (lane.error == 0 && lane.issued < lane.sends.size() && !lane.landings.empty()) {
-      const Operation& next = lane.sends[lane.issued];
+      Operation& next = lane.sends[lane.issued];
       const Landing& landing = lane.theirs[lane.landings.front()];
       if (landing.size != next.size) return break_lane(lane, EMSGSIZE);
       lane.landings.pop();
+      next.region = region(next.data, next.size, regions_);
       verbs::Sge what{.addr = reinterpret_cast<std::uintptr_t>(next.data),
                       .length = static_cast<std::uint32_t>(next.size),
-                      .lkey = region(next.data, next.size, regions_).lkey};
+                      .lkey = next.region->lkey};
       verbs::SendWr request{};
       request.wr_id = work(lane, kMessage);
       request.sg_list = &what;
@@ -455,14 +469,30 @@ class VerbsConnection final : public Connection {
   void post(Lane& lane, verbs::SendWr& request) {
     verbs::SendWr* bad = nullptr;
     const int failed = endpoint_.context().ops.post_send(lane.queue_pair.get(), &request, &bad);
-    if (failed != 0) break_lane(lane, failed);
+    if (failed == 0)
+      ++lane.outstanding;
+    else
+      break_lane(lane, failed);
   }
 
   // ------------------------------------------------------------------------------------ completing
 
+  // Takes in what the NIC has completed, at most kBatch; returns how many, below 0 for an error.
+  int collect() {
+    if (looked_at_ == came_.size()) {
+      came_.clear();
+      looked_at_ = 0;
+    }
+    std::array<verbs::Wc, kBatch> done;
+    const int got = endpoint_.context().ops.poll_cq(cq_.get(), kBatch, done.data());
+    if (got > 0) came_.insert(came_.end(), done.begin(), done.begin() + got);
+    return got;
+  }
+
   // What one completion of the NIC means; returns 1 when it completes an operation.
   std::size_t arrived(const verbs::Wc& done, Completion& out) {
-    Lane& lane = lanes_[done.wr_id >> 32];
+    Lane& lane = lane_of(done);
+    --lane.outstanding;
     if (lane.error != 0) return 0;  // of a broken lane all that is pending completes by itself
     if (done.status != verbs::kWcSuccess) {
       const int error = meaning(done.status);
@@ -497,7 +527,7 @@ class VerbsConnection final : public Connection {
 
   static std::size_t completed(Lane& lane, Ring<Operation, kDepth>& queue, Direction direction,
                                Completion& out) {
-    const Operation operation = queue.front();
+    const Operation operation = std::exchange(queue.front(), Operation{});
     queue.pop();
     out = {.tag = operation.tag,
            .bytes = operation.size,
@@ -525,13 +555,30 @@ class VerbsConnection final : public Connection {
     }
   }
 
-  // From here on nothing moves on this lane: the NIC has let go of every buffer when this returns,
-  // since a queue pair is not destroyed before all that it had under way is. What it was posted
-  // completes here, not there.
+  Lane& lane_of(const verbs::Wc& done) { return lanes_[done.wr_id >> 32]; }
+
+  // From here on nothing moves on this lane: the NIC has let go of every buffer when this returns.
+  // What it was posted completes here, not there.
   void break_lane(Lane& lane, int error) {
     if (lane.error != 0) return;
     lane.error = error;
+    flush(lane);
     lane.queue_pair.reset();
+  }
+
+  // That a queue pair is destroyed does not promise that its NIC is through with what it had under
+  // way (IBTA vol. 1, 10.2.4.4); that all of it was flushed does. A device that is gone flushes
+  // nothing, and writes nothing.
+  void flush(Lane& lane) {
+    if (!endpoint_.halt(lane.queue_pair.get())) return;
+    const Nanos until = now() + kFlush;
+    do {
+      const auto rest = came_.begin() + static_cast<std::ptrdiff_t>(looked_at_);
+      const auto flushed = std::remove_if(
+          rest, came_.end(), [&](const verbs::Wc& done) { return &lane_of(done) == &lane; });
+      lane.outstanding -= static_cast<std::size_t>(came_.end() - flushed);
+      came_.erase(flushed, came_.end());
+    } while (lane.outstanding > 0 && collect() >= 0 && now() < until);
   }
 
   std::size_t broken(Lane& lane, std::span<Completion> out) {
@@ -633,6 +680,8 @@ class VerbsConnection final : public Connection {
   Regions regions_;
   std::map<Range, Lent> lent_;
   std::vector<Lane> lanes_;
+  std::vector<verbs::Wc> came_;  // completions of the NIC, of which so many were looked at
+  std::size_t looked_at_ = 0;
   unsigned turns_ = 0;
   std::array<std::byte, 1> last_word_{};
   bool closed_ = false;

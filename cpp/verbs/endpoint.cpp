@@ -204,6 +204,12 @@ void Endpoint::modify(Qp* queue_pair, QpAttr& attr, int mask, const char* state)
     throw Error(Fault::kDevice, name_ + " " + state, failed);
 }
 
+bool Endpoint::halt(Qp* queue_pair) const noexcept {
+  QpAttr attr{};
+  attr.qp_state = kQpErr;
+  return library_.modify_qp(queue_pair, &attr, kQpState) == 0;
+}
+
 void Endpoint::expect_active() const {
   PortAttr attr{};
   const auto port = static_cast<std::uint8_t>(spec_.port);

@@ -67,6 +67,9 @@ class Endpoint {
   /// kStopped.
   void join(std::span<const QpPtr> mine, Connection& control, const Watch& watch);
 
+  /// Puts one into ERR, in which all that it was posted is flushed. False: the device refuses.
+  bool halt(Qp* queue_pair) const noexcept;
+
   /// Throws Error(kDevice, ENETDOWN) when the port is not active any more.
   void expect_active() const;
 

@@ -16,6 +16,14 @@ def own(parser: Parser) -> None:
     """The options of this command alone."""
     group = parser.group(Text("what is measured", "测什么"))
     group.add(
+        "--transport",
+        choices=("tcp", "verbs"),
+        help=Text(
+            "tcp (default), or verbs (RDMA): then the paths are RDMA ports",
+            "tcp（默认）或 verbs（RDMA，此时路径为 RDMA 端口）",
+        ),
+    )
+    group.add(
         "--policy",
         metavar="P[,P]",
         type=words.names,
@@ -62,8 +70,17 @@ def own(parser: Parser) -> None:
         metavar="N",
         type=words.positive,
         help=Text(
-            "TCP connections of each path, up to 128 (default 1; 4 of a node's only path)",
-            "每条路径的 TCP 连接数，最大 128（默认 1；仅有一条路径时为 4）",
+            "of each path, up to 128 (default: TCP 1, of a node's only path 4; RDMA 8 queue pairs)",
+            "每条路径的连接数，最大 128（默认 TCP 为 1，仅有一条路径时为 4；RDMA 为 8 个队列对）",
+        ),
+    )
+    group.add(
+        "--stall",
+        metavar="TIME",
+        type=words.seconds,
+        help=Text(
+            "silence after which others take over what a path holds (default 0.1s, RDMA 0.005s)",
+            "路径静默多久后由其他路径接替其所持数据（默认 0.1s，RDMA 为 0.005s）",
         ),
     )
     group.add(
@@ -84,10 +101,44 @@ def own(parser: Parser) -> None:
         type=words.names,
         dest="interfaces",
         help=Text(
-            "NICs or addresses that are the paths (default: those of RDMA devices, else all that have an address)",
-            "作为路径的网卡名或地址（默认 RDMA 设备的网卡，否则所有带地址的网卡）",
+            "of TCP: NICs or addresses that are the paths (default: those of RDMA devices, else all with an address)",
+            "TCP 中作为路径的网卡名或地址（默认 RDMA 设备的网卡，否则所有带地址的网卡）",
         ),
     )
+    group.add(
+        "--device",
+        metavar="D[,D]",
+        type=words.names,
+        help=Text(
+            "of RDMA: devices that are the paths (mlx5_0,mlx5_4:1, mlx5_*; ^mlx5_9: all but it; default: all)",
+            "RDMA 中作为路径的设备（mlx5_0,mlx5_4:1、mlx5_*；^mlx5_9 表示排除；默认全部）",
+        ),
+    )
+    group.add(
+        "--as-node",
+        metavar="D=NAME[,…]",
+        type=words.devices_as_nodes,
+        help=Text(
+            "for trying out: take RDMA devices of this machine for nodes (rxe0=a,rxe1=b)",
+            "试用：将本机的 RDMA 设备当作不同节点（rxe0=a,rxe1=b）",
+        ),
+    )
+    group = parser.group(Text("queue pairs of RDMA", "RDMA 队列对"))
+    group.add(
+        "--gid-index",
+        metavar="N",
+        type=words.number,
+        help=Text("default: of RoCE v2 with an IPv4 address, if there is one", "默认：优先选择 RoCE v2 的 IPv4 地址"),
+    )
+    group.add(
+        "--qp-timeout",
+        metavar="N",
+        type=words.number,
+        help=Text(
+            "wait 4.096 us · 2^N for an answer (default 14: 67 ms)", "等待应答 4.096 us · 2^N（默认 14，即 67 ms）"
+        ),
+    )
+    group.add("--retries", metavar="N", type=words.number, help=Text("0 to 7 (default 7)", "0 到 7（默认 7）"))
 
 
 def main(parser: Parser, argv: Sequence[str], lang: Lang) -> int:

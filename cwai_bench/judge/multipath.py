@@ -209,7 +209,7 @@ def _survived(found: Figures, transfers: Sequence[Transfer], faults: Sequence[Pa
         )
     ]
     changes = [c for c in first.changes if c.path == hit.path and c.at >= hit.begin]
-    parts += [told(change) for change in changes[:SAID]]
+    parts += [_told(first, change) for change in changes[:SAID]]
     if first.recovered > hit.begin:
         parts.append(
             Text(
@@ -305,21 +305,22 @@ def _failed(found: Figures, transfers: Sequence[Transfer]) -> dict[str, list[Tex
             name = path_of(transfer, k)
             if name not in told_of:
                 never = [] if path.connected else [_NEVER]
-                told_of[name] = [*never, *(told(change) for change in changes[:SAID])]
+                told_of[name] = [*never, *(_told(transfer, change) for change in changes[:SAID])]
     return told_of
 
 
 _NEVER = Text("it was not connected at the beginning", "开始时未能连接")
 
 
-def told(change: PathChange) -> Text:
-    """A change of a path in words: ``suspect after 0.61 s (nothing was delivered for too long)``."""
+def _told(transfer: Transfer, change: PathChange) -> Text:
+    """A change of a path in words: ``after 0.61 s: suspect (nothing was delivered for too long)``."""
     why = labels.PATH_CAUSE.get(change.cause, Text(change.cause, change.cause))
     if change.code:
         why = Text("{w}: {e}", "{w}：{e}").fill(w=why, e=os.strerror(change.code))
-    return Text("after {t} s: {s} ({w})", "{t} 秒：{s}（{w}）").fill(
-        t=number(change.at, 3), s=labels.PATH_STATE[change.state], w=why
-    )
+    state = labels.PATH_STATE[change.state]
+    if transfer.paths[change.path].connections > 1:
+        state = labels.OF_CONNECTION.fill(n=change.connection + 1, what=state)
+    return Text("after {t} s: {s} ({w})", "{t} 秒：{s}（{w}）").fill(t=number(change.at, 3), s=state, w=why)
 
 
 # ----------------------------------------------------------------------------------------------- parts
@@ -328,7 +329,7 @@ def told(change: PathChange) -> Text:
 def in_words(fault: PathFault) -> Text:
     """What the probes say of it."""
     finding = fault.finding
-    made = Text("{n} probes", "{n} 次探测").fill(n=fault.probes)
+    made = Text("{n} TCP probes", "{n} 次 TCP 探测").fill(n=fault.probes)
     if finding is None:
         said = Text("{m}: all fine", "{m}：均正常") if fault.probes else Text("nobody could probe it", "无法探测")
         return said.fill(m=made)

@@ -57,7 +57,7 @@ class Options:
     ``hccl_test`` is the folder of the vendor's programs (:mod:`cwai_bench.probes.hccl_test`). From ``device`` on all is
     of RDMA; what the numbers mean is told by :func:`cwai_bench.native.queue_pairs`. From ``interfaces`` on all is of
     transfers over several paths (:mod:`cwai_bench.probes.multipath`): ``connections`` of each path, ``size`` of a
-    transfer, 0 for the probe's own.
+    transfer, 0 for the probe's own; ``stall``: as :func:`cwai_bench.native.multipath_send` has it.
     """
 
     transport: Transport = "auto"
@@ -113,6 +113,7 @@ class Options:
     precisions: tuple[str, ...] | None = None
     interfaces: tuple[str, ...] = ()
     connections: int = 0
+    stall: float | None = None
     size: int = 0
     repeat: int = 3
     policies: tuple[str, ...] | None = None

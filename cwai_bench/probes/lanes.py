@@ -1,31 +1,58 @@
-"""Lanes: two nodes, which NICs of theirs are the paths between them, and who sends to whom at the same time."""
+"""Lanes: two nodes, which NICs of theirs are the paths between them, and who sends to whom at the same time.
+
+Over TCP a path is from the address of one NIC to that of another. Over RDMA it is from port to port, chosen as by
+``cwai-bench rdma``; there the ends meet over TCP first, as that command has it.
+"""
 
 from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from cwai_bench import native
 from cwai_bench.errors import DeviceError
 from cwai_bench.model import ReasonCode, Scalar, Subject
 from cwai_bench.probes import Context, hca
-from cwai_bench.probes.nic import Place, neighbours, places, without_shared
+from cwai_bench.probes.nic import Place, meeting, neighbours, places, without_shared
 from cwai_bench.probes.pairs import ANY, Round, chosen, chosen_ends, end_of, packed, ring, same_rail
 from cwai_bench.probes.pairwise import LOOPBACK
+from cwai_bench.probes.verbs import chosen_ports
 from cwai_bench.render.nodeset import natural
 from cwai_bench.text import Text
 
 
 @dataclass(frozen=True)
+class RdmaPlace(Place):
+    """An RDMA port. ``nic`` is its name as ``cwai-bench rdma`` has it; ``address`` and ``prefix`` are of ``netdev``,
+    the interface on it, and empty where that has none."""
+
+    device: str
+    port: int
+    netdev: str
+
+    @classmethod
+    def of(cls, port: hca.Port, ways: Sequence[Place]) -> RdmaPlace:
+        own = next((place for place in ways if place.nic in port.netdevs), None)
+        netdev = own.nic if own else next(iter(port.netdevs), "")
+        address, prefix = (own.address, own.prefix) if own else ("", 0)
+        return cls(port.name, address, prefix, port.speed, port.device, port.port, netdev)
+
+    def to_port(self) -> hca.Port:
+        return hca.Port(self.nic, self.device, self.port, self.speed, (self.netdev,) if self.netdev else ())
+
+
+@dataclass(frozen=True)
 class Site:
-    """A node: one place for each of its NICs that may be a path, or why it has none."""
+    """A node: one place for each of its NICs that may be a path, or why it has none. ``ranks``: the first drives it.
+    ``ways``: by which it can be reached, whatever its paths are; of RDMA alone."""
 
     node: str
     ranks: tuple[int, ...]
     places: tuple[Place, ...]
     failure: Text | None = None
+    ways: tuple[Place, ...] = ()
 
     def end(self, place: Place) -> str:
         return f"{self.node}/{place.nic}"
@@ -44,6 +71,10 @@ class Lane:
     @property
     def within(self) -> bool:
         return self.source.node == self.target.node
+
+    @property
+    def rdma(self) -> bool:
+        return any(isinstance(place, RdmaPlace) for place, _ in self.paths)
 
     @property
     def sender(self) -> int:
@@ -71,12 +102,18 @@ class Lane:
 
 
 def meet(ctx: Context) -> tuple[bytes, list[Site]]:
-    """A token, and what every node has."""
+    """A token, and what every node has. RDMA ports of one machine may pass for several nodes, which its ranks share."""
     group, given = ctx.group, ctx.spec.parameters
-    mine: dict[str, Any] = {"token": secrets.token_hex(native.TOKEN_BYTES), "places": []}
+    rdma = given["transport"] == "verbs"
+    alone = len(group.leaders) == 1
+    mine: dict[str, Any] = {"token": secrets.token_hex(native.TOKEN_BYTES), "places": [], "ports": {}}
     if group.rank in group.leaders:
         try:
-            mine["places"] = [p.to_json() for p in _places(given, alone=len(group.leaders) == 1)]
+            found = places(None) if rdma else _places(given, alone=alone)
+            mine["places"] = [place.to_json() for place in found]
+            if rdma:
+                ports = chosen_ports(ctx.node, given)
+                mine["ports"] = {n: [RdmaPlace.of(port, found).to_json() for port in ports[n]] for n in ports}
         except DeviceError as error:
             mine["failure"] = [error.message.en, error.message.zh]
     told = group.allgather(mine)
@@ -85,11 +122,20 @@ def meet(ctx: Context) -> tuple[bytes, list[Site]]:
         everywhere = without_shared(everywhere)
     sites = []
     for leader, here in zip(group.leaders, everywhere, strict=True):
-        ranks = tuple(r for r, node in enumerate(group.nodes) if node == group.nodes[leader])
+        node = group.nodes[leader]
+        ranks = tuple(r for r, name in enumerate(group.nodes) if name == node)
         failure = Text(*told[leader]["failure"]) if "failure" in told[leader] else None
+        if rdma:
+            if failure is not None:
+                failure = Text("no RDMA on {n}: {w}", "{n} 无法使用 RDMA：{w}").fill(n=node, w=failure)
+            for i, (name, ends) in enumerate((told[leader]["ports"] or {node: []}).items()):
+                first = i % len(ranks)
+                own = tuple(RdmaPlace(**end) for end in ends)
+                sites.append(Site(name, ranks[first:] + ranks[:first], own, failure, tuple(here)))
+            continue
         if failure is None and not here:
-            failure = Text("no NIC of {n} has an address", "{n} 没有带地址的网卡").fill(n=group.nodes[leader])
-        sites.append(Site(group.nodes[leader], ranks, tuple(here), failure))
+            failure = Text("no NIC of {n} has an address", "{n} 没有带地址的网卡").fill(n=node)
+        sites.append(Site(node, ranks, tuple(here), failure))
     return bytes.fromhex(told[0]["token"]), sites
 
 
@@ -111,6 +157,16 @@ def _places(given: Mapping[str, Scalar], *, alone: bool) -> list[Place]:
     return list(by_nic.values()) if named else sorted(by_nic.values(), key=lambda place: natural(place.nic))
 
 
+_NO_ADDRESS = (
+    Text("--{o}: {w} has no address that is up", "--{o}：{w} 没有可用的地址"),
+    Text("NICs that have one: {n}", "有地址的网卡：{n}"),
+)
+_NO_PORT = (
+    Text("--{o}: {w} is no RDMA port that is active and chosen", "--{o}：{w} 不是已选中的活动 RDMA 端口"),
+    Text("RDMA ports that are: {n}", "可用的 RDMA 端口：{n}"),
+)
+
+
 def lanes_of(sites: Sequence[Site], given: Mapping[str, Scalar]) -> list[list[Lane]]:
     """Rounds of lanes in which no node takes part twice. Raises DeviceError for ends that are named and not there."""
     nics = tuple(tuple(place.nic for place in site.places) for site in sites)
@@ -122,14 +178,9 @@ def lanes_of(sites: Sequence[Site], given: Mapping[str, Scalar]) -> list[list[La
                     node = end_of(word)[0]
                     if failure := next((site.failure for site in sites if site.node == node and site.failure), None):
                         raise DeviceError(Text("{n}: {f}", "{n}：{f}").fill(n=node, f=failure))
-                    raise DeviceError(
-                        Text("--{o}: {w} has no address that is up", "--{o}：{w} 没有可用的地址").fill(
-                            o=option, w=word
-                        ),
-                        Text("NICs that have one: {n}", "有地址的网卡：{n}").fill(
-                            n=", ".join(site.end(place) for site in sites for place in site.places) or "–"
-                        ),
-                    )
+                    wrong, others = _NO_PORT if given["transport"] == "verbs" else _NO_ADDRESS
+                    here = ", ".join(site.end(place) for site in sites for place in site.places)
+                    raise DeviceError(wrong.fill(o=option, w=word), others.fill(n=here or "–"))
         ends = chosen(nodes, nics, str(given["from"] or ANY), str(given["to"] or ANY))
         owner = [(n, i) for n, names in enumerate(nics) for i in range(len(names))]
         by_nodes: dict[tuple[int, int], Round] = {}
@@ -165,7 +216,7 @@ def rails(mine: Sequence[Place], theirs: Sequence[Place]) -> list[tuple[int, int
     found: list[tuple[int, int]] = []
     left, right = list(range(len(mine))), list(range(len(theirs)))
     for i, place in enumerate(mine):
-        near = [j for j in right if neighbours([place], [theirs[j]]) is not None]
+        near = [j for j in right if neighbours(_own(place), _own(theirs[j])) is not None]
         if near:
             j = next((j for j in near if theirs[j].nic == place.nic), near[0])
             found.append((i, j))
@@ -176,16 +227,34 @@ def rails(mine: Sequence[Place], theirs: Sequence[Place]) -> list[tuple[int, int
     return sorted(found)
 
 
+def _own(place: Place) -> list[Place]:
+    return [place] if place.address else []
+
+
 def _routable(one: Place, other: Place) -> bool:
-    return (":" in one.address) == (":" in other.address)
+    """Ports of RDMA are joined by their own fabric, whatever the addresses of their interfaces are."""
+    return isinstance(one, RdmaPlace) or (":" in one.address) == (":" in other.address)
+
+
+def _met(source: Site, target: Site, path: tuple[int, int]) -> tuple[Place, Place] | None:
+    """The ends of a path, each with the address by which it is met. Those of RDMA ports meet by their own where these
+    are in one network, so that a rail that is cut costs that path only; else as the nodes do. None: by no address."""
+    one, other = source.places[path[0]], target.places[path[1]]
+    if not isinstance(one, RdmaPlace):
+        return one, other
+    if sorted(source.ranks) == sorted(target.ranks):
+        met: tuple[Place, Place] | None = (LOOPBACK, LOOPBACK)
+    else:
+        met = neighbours(_own(one), _own(other)) or meeting(source.ways, target.ways)
+    return met and (replace(one, address=met[0].address), replace(other, address=met[1].address))
 
 
 def _lane(source: Site, target: Site, found: Sequence[tuple[int, int]]) -> Lane:
     failure = source.failure or target.failure
-    if failure is None and not found:
+    paths = tuple(met for path in found if (met := _met(source, target, path)) is not None)
+    if failure is None and not paths:
         failure = Text(
-            "no NIC of {a} can meet one of {b}; name them with --interface",
-            "{a} 与 {b} 没有可互通的网卡；请用 --interface 指定",
+            "no NIC of {a} can meet one of {b}; name them with --from and --to",
+            "{a} 与 {b} 没有可互通的网卡；请用 --from 与 --to 指定",
         ).fill(a=source.node, b=target.node)
-    paths = tuple((source.places[i], target.places[j]) for i, j in found)
     return Lane(source, target, paths, failure, "absent" if failure is not None else "")

@@ -1,8 +1,9 @@
 """Transfers over several paths between two nodes: each alone, then all at once under every policy, in random order.
 
-A path is a NIC of one node and that of the same rail of the other, over one TCP connection or several; alone, on one
-machine, it is the loopback interface. The first rank of a node drives all of its paths: node k sends to node k+1, or
-whoever is named to whom. All ranks come to every exchange, whatever happened to their transfers.
+A path is a NIC of one node and that of the same rail of the other, over one TCP connection or several, or over RDMA
+queue pairs; alone, on one machine, it is the loopback interface, or each RDMA port with itself. The first rank of a
+node drives all of its paths: node k sends to node k+1, or whoever is named to whom. All ranks come to every exchange,
+whatever happened to their transfers.
 
 What is planted for a rehearsal (the fastest path cut, slowed down, coming and going) is planted within the engine at
 the sending end of that path: no device is touched. When a path fails or stays bad, :mod:`cwai_bench.probes.path_probe`
@@ -38,14 +39,27 @@ from cwai_bench.model import (
     stats_of,
 )
 from cwai_bench.path_bound import ALONE, DUE, OURS, PATH, SCENARIOS, TRANSFER, Scenario
-from cwai_bench.probes import Context, Options, World, probe
-from cwai_bench.probes.lanes import Lane, lanes_of, meet
-from cwai_bench.probes.nic import busy
+from cwai_bench.probes import Context, Options, World, hca, probe
+from cwai_bench.probes.lanes import Lane, RdmaPlace, lanes_of, meet
+from cwai_bench.probes.nic import Place, busy
 from cwai_bench.probes.pairs import ANY, end_of, ring
 from cwai_bench.probes.pairwise import LOOPBACK
 from cwai_bench.probes.path_probe import Door, located
-from cwai_bench.probes.transfer import Ended, Job, Rates, Step, receive, salt, send, traced, trouble
-from cwai_bench.probes.transport import refuse_impossible
+from cwai_bench.probes.transfer import (
+    Connections,
+    Ended,
+    Job,
+    Rates,
+    Step,
+    listen,
+    receive,
+    salt,
+    send,
+    traced,
+    trouble,
+)
+from cwai_bench.probes.transport import over_verbs, refuse_impossible
+from cwai_bench.probes.verbs import nodes_of
 from cwai_bench.render.nodeset import natural
 from cwai_bench.text import Text
 
@@ -58,6 +72,8 @@ LEAST, LARGEST = 4 << 20, 1 << 30
 """Bytes of a transfer: the sending and the receiving end hold them in memory."""
 CONNECTIONS = 4
 """Of a node's only path: several flows, since one is often bound by a CPU; of several paths one each."""
+QUEUE_PAIRS = 8
+"""Of each path of RDMA: a flow each, and a switch puts flows on different links of several."""
 MOST_CONNECTIONS = 128
 TRACED = 16
 """Transfers that run at the same time of which one is told in full, with its timelines; of the others, those in which a
@@ -65,6 +81,8 @@ path failed."""
 MARGIN = 3.0
 """A transfer may take so many times what the slowest of its paths would take for all of it."""
 START_PATIENCE = 5.0
+REGISTERED = 2e9
+"""Bytes per second that a NIC registers at least (2 us for a page of 4 KiB): each queue pair registers a transfer."""
 LEAST_LEFT = 1.0
 """Seconds without which no transfer is begun any more."""
 BLIND_PATIENCE = 6.0
@@ -145,13 +163,17 @@ def _plan(scenario: Scenario) -> Callable[[World, Options], list[ProbeSpec | Lef
 
     def plan(world: World, options: Options) -> list[ProbeSpec | LeftOut]:
         _refuse(options)
-        _refuse_unknown_nodes(world, options)
+        rdma = options.transport == "verbs" and over_verbs(world, options)
+        nodes, nics = nodes_of(world, options) if rdma else (world.nodes, tuple(r.names for r in world.rails))
+        if world.rails:  # they have met
+            _refuse_unknown_nodes(nodes, options)
         if scenario not in (options.scenarios or ("as_is",)):
             reason = _UNASKED if scenario != "as_is" else _NOT_CHOSEN
             return [LeftOut(info.id, "not_selected", reason.fill(s=scenario))]
         policies = options.policies or native.POLICIES
         duration = options.duration or DURATION
         given: dict[str, Scalar] = {
+            "transport": "verbs" if rdma else "tcp",
             "scenario": scenario,
             "policies": ",".join(policies),
             "connections": options.connections,
@@ -164,9 +186,14 @@ def _plan(scenario: Scenario) -> Callable[[World, Options], list[ProbeSpec | Lef
         }
         if options.size:
             given["transfer_bytes"] = options.size
-        rounds = _node_rounds(world.nodes, options)
+        if options.stall is not None:
+            given["stall"] = options.stall
+        if rdma:
+            given |= {name: getattr(options, name) for name in ("gid_index", "qp_timeout", "retries")}
+            given |= {name: ",".join(getattr(options, name)) for name in ("device", "as_node")}
+        rounds = _node_rounds(nodes, options)
         # How many paths there are is known once the nodes have met, and how fast they are once they were measured.
-        paths = len(options.interfaces) or max((len(r.names) for r in world.rails), default=0) or 1
+        paths = len(options.interfaces) or max(map(len, nics), default=0) or 1
         one = options.repeat * (paths + 2 * len(policies)) * duration
         expected = 0.5 + rounds * (one + 0.2 * paths)
         deadline = options.item_timeout or max(120.0, LOOK_SECONDS + rounds * (60.0 + 6 * one))
@@ -181,14 +208,13 @@ def _node_rounds(nodes: Sequence[str], options: Options) -> int:
     return len(ring(len(nodes), directed=True))
 
 
-def _refuse_unknown_nodes(world: World, options: Options) -> None:
-    """Once the nodes have met, and their names are known."""
+def _refuse_unknown_nodes(nodes: Sequence[str], options: Options) -> None:
     for option, words in (("--from", options.from_ends), ("--to", options.to_ends)):
-        for node in (end_of(word)[0] for word in words if world.rails):
-            if node not in (ANY, *world.nodes):
+        for node in (end_of(word)[0] for word in words):
+            if node not in (ANY, *nodes):
                 raise UsageError(
                     Text("{o}: there is no node {n!r}", "{o}：没有节点 {n!r}").fill(o=option, n=node),
-                    nearest(node, world.nodes),
+                    nearest(node, nodes),
                 )
 
 
@@ -214,6 +240,17 @@ def _refuse(options: Options) -> None:
                 n=options.connections, m=MOST_CONNECTIONS
             )
         )
+    of_rdma = {"--device": options.device, "--as-node": options.as_node}
+    strange = {"--interface": options.interfaces} if options.transport == "verbs" else of_rdma
+    for name, value in strange.items():
+        if value:
+            raise UsageError(
+                Text("{o} is not of this transport", "{o} 不适用于该传输方式").fill(o=name),
+                Text(
+                    "NICs of TCP are named by --interface, RDMA ports (--transport verbs) by --device",
+                    "TCP 的网卡用 --interface 指定，RDMA 端口（--transport verbs）用 --device 指定",
+                ),
+            )
     if options.size > LARGEST:
         raise UsageError(
             Text("--size: {n} bytes are more than 1 GiB", "--size：{n} 字节大于 1 GiB").fill(n=options.size),
@@ -262,14 +299,14 @@ class _Probing:
         """Every node counts the traffic on the NICs that it is going to use, while all are quiet."""
         group = self.ctx.group
         mine = {
-            place.nic
+            place
             for lane in lanes
             for rank, side in ((lane.sender, 0), (lane.receiver, 1))
             if rank == group.rank and lane.failure is None
             for place in (path[side] for path in lane.paths)
             if place.nic != LOOPBACK.nic
         }
-        loads: list[dict[str, float]] = group.allgather(busy(mine))
+        loads: list[dict[str, float]] = group.allgather(_busy(mine))
         found = []
         for lane in lanes:
             ends = [
@@ -319,7 +356,7 @@ class _Probing:
         for number, job in jobs.items():
             if job.lane.receiver == group.rank:
                 try:
-                    listeners[number] = native.PathListeners([there.address for _, there in job.routes])
+                    listeners[number] = listen(job)
                     ports[str(number)] = listeners[number].ports
                 except CwaiError as error:
                     ports[str(number)] = [error.message.en, error.message.zh]
@@ -360,8 +397,9 @@ class _Probing:
         alone = step.policy == ALONE
         if step.path >= len(lane.paths) or (not alone and rates.total <= 0):
             return None
-        connections = int(self.given["connections"]) or (CONNECTIONS if len(lane.paths) == 1 else 1)
-        connections = max(1, min(connections, MOST_CONNECTIONS // len(lane.paths)))
+        usual = QUEUE_PAIRS if lane.rdma else CONNECTIONS if len(lane.paths) == 1 else 1
+        count = int(self.given["connections"]) or usual
+        count = max(1, min(count, MOST_CONNECTIONS // len(lane.paths)))
         asked = int(self.given.get("transfer_bytes", 0))
         size = asked or int(min(max(rates.total * float(self.given["duration"]), LEAST), LARGEST))
         paths = (step.path,) if alone else tuple(rates.order())
@@ -375,16 +413,18 @@ class _Probing:
                 size = int(min(max(rate * float(self.given["duration"]) * LOOK, FIRST_LOOK), LARGEST))
         slowest = min((rate for path in paths if (rate := rates.of(path)) > 0), default=0.0)
         patience = START_PATIENCE + MARGIN * size / slowest if slowest > 0 else BLIND_PATIENCE
+        if lane.rdma:
+            patience += count * len(paths) * size / REGISTERED
         planted: tuple[PlantedTrouble, ...] = ()
         if not alone and self.scenario != "as_is":
-            planted = trouble(self.scenario, connections, size / rates.total, rates.of(paths[0]), 60.0)
+            planted = trouble(self.scenario, size / rates.total, rates.of(paths[0]), 60.0)
         return Job(
             lane,
             step,
             paths,
-            connections,
+            Connections.of(self.given, count),
             size,
-            tuple(max(rates.of(path), 1.0) for path in paths for _ in range(connections)),
+            tuple(max(rates.of(path), 1.0) for path in paths),
             planted,
             min(patience * (4 if planted else 1), max(0.1, self.ctx.deadline - time.monotonic())),
         )
@@ -414,7 +454,13 @@ class _Probing:
                 unit="B/s",
                 subject=subject,
                 samples=samples,
-                parameters={"scenario": self.scenario, "lane": lane.name, "within_node": lane.within, **more},
+                parameters={
+                    "scenario": self.scenario,
+                    "transport": str(self.given["transport"]),
+                    "lane": lane.name,
+                    "within_node": lane.within,
+                    **more,
+                },
                 started=started,
                 duration=time.time() - started,
                 node=self.ctx.node,
@@ -440,7 +486,7 @@ class _Probing:
             "policy": step.policy,
             "bytes": job.size,
             "paths": len(job.paths),
-            "connections": job.connections,
+            "connections": job.connections.count,
             "repetition": max(0, step.repetition),
             "seed": self.seed,
         }
@@ -453,7 +499,7 @@ class _Probing:
             first = job.planted[0]
             more |= {"planted": lane.path_name(job.trouble), "planted_at": first.begin}
             if first.kind == "slow":
-                more["planted_rate"] = first.rate * job.connections
+                more["planted_rate"] = first.rate
         if correct is False:
             more |= {"bad_count": received["wrong"], "first_bad_index": received["first_bad"]}
         status: Literal["ok", "error", "timeout", "aborted"] = "ok"
@@ -496,16 +542,19 @@ class _Probing:
                 status: Literal["failed", "ok"] = "failed" if path in bad else "ok"
                 # Its ports are none of those that probes are made from.
                 seen += [
-                    PathProbe(source, target, (1 << 16) + at * job.connections + k, status)
-                    for k in range(job.connections)
+                    PathProbe(source, target, (1 << 16) + at * job.connections.count + k, status)
+                    for k in range(job.connections.count)
                 ]
         if not fresh:
             return
         self.looked |= set(fresh)
-        joined = {job.lane.ends(path) for job in jobs.values() for path in job.paths}
+        # That queue pairs reach one another says nothing of the interfaces on their ports.
+        joined = {job.lane.ends(path) for job in jobs.values() if not job.lane.rdma for path in job.paths}
         planted = {job.lane.ends(job.trouble) for job in jobs.values() if job.planted and not job.lane.within}
         deadline = min(time.monotonic() + LOOK_SECONDS, self.ctx.deadline - START_PATIENCE)
-        doors = [Door(site.end(place), place, site.ranks[0]) for site in self.sites for place in site.places]
+        doors = [
+            Door(site.end(place), place, site.ranks[0]) for site in self.sites for place in site.places if place.address
+        ]
         cut = planted if self.scenario == "cut" else set()
         findings, probes = located(self.ctx.group, doors, seen, joined=joined, planted=cut, deadline=deadline)
         teller = jobs[min(fresh.values())].lane.sender
@@ -515,6 +564,12 @@ class _Probing:
         drill = all(rehearsed for _, rehearsed in fresh)
         for finding in findings or [None]:  # type: ignore[list-item]
             self.ctx.emit(PathFault(self.ctx.spec.id, time.time(), self.scenario, names, finding, probes, drill))
+
+
+def _busy(mine: Iterable[Place]) -> dict[str, float]:
+    """NICs of these that carry the traffic of others, with its rate in B/s."""
+    ports = [place.to_port() for place in mine if isinstance(place, RdmaPlace)]
+    return hca.busy(ports) if ports else busy(place.nic for place in mine)
 
 
 def steps(seed: int, number: int, repeat: int, paths: int, policies: Sequence[str]) -> Iterable[Step]:

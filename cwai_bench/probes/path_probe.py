@@ -3,6 +3,8 @@
 :mod:`cwai_bench.path_fault` says which probes to make and what they mean; here they are made. A probe connects over TCP
 from a local address and port to a remote one, sends 64 KiB and waits for a byte. Its source port is its entropy: what
 switches hash a flow by. All leaders listen at all of their NICs, so that a third node can say whose fault it is.
+Between RDMA ports it goes from and to the network interfaces on them: it sees cable, port, NIC and fabric as they do,
+and not what only a queue pair would meet.
 """
 
 from __future__ import annotations
@@ -60,7 +62,7 @@ def located(
     deadline: float,
 ) -> tuple[list[PathFinding], int]:
     """What is at fault when transfers have ``seen`` this, and how many probes that took. Collective: all ranks come to
-    the same.
+    the same. An end without a door is not probed.
 
     ``joined``: ends that are known to reach one another, beside those of one network; others are not asked to.
     ``planted``: paths that are cut for a rehearsal; probes of these fail as if they were. ``deadline``: monotonic time
@@ -71,6 +73,8 @@ def located(
     places = {door.end: door.place for door in doors}
 
     def meet(one: str, other: str) -> bool:
+        if one not in places or other not in places:
+            return False
         near = (one, other) in joined or (other, one) in joined
         return near or neighbours([places[one]], [places[other]]) is not None
 

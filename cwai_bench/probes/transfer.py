@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any, Literal
 
 from cwai_bench import native
 from cwai_bench.errors import CwaiError, DeadlineError
-from cwai_bench.model import PathChange, PlantedTrouble, Transfer, TransferPath
+from cwai_bench.model import PathChange, PlantedTrouble, Scalar, Transfer, TransferPath
 from cwai_bench.path_bound import ALONE, OURS, Scenario
-from cwai_bench.probes.lanes import Lane
+from cwai_bench.probes.lanes import Lane, RdmaPlace
 from cwai_bench.probes.nic import Place
 from cwai_bench.text import Text
 
@@ -25,6 +25,8 @@ PERIOD, DOWN = 1.0, 0.5
 FOR_EVER = 1e6
 STEPS = 240
 """Of a timeline, at most."""
+CONNECTING, CONNECTING_RDMA = 2.0, 5.0
+"""Seconds until a path that is not there is left out. Each queue pair opens its device anew."""
 
 
 @dataclass(frozen=True)
@@ -65,14 +67,38 @@ class Rates:
 
 
 @dataclass(frozen=True)
+class Connections:
+    """What a path is made of, at both ends alike: how many, and as of :class:`native.RdmaPort` where they are queue
+    pairs. ``stall``: as of :func:`native.multipath_send`."""
+
+    count: int
+    stall: float | None = None
+    gid_index: int = -1
+    timeout_exponent: int = 14
+    retries: int = 7
+
+    @classmethod
+    def of(cls, given: Mapping[str, Scalar], count: int) -> Connections:
+        stall = float(given["stall"]) if "stall" in given else None
+        if given["transport"] != "verbs":
+            return cls(count, stall)
+        return cls(count, stall, int(given["gid_index"]), int(given["qp_timeout"]), int(given["retries"]))
+
+    def nic(self, place: Place) -> native.RdmaPort | None:
+        if not isinstance(place, RdmaPlace):
+            return None
+        return native.RdmaPort(place.device, place.port, self.gid_index, self.timeout_exponent, self.retries)
+
+
+@dataclass(frozen=True)
 class Job:
-    """A transfer as both ends know it. ``paths``: numbers of the lane's, in the order of the engine, each for so many
-    ``connections``."""
+    """A transfer as both ends know it. ``paths``: numbers of the lane's, in the order of the engine, with a weight
+    each."""
 
     lane: Lane
     step: Step
     paths: tuple[int, ...]
-    connections: int
+    connections: Connections
     size: int
     weights: tuple[float, ...]
     planted: tuple[PlantedTrouble, ...]
@@ -80,12 +106,16 @@ class Job:
 
     @property
     def routes(self) -> list[tuple[Place, Place]]:
-        return [self.lane.paths[path] for path in self.paths for _ in range(self.connections)]
+        return [self.lane.paths[path] for path in self.paths]
+
+    @property
+    def connecting(self) -> float:
+        return CONNECTING_RDMA if self.lane.rdma else CONNECTING
 
     @property
     def trouble(self) -> int:
         """The path of the lane that has a planted fault, -1 for none."""
-        return self.paths[self.planted[0].path // self.connections] if self.planted else -1
+        return self.paths[self.planted[0].path] if self.planted else -1
 
 
 @dataclass
@@ -103,7 +133,7 @@ class Ended:
             raw["failure"] = [self.failure[0], self.failure[1].en, self.failure[1].zh]
         if self.sent is not None:
             raw["seconds"] = float(self.sent.times[0]) if len(self.sent.times) else None
-            raw["bad"] = sorted({job.paths[k // job.connections] for k in _bad(self.sent)})
+            raw["bad"] = sorted(job.paths[k] for k in _bad(self.sent))
         elif self.failure is not None and self.failure[0] != "aborted":
             raw["bad"] = list(job.paths)  # none of them could be connected
         if self.received is not None:
@@ -119,22 +149,18 @@ def _bad(sent: native.MultipathSent) -> list[int]:
     return sorted(failed | {k for k, path in enumerate(sent.paths) if not path.connected or path.state not in well})
 
 
-def trouble(
-    scenario: Scenario, connections: int, seconds: float, rate: float, longest: float
-) -> tuple[PlantedTrouble, ...]:
+def trouble(scenario: Scenario, seconds: float, rate: float, longest: float) -> tuple[PlantedTrouble, ...]:
     """What is planted on the first path of a transfer that takes so many ``seconds`` at best: ``rate`` (B/s) is the
     path's own. One that comes and goes does so for ``longest`` seconds."""
     begin = PLANTED_AT * seconds
-    found: list[PlantedTrouble] = []
-    for path in range(connections):
-        if scenario == "cut":
-            found.append(PlantedTrouble(path, "cut", begin, FOR_EVER))
-        elif scenario == "degraded":
-            found.append(PlantedTrouble(path, "slow", begin, FOR_EVER, rate / SLOWED / connections))
-        elif scenario == "flapping":
-            times = [begin + PERIOD * i for i in range(int(longest / PERIOD))]
-            found += [PlantedTrouble(path, "cut", at, at + DOWN) for at in times]
-    return tuple(found)
+    if scenario == "cut":
+        return (PlantedTrouble(0, "cut", begin, FOR_EVER),)
+    if scenario == "degraded":
+        return (PlantedTrouble(0, "slow", begin, FOR_EVER, rate / SLOWED),)
+    if scenario == "flapping":
+        times = [begin + PERIOD * i for i in range(int(longest / PERIOD))]
+        return tuple(PlantedTrouble(0, "cut", at, at + DOWN) for at in times)
+    return ()
 
 
 def salt(step: Step) -> bytes:
@@ -143,28 +169,43 @@ def salt(step: Step) -> bytes:
     return text[: native.TOKEN_BYTES].ljust(native.TOKEN_BYTES, b"\0")
 
 
+def listen(job: Job) -> native.PathListeners:
+    nics = [job.connections.nic(there) for _, there in job.routes]
+    return native.PathListeners([there.address for _, there in job.routes], nics)
+
+
 def receive(job: Job, listeners: native.PathListeners, token: bytes) -> Ended:
     def body(ended: Ended) -> None:
         ended.received = listeners.receive(
-            token=token, bytes=job.size, seed=job.step.repetition + 1, timeout=job.timeout + 2
+            token=token,
+            bytes=job.size,
+            connections=job.connections.count,
+            seed=job.step.repetition + 1,
+            timeout=job.timeout + job.connecting,
         )
 
     return _attempted(body)
 
 
 def send(job: Job, ports: Sequence[int], token: bytes) -> Ended:
+    weighted = job.step.policy == "weighted"
+
     def body(ended: Ended) -> None:
         ended.sent = native.multipath_send(
             routes=[
                 ("" if job.lane.within else here.address, there.address, port)
                 for (here, there), port in zip(job.routes, ports, strict=True)
             ],
+            nics=[job.connections.nic(here) for here, _ in job.routes],
             token=token,
             bytes=job.size,
+            connections=job.connections.count,
             policy=OURS if job.step.policy == ALONE else job.step.policy,
-            weights=job.weights if job.step.policy == "weighted" else (),
+            weights=[weight for weight in job.weights for _ in range(job.connections.count)] if weighted else (),
+            stall=job.connections.stall,
             faults=[native.PlantedFault(f.path, f.kind, f.begin, f.end, f.rate) for f in job.planted],
             seed=job.step.repetition + 1,
+            connect_timeout=job.connecting,
             timeout=job.timeout,
         )
 
@@ -201,8 +242,8 @@ def traced(spec: str, scenario: str, job: Job, mine: Ended, sent: native.Multipa
         step=step,
         paths=[
             TransferPath(
-                *job.lane.ends(job.paths[k // job.connections]),
-                k % job.connections,
+                *job.lane.ends(job.paths[k]),
+                job.connections.count,
                 path.delivered,
                 path.again,
                 path.lost,
@@ -213,7 +254,10 @@ def traced(spec: str, scenario: str, job: Job, mine: Ended, sent: native.Multipa
             )
             for k, path in enumerate(sent.paths)
         ],
-        changes=[PathChange(e.at, e.path, e.state, e.cause, e.code) for e in sent.events],  # type: ignore[arg-type]
+        changes=[
+            PathChange(e.at, e.path, e.state, e.cause, e.code, e.connection)  # type: ignore[arg-type]
+            for e in sent.events
+        ],
         planted=[f for f in job.planted if not len(sent.times) or f.begin < sent.times[0]],
         recovered=sent.recovered,
         ended=sent.ended,

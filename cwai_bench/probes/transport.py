@@ -130,7 +130,10 @@ def over_verbs(world: World, options: Options) -> bool:
         if world.rails and not any(rails.names for rails in world.rails):
             raise UsageError(
                 Text("RDMA was asked for: {why}", "要求测试 RDMA：{why}").fill(why=_without_rails(world)),
-                Text("use --transport tcp, or auto", "请使用 --transport tcp 或 auto"),
+                Text(
+                    "`cwai-bench check --items 'rdma.*'` tells more; without RDMA: --transport tcp",
+                    "`cwai-bench check --items 'rdma.*'` 可查看详情；无 RDMA 时请用 --transport tcp",
+                ),
             )
         return True
     return options.transport == "auto" and bool(world.rails) and all(rails.names for rails in world.rails)

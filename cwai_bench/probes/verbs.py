@@ -127,6 +127,23 @@ def _refuse_unknown(option: str, words: Iterable[str], names: Sequence[str]) -> 
             )
 
 
+def chosen_ports(node: str, given: Mapping[str, Scalar]) -> dict[str, list[hca.Port]]:
+    """The active ports here that ``device`` means, by the node that they pass for (``as_node``). Raises DeviceError
+    when there is none."""
+    ports = {port.name: port for port in hca.ports()}
+    if not ports:
+        raise DeviceError(hca.NO_PORT)
+    names = selected(sorted(ports, key=natural), str(given["device"]))
+    nodes = passing_for(names, node, str(given["as_node"])) if names else {}
+    if not nodes:
+        raise DeviceError(
+            Text("none of the RDMA NICs here is chosen: {n}", "此处的 RDMA 网卡均未被选中：{n}").fill(
+                n=", ".join(ports)
+            )
+        )
+    return {said: [ports[name] for name in here] for said, here in nodes.items()}
+
+
 # ---------------------------------------------------------------------------------------------- plan
 
 
@@ -181,19 +198,11 @@ class Verbs:
         return [] if alone else places(str(given["interface"]) or None)
 
     def nics(self, node: str, given: Mapping[str, Scalar]) -> dict[str, list[Nic]]:
-        ports = {port.name: port for port in hca.ports()}
-        names = selected(sorted(ports, key=natural), str(given["device"]))
-        nodes = passing_for(names, node, str(given["as_node"])) if names else {}
-        if not ports:
-            raise DeviceError(hca.NO_PORT)
-        if not nodes:
-            raise DeviceError(
-                Text("none of the RDMA NICs here is chosen: {n}", "此处的 RDMA 网卡均未被选中：{n}").fill(
-                    n=", ".join(ports)
-                )
-            )
-        cpus = dict(zip(names, hca.seats([ports[name].cpus for name in names], hca.allowed_cpus()), strict=True))
-        return {said: [_nic(ports[name], cpus[name]) for name in here] for said, here in nodes.items()}
+        nodes = chosen_ports(node, given)
+        every = [port for here in nodes.values() for port in here]
+        seats = hca.seats([port.cpus for port in every], hca.allowed_cpus())
+        cpus = {port.name: cpu for port, cpu in zip(every, seats, strict=True)}
+        return {said: [_nic(port, cpus[port.name]) for port in here] for said, here in nodes.items()}
 
     def meet(
         self, client: tuple[Nic, list[Place]], server: tuple[Nic, list[Place]], *, near: bool

@@ -309,10 +309,13 @@ SCALE_BLANK = Text("not measured", "未测量")
 MULTIPATH = Text("Several paths at once", "多路径传输")
 MULTIPATH_NOTE = Text(
     "Gb/s are 1e9 bits of payload per second, from when the other end was ready until all of it was there; medians."
-    " A path alone is all of its connections. Faults of a rehearsal are planted within the engine, on no device.",
+    " A path alone is all of its connections. Where one failed, small transfers over TCP look for the part (of RDMA,"
+    " between the interfaces on its ports). Faults of a rehearsal are planted within the engine, on no device.",
     "Gb/s 为每秒 1e9 比特的有效数据，自接收端就绪起至全部到达，取中位数。"
-    "单条路径指其全部连接。演练故障仅设于引擎内，不涉及任何设备。",
+    "单条路径指其全部连接。路径失效时以 TCP 小传输定位部件（RDMA 则在端口的网络接口之间进行）。"
+    "演练故障仅设于引擎内，不涉及任何设备。",
 )
+OF_CONNECTION = Text("connection {n} {what}", "连接 {n} {what}")
 PATH_ALONE = Text("Each path alone", "各路径单独吞吐")
 PATH = Text("Path", "路径")
 PATHS_COUNT = Text("Paths", "路径数")

@@ -36,13 +36,18 @@ def section(report: Report) -> Section | None:
 
 
 def _headline(found: Figures) -> tuple[Text, Text]:
-    what = labels.OURS_REACHES.fill(lane=found.lane, scenario=labels.SCENARIO[found.scenario])
+    what = labels.OURS_REACHES.fill(lane=_between(found), scenario=labels.SCENARIO[found.scenario])
     much, share = units.gigabits(found.goodput[OURS]), found.share()
     if share is None:
         return what, plain(f"{OURS} {much} Gb/s")
     return what, labels.OURS_SHARE.fill(
         much=much, share=f"{share:.1%}", bound=units.gigabits(found.bound), paths=len(found.alone)
     )
+
+
+def _between(found: Figures) -> str:
+    rdma = any(m.parameters.get("transport") == "verbs" for m in found.measurements)
+    return f"{found.lane} (RDMA)" if rdma else found.lane
 
 
 # --------------------------------------------------------------------------------------------- figures
@@ -72,7 +77,7 @@ def _policies(found: Sequence[Figures]) -> Table:
         for policy in order:
             share, outcome = one.share(policy), _outcome(by_policy[policy])
             cells = [
-                Cell(one.lane),
+                Cell(_between(one)),
                 Cell(labels.SCENARIO[one.scenario]),
                 Cell(labels.POLICY_NAME.get(policy, plain(policy))),
                 Cell(str(len(one.alone))),
@@ -141,9 +146,7 @@ def _outcome(ms: Sequence[Measurement]) -> Cell:
 
 def _name(transfer: Transfer, path: int) -> str:
     one = transfer.paths[path]
-    name = one.source if one.source == one.target else f"{one.source}→{one.target}"
-    several = max(p.connection for p in transfer.paths) > 0
-    return f"{name} #{one.connection + 1}" if several else name
+    return one.source if one.source == one.target else f"{one.source}→{one.target}"
 
 
 def _lane(transfer: Transfer) -> str:
@@ -167,7 +170,10 @@ def _moments(transfer: Transfer) -> list[tuple[float, int, Text, bool]]:
         why = labels.PATH_CAUSE.get(change.cause, plain(change.cause))
         if change.code:
             why = Text(f"{why.en}: {os.strerror(change.code)}", f"{why.zh}：{os.strerror(change.code)}")
-        words = Text("{s} ({w})", "{s}（{w}）").fill(s=labels.PATH_STATE[change.state], w=why)
+        state = labels.PATH_STATE[change.state]
+        if transfer.paths[change.path].connections > 1:
+            state = labels.OF_CONNECTION.fill(n=change.connection + 1, what=state)
+        words = Text("{s} ({w})", "{s}（{w}）").fill(s=state, w=why)
         found.append((change.at, change.path, words, change.state in _BAD))
     return sorted((one for one in found if one[0] <= end), key=lambda one: one[:2])
 
@@ -270,7 +276,7 @@ def _what(finding: PathFinding) -> Text:
 
 
 def _evidence(fault: PathFault, finding: PathFinding | None) -> Text:
-    made = Text("{n} probes", "{n} 次探测").fill(n=fault.probes)
+    made = Text("{n} TCP probes", "{n} 次 TCP 探测").fill(n=fault.probes)
     if finding is None:
         return made
     bad = ", ".join(f"{p.source} ↔ {p.target} {p.failed + p.slow}/{p.tried}" for p in finding.proof[:4])

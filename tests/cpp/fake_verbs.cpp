@@ -54,6 +54,11 @@ struct FakeCq : Cq {
   bool armed = false;
 };
 
+struct Sent {
+  std::uint64_t id;
+  std::uint32_t key;
+};
+
 struct FakeQp : QpEx {
   std::uint32_t peer = 0;
   bool all_signalled = false;
@@ -61,6 +66,7 @@ struct FakeQp : QpEx {
   bool extended = false;
   std::deque<RecvWr> landings;
   std::deque<Sge> places;
+  std::vector<Sent> on_the_way;  // without end: nobody answers
   std::vector<SendWr> building;
   std::vector<Sge> built_places;
 };
@@ -164,6 +170,9 @@ int req_notify_cq(Cq* cq, int) {
 
 void fail(FakeQp& qp) {
   qp.in_error = true;
+  for (const Sent& request : qp.on_the_way)
+    complete(qp.base.send_cq, request.id, kWcSend, 0, 0, kWcWrFlush);
+  qp.on_the_way.clear();
   for (const RecvWr& request : qp.landings)
     complete(qp.base.recv_cq, request.wr_id, kWcRecv, 0, 0, kWcWrFlush);
   qp.landings.clear();
@@ -200,7 +209,11 @@ int carry_out(Qp* qp, const SendWr& request) {
     fail(*queue_pair(qp));
     return 0;
   }
-  if (device.silent) return 0;
+  const auto hold = [&] {
+    queue_pair(qp)->on_the_way.push_back({request.wr_id, request.sg_list->lkey});
+    return 0;
+  };
+  if (device.silent) return hold();
   if (counts.fail_sends_after == 0) {
     tell(kWcSend, kWcRetryExceeded);
     return 0;
@@ -209,9 +222,9 @@ int carry_out(Qp* qp, const SendWr& request) {
   ++counts.sent;
   const Sge& what = *request.sg_list;
   const auto found = queue_pairs.find(queue_pair(qp)->peer);
-  if (found == queue_pairs.end()) return 0;  // nobody there: it is sent again and again
+  if (found == queue_pairs.end()) return hold();  // nobody there: it is sent again and again
   FakeQp& peer = *found->second;
-  if (peer.in_error) return 0;
+  if (peer.in_error) return hold();
   const bool inlined = (request.send_flags & kSendInline) != 0;
   if (!inlined && !registered(what.addr, what.length, what.lkey)) return EFAULT;
   const auto copy = [&](std::uint64_t to, std::uint64_t from) {
@@ -480,6 +493,10 @@ EXPORTED Mr* ibv_reg_dmabuf_mr(Pd* pd, std::uint64_t, std::size_t length, std::u
 EXPORTED int ibv_dereg_mr(Mr* mr) {
   const std::lock_guard lock(mutex);
   regions.erase(mr);
+  for (const auto& [number, qp] : queue_pairs)
+    counts.freed_too_early += static_cast<int>(
+        std::count_if(qp->on_the_way.begin(), qp->on_the_way.end(),
+                      [&](const Sent& request) { return request.key == mr->lkey; }));
   return freed(mr);
 }
 
@@ -536,6 +553,8 @@ EXPORTED int ibv_modify_qp(Qp* qp, QpAttr* attr, int mask) {
 EXPORTED int ibv_destroy_qp(Qp* qp) {
   const std::lock_guard lock(mutex);
   queue_pairs.erase(qp->qp_num);
+  counts.cut_short +=
+      static_cast<int>(queue_pair(qp)->landings.size() + queue_pair(qp)->on_the_way.size());
   return freed(queue_pair(qp));
 }
 EXPORTED const char* ibv_wc_status_str(int status) {

@@ -15,7 +15,8 @@ struct FakeDevice {
 /// What the fake library (fake_verbs.cpp) counts, and what a test asks of it.
 struct FakeVerbs {
   int alive = 0;              ///< Things made and not freed.
-  int freed_too_early = 0;    ///< Things freed before what was made of them.
+  int freed_too_early = 0;    ///< Things freed before what was made of them, or is sent from them.
+  int cut_short = 0;          ///< Requests neither done nor flushed when their queue pair went.
   int fail_after = -1;        ///< So many more things are made, and none after them; -1: all are.
   int fail_sends_after = -1;  ///< So many more messages arrive, and none after them; -1: all do.
   bool no_dma_buf = false;    ///< The device registers none.

@@ -1,5 +1,6 @@
 // RDMA without a NIC: both ends of a connection over the fake library (fake_verbs.cpp).
 #include <array>
+#include <cerrno>
 #include <cstring>
 #include <span>
 #include <vector>
@@ -106,6 +107,54 @@ TEST(verbs_a_number_is_another_buffer_s_only_when_nobody_waits_for_it) {
   until(ends, 4);
   CHECK(std::memcmp(buffer(0).data(), first.data(), kSize) == 0);
   CHECK(std::memcmp(buffer(kNumbers).data(), second.data(), kSize) == 0);
+}
+
+TEST(verbs_memory_taken_back_stays_with_the_nic_until_what_is_sent_from_it_is_done) {
+  const Ends ends = verbs_pair(1);
+  std::vector<std::byte> whole(64 << 10);
+  const auto part = std::span(whole).subspan(16 << 10, 16 << 10);
+  ends.first->lend(whole);
+  ends.first->lend(part);
+  std::vector<std::byte> there(part.size());
+  ends.second->post_receive(0, there, 0);
+  until(ends, 0);
+  until(ends, 0);  // the other end has heard of it
+  fake().devices[0].silent = true;
+  ends.first->post_send(0, part, 0);
+  ends.first->take_back(part);
+  CHECK_EQUAL(fake().freed_too_early, 0);
+  // All is flushed before its queue pair goes.
+  fake().cut_short = 0;
+  ends.first->fence();
+  fake().devices[0].silent = false;
+  CHECK_EQUAL(fake().cut_short, 0);
+  std::array<Completion, 2> done;
+  CHECK_EQUAL(ends.first->poll(done), 1U);
+  CHECK_EQUAL(done[0].status, ECANCELED);
+  ends.first->take_back(whole);
+  CHECK(!fake().registered(part.data(), part.size()));  // at its ends others share pages with it
+}
+
+TEST(verbs_a_lane_that_breaks_costs_no_other_its_completions) {
+  const Ends ends = verbs_pair(2);
+  std::vector<std::byte> message(64, std::byte{5});
+  std::vector<std::byte> there(64), too_large(65);
+  ends.second->post_receive(0, too_large, 0);
+  ends.second->post_receive(1, there, 1);
+  until(ends, 0);
+  until(ends, 0);
+  ends.first->post_send(1, message, 1);
+  ends.first->post_send(0, message, 0);  // of another size than there is room for
+  std::array<Completion, 4> done;
+  std::array<int, 2> status{-1, -1};
+  for (const Watch watch(5 * kSecond); status[0] < 0 || status[1] < 0; watch.check()) {
+    const std::size_t n = ends.first->poll(done);
+    for (std::size_t i = 0; i < n; ++i) status.at(done[i].tag) = done[i].status;
+  }
+  CHECK_EQUAL(status[0], EMSGSIZE);
+  CHECK_EQUAL(status[1], 0);
+  CHECK_EQUAL(ends.second->poll(done), 1U);
+  CHECK(there == message);
 }
 
 TEST(verbs_what_is_half_made_is_freed_in_order) {

@@ -979,7 +979,7 @@ def multipath() -> Report:
                     TransferPath(
                         source=f"node01/eth{k}",
                         target=f"node02/eth{k}",
-                        connection=0,
+                        connections=1,
                         delivered=sum(line),
                         again=4 * MIB,
                         lost=8 * MIB,

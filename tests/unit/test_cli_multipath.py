@@ -27,28 +27,42 @@ def test_nothing_said_is_every_default() -> None:
 
 def test_every_option_reaches_the_probe() -> None:
     given: dict[str, Any] = {
+        "--transport": "verbs",
         "--policy": "pull,equal",
         "--scenario": "as_is,cut",
         "--size": "64M",
         "--duration": "2s",
         "--repeat": "5",
         "--connections": "8",
+        "--stall": "0.5s",
         "--seed": "7",
         "--from": "n1/eth0,n1/eth1",
         "--to": "n2/eth0,n2/eth1",
         "--interface": "eth0,eth1",
+        "--device": "mlx5_0,mlx5_1:2",
+        "--as-node": "mlx5_0=n1,mlx5_1=n2",
+        "--gid-index": "3",
+        "--qp-timeout": "18",
+        "--retries": "2",
     }
     assert parsed(*(word for pair in given.items() for word in pair)) == Options(
+        transport="verbs",
         policies=("pull", "equal"),
         scenarios=("as_is", "cut"),
         size=64 << 20,
         duration=2.0,
         repeat=5,
         connections=8,
+        stall=0.5,
         seed=7,
         from_ends=("n1/eth0", "n1/eth1"),
         to_ends=("n2/eth0", "n2/eth1"),
         interfaces=("eth0", "eth1"),
+        device=("mlx5_0", "mlx5_1:2"),
+        as_node=("mlx5_0=n1", "mlx5_1=n2"),
+        gid_index=3,
+        qp_timeout=18,
+        retries=2,
     )
 
 

@@ -97,11 +97,22 @@ def judged(
     return {v.subject.id: v for v in found}
 
 
-def transfer(*changes: PathChange, scenario: str = "as_is", planted: bool = False, **more: Any) -> Transfer:
+def transfer(
+    *changes: PathChange, scenario: str = "as_is", planted: bool = False, connections: int = 1, **more: Any
+) -> Transfer:
     gone = {change.path for change in changes if change.state == "failed"}
     paths = [
         TransferPath(
-            f"n1/e{k}", f"n2/e{k}", 0, 100, 0, 0, k in gone, "failed" if k in gone else "healthy", True, [50, 50]
+            f"n1/e{k}",
+            f"n2/e{k}",
+            connections,
+            100,
+            0,
+            0,
+            k in gone,
+            "failed" if k in gone else "healthy",
+            True,
+            [50, 50],
         )
         for k in range(3)
     ]
@@ -205,10 +216,18 @@ def test_a_path_that_failed_is_named_with_its_cause_and_what_the_probes_found() 
     path = found[PATHS[1]]
     assert path.status is Status.FAIL
     assert path.detail is not None
-    for words in ("failed", "Connection reset by peer", "96 probes", "NIC n2/e1", "99%", "24 of 24"):
+    for words in ("failed", "Connection reset by peer", "96 TCP probes", "NIC n2/e1", "99%", "24 of 24"):
         assert words in path.detail.en
     nic = found["n2/e1"]
     assert (nic.status, nic.subject.kind, nic.nodes, nic.action) == (Status.FAIL, "nic", ["n2"], Action.ISOLATE)
+
+
+def test_of_several_connections_it_is_told_which_one_failed() -> None:
+    seen = transfer(PathChange(1.4, 1, "failed", "silent", 0, 2), connections=8)
+    detail = judged(*alone(100.0, 100.0, 100.0), ours(290.0), transfers=(seen,))[PATHS[1]].detail
+    assert detail is not None
+    assert "connection 3 failed" in detail.en
+    assert "连接 3 失效" in detail.zh
 
 
 def test_a_path_that_was_only_suspect_is_not_accused() -> None:
@@ -234,7 +253,7 @@ def test_a_rehearsed_cut_is_told_and_accuses_nobody() -> None:
     one = found[LANE]
     assert one.status is Status.PASS
     assert one.detail is not None
-    for words in (PATHS[0], "suspect", "200 ms after that", "48 probes", "rehearsed"):
+    for words in (PATHS[0], "suspect", "200 ms after that", "48 TCP probes", "rehearsed"):
         assert words in one.detail.en
     slower = (*ms[:-1], ours(200.0, "cut", parameters=planted))
     assert judged(*slower, scenario="cut", transfers=(seen,))[LANE].status is Status.WARN

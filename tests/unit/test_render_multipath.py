@@ -102,3 +102,25 @@ def test_both_languages_are_there() -> None:
     assert all(re.search(r"[\u4e00-\u9fff]", text.zh) for text in texts)
     cells = [cell.value for table in section.tables for row in table.rows for cell in row.cells]
     assert all(cell.zh for cell in cells if isinstance(cell, Text))
+
+
+def test_rdma_says_so_and_a_connection_is_told_by_its_number() -> None:
+    report = sample()
+    ms = [msgspec.structs.replace(m, parameters={**m.parameters, "transport": "verbs"}) for m in report.measurements]
+    transfers = [
+        msgspec.structs.replace(
+            t,
+            paths=[msgspec.structs.replace(path, connections=8) for path in t.paths],
+            changes=[msgspec.structs.replace(change, connection=4) for change in t.changes],
+        )
+        for t in report.transfers
+    ]
+    section = shown(msgspec.structs.replace(report, measurements=ms, transfers=transfers))
+    assert section.headlines[0][0].en == "node01→node02 (RDMA), as it is"
+    assert {row[0] for row in rows(section, "All paths at once")} == {"node01→node02 (RDMA)"}
+    (told,) = [t for t in section.tables if t.title is not None and ", cut, pull" in t.title.en]
+    assert [words(row.cells[3].value).split(" (")[0] for row in told.rows] == [
+        "planted: cut",
+        "connection 5 suspect",
+        "connection 5 failed",
+    ]
