@@ -192,12 +192,12 @@ def mpirun() -> list[str]:
 
 @pytest.fixture(scope="session")
 def stand_ins() -> Path:
-    """The folder of libraries (tests/cpp) that, on LD_LIBRARY_PATH, make a machine with GPUs and NCCL of this one; its
-    ``cann/lib64``, one with NPUs and HCCL."""
+    """The folder of libraries (tests/cpp) that, on LD_LIBRARY_PATH, make a machine with GPUs, NICs, NCCL of this one;
+    its ``cann/lib64``, one with NPUs and HCCL."""
     cmake = shutil.which("cmake") or shutil.which("cmake", path=sysconfig.get_path("scripts"))
     if cmake is None:
         pytest.skip("no cmake on this machine: apt-get install cmake, or pip install cmake")
-    targets = ("fake_cuda", "fake_nccl", "fake_nccl_old", "fake_cublaslt", "fake_hccl")
+    targets = ("fake_cuda", "fake_nccl", "fake_nccl_old", "fake_cublaslt", "fake_hccl", "fake_verbs")
     for words in (("--preset", "default"), ("--build", "--preset", "default", "-t", *targets)):
         done = subprocess.run([cmake, *words], cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
         assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
