@@ -1,5 +1,6 @@
 #include "nccl_plugin/nics.hpp"
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
@@ -25,7 +26,7 @@ std::string first_word(const fs::path& path) {
 std::string interface_of(const std::string& device, int port, int gid_index) {
   const fs::path folder = fs::path("/sys/class/infiniband") / device;
   const std::string number = std::to_string(port);
-  const std::string named =
+  std::string named =
       first_word(folder / "ports" / number / "gid_attrs/ndevs" / std::to_string(gid_index));
   if (!named.empty()) return named;
   std::error_code none;
@@ -111,6 +112,7 @@ NicsHere nics_here(int gid_index) {
   int count = 0;
   verbs::Device** const listed = library.get_device_list(&count);
   std::vector<std::string> names;
+  names.reserve(static_cast<std::size_t>(std::max(count, 0)));
   for (int i = 0; listed != nullptr && i < count; ++i)
     names.emplace_back(library.get_device_name(listed[i]));
   if (listed != nullptr) library.free_device_list(listed);

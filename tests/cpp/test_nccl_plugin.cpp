@@ -680,6 +680,7 @@ TEST(net_plugin_moves_memory_of_gpus_by_dma_buf) {
   constexpr std::size_t kParts = 32;
   constexpr std::size_t kPart = kSize / kParts;
   std::vector<void*> requests;
+  requests.reserve(2 * kParts);
   const Watch watch(kPatience);
   for (std::size_t i = 0; i < kParts; ++i) {
     void* data = into.data() + i * kPart;
