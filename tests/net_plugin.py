@@ -22,10 +22,11 @@ def exchange(
     *,
     environment: dict[str, str] = THREE_PATHS,
     before: Sequence[Sequence[str]] = ((), ()),
+    alone: bool = False,
     **options: Any,
 ) -> list[dict[str, Any]]:
     """``during`` is called with both processes once handles were exchanged; ``before`` goes before the command of each.
-    The end of a process that was killed is ``{}``."""
+    The end of a process that was killed is ``{}``. ``alone``: one process has both ends."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("NCCL_", "CTCCL_", "CWAI_"))}
     chosen = {
         "plugin": str(native.net_plugin()),
@@ -37,6 +38,7 @@ def exchange(
         "fault": "",
         "faults": 0,
         "hold": False,
+        "alone": alone,
         "timeout": PATIENCE - 20,
         **options,
     }
@@ -48,7 +50,7 @@ def exchange(
             text=True,
             env={**kept, **environment},
         )
-        for me in (0, 1)
+        for me in ((0,) if alone else (0, 1))
     ]
     try:
         handles = [one.stdout.readline() for one in both if one.stdout is not None]
@@ -69,5 +71,5 @@ def intact(saw: Sequence[dict[str, Any]], count: int) -> None:
     """Every message came, once, whole. Prints what happened."""
     for one in saw:
         print({name: value for name, value in one.items() if name != "log"})
-        assert one["failed"] is None, "\n".join(one["log"])
+        assert one.get("failed", "ended") is None, "\n".join(one.get("log", []))
         assert (one["messages"], one["wrong"]) == (count, 0)

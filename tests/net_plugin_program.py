@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 HANDLE_BYTES = 128
 POOL_BYTES = 12 << 20
@@ -299,6 +299,14 @@ def meet(plugin: Plugin, comms: int, deadline: float) -> tuple[list[Any], list[A
     return [comm for _, comm in listening], sends, receives
 
 
+def leave(saw: dict[str, Any]) -> NoReturn:
+    """Tell, and end as a program in C does: the plugin's threads may still call the logger, which a Python that ends
+    cannot bear."""
+    print(json.dumps(saw), flush=True)
+    ctypes.CDLL(None).exit(0)
+    raise AssertionError
+
+
 def main(options: dict[str, Any]) -> None:
     plugin = Plugin(options["plugin"], options["version"])
     comms, me, seed = options["comms"], options["me"], options["seed"]
@@ -308,12 +316,12 @@ def main(options: dict[str, Any]) -> None:
     run = Run(plugin, pool)
     try:
         listening, sends, receives = meet(plugin, comms, deadline)
-    except (Failed, TimeoutError):
-        print("\n".join(plugin.log), file=sys.stderr)
-        raise
+    except (Failed, TimeoutError) as error:
+        leave(saw | {"failed": str(error), "log": plugin.log})
     count, largest = options["messages"], options["largest"]
+    theirs = me if options["alone"] else 1 - me
     run.sends = [Stream(comm, plan(f"{seed} {me} {i}", count, largest)) for i, comm in enumerate(sends)]
-    run.receives = [Stream(comm, plan(f"{seed} {1 - me} {i}", count, largest)) for i, comm in enumerate(receives)]
+    run.receives = [Stream(comm, plan(f"{seed} {theirs} {i}", count, largest)) for i, comm in enumerate(receives)]
     for stream in run.sends:
         plugin.register(stream.comm, run.base, POOL_BYTES)
     chance = random.Random(f"{seed} {me} faults")
@@ -337,10 +345,7 @@ def main(options: dict[str, Any]) -> None:
         for comm in all_of_them:
             plugin.close(what, comm)
     plugin.finalize()
-    saw |= {"messages": run.messages, "bytes": run.bytes, "wrong": run.wrong, "most": run.most, "log": plugin.log}
-    print(json.dumps(saw), flush=True)
-    # As a program in C ends: the plugin's threads may still call the logger, which a Python that ends cannot bear.
-    ctypes.CDLL(None).exit(0)
+    leave(saw | {"messages": run.messages, "bytes": run.bytes, "wrong": run.wrong, "most": run.most, "log": plugin.log})
 
 
 if __name__ == "__main__":

@@ -12,6 +12,14 @@ bool overlap(const Run& a, const Run& b) {
 bool Ledger::claim(std::size_t path, const Run& run) {
   for (std::uint32_t block = run.first; block < run.first + run.count; ++block)
     if (has_[block]) return false;
+  return claim_over(path, run);
+}
+
+bool Ledger::claim_over(std::size_t path, const Run& run) {
+  bool missing = false;
+  for (std::uint32_t block = run.first; block < run.first + run.count; ++block)
+    missing = missing || !has_[block];
+  if (!missing) return false;
   for (std::size_t other = 0; other < claims_.size(); ++other)
     if (other != path && overlap(claims_[other], run)) return false;
   claims_[path] = run;

@@ -26,6 +26,9 @@ class Ledger {
   /// ``path`` begins to receive ``run``. True: where it belongs, and nobody else writes there until
   /// settle() or release(). False: aside.
   bool claim(std::size_t path, const Run& run);
+  /// The same where nothing can be copied afterwards: also over blocks that are there already,
+  /// which then are written a second time with the same bytes, if any of it is missing.
+  bool claim_over(std::size_t path, const Run& run);
 
   /// Other paths that are writing where ``run`` is missing: what they write must be turned aside,
   /// and each be released, before settle().

@@ -37,9 +37,15 @@ class Receiver final : public End {
            Dial dial);
   ~Receiver() override { close_all(); }
 
+  /// ``memory``, of which parts will be posted, is registered with the NICs of all paths until
+  /// release(), and not anew for each transfer. Throws Error(kDevice) when one refuses it.
+  void hold(std::span<const std::byte> memory) { lend(memory); }
+  void release(std::span<const std::byte> memory) { take_back(memory); }
+
   /// The n-th buffer is for the n-th transfer of the other end, which may be smaller; it is told
-  /// ``tag``. Its number: 0, 1, 2 …
-  std::uint64_t post(std::span<std::byte> data, std::uint32_t tag = 0);
+  /// ``tag``. Its number: 0, 1, 2 … ``ours`` false: memory that NICs reach and the CPU does not, as
+  /// a GPU's; what comes is not held against a checksum of ours.
+  std::uint64_t post(std::span<std::byte> data, std::uint32_t tag = 0, bool ours = true);
   /// All of it is there, and nobody writes to it any more.
   bool done(std::uint64_t transfer) const;
   /// Bytes of a transfer that is done, of the last kSizes. Throws Error(kInvalid).
@@ -61,6 +67,7 @@ class Receiver final : public End {
     Nanos told = 0;
     Nanos pause = 0;  // until it is told again
     std::uint32_t tag = 0;
+    bool ours = true;
     bool complete = false;
   };
   // What a path is receiving.
@@ -86,6 +93,7 @@ class Receiver final : public End {
   /// Room beside for what the path is receiving; false: the path was lost for it.
   bool make_room(std::size_t path);
   void turn_aside(std::size_t path, Ledger& ledger, Nanos at);
+  bool claim(std::size_t path, const Run& run, Incoming& incoming, Nanos at);
   void announce(Nanos at);
 
   ReceiverSpec spec_;

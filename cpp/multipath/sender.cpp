@@ -44,9 +44,9 @@ Sender::Transfer* Sender::find(std::uint64_t transfer) {
   return index < transfers_.size() ? &transfers_[index] : nullptr;
 }
 
-std::uint64_t Sender::post(std::span<const std::byte> data) {
+std::uint64_t Sender::post(std::span<const std::byte> data, bool ours) {
   lend(data);
-  transfers_.push_back({.data = data});
+  transfers_.push_back({.data = data, .ours = ours});
   const std::uint64_t number = first_ + transfers_.size() - 1;
   start_what_is_ready();
   return number;
@@ -283,7 +283,8 @@ void Sender::fill(Nanos at) {
       const Header header{.kind = Kind::kData,
                           .run = *run,
                           .bytes = static_cast<std::uint32_t>(size),
-                          .crc = crc32c(data.data(), size),
+                          .crc = transfer.ours ? crc32c(data.data(), size) : 0,
+                          .checked = transfer.ours,
                           .total = transfer.data.size()};
       if (size == 0) {
         say(path, header);

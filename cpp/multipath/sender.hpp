@@ -28,9 +28,15 @@ class Sender final : public End {
   Sender(const SenderSpec& spec, std::vector<std::unique_ptr<Connection>> connections, Dial dial);
   ~Sender() override { close_all(); }
 
+  /// ``memory``, of which parts will be posted, is registered with the NICs of all paths until
+  /// release(), and not anew for each transfer. Throws Error(kDevice) when one refuses it.
+  void hold(std::span<const std::byte> memory) { lend(memory); }
+  void release(std::span<const std::byte> memory) { take_back(memory); }
+
   /// ``data``, which may be empty, must stay as it is until done(). Its number: 0, 1, 2 … Throws
-  /// Error(kDisagreed) when it is larger than the buffer that waits for it.
-  std::uint64_t post(std::span<const std::byte> data);
+  /// Error(kDisagreed) when it is larger than the buffer that waits for it. ``ours`` false: memory
+  /// that NICs reach and the CPU does not, as a GPU's; it has no checksum of ours.
+  std::uint64_t post(std::span<const std::byte> data, bool ours = true);
   /// A buffer of the other end.
   struct Room {
     std::size_t bytes;
@@ -65,6 +71,7 @@ class Sender final : public End {
  private:
   struct Transfer {
     std::span<const std::byte> data;
+    bool ours;
     Nanos begun = 0;
     std::size_t reading = 0;  // payloads under way that read it
     bool complete = false;

@@ -16,7 +16,8 @@ HeaderBytes encode(const Header& header) noexcept {
   std::byte* at = bytes.data();
   put(at, kMagic);
   put(at, static_cast<std::uint8_t>(header.kind));
-  at += 3;
+  put(at, static_cast<std::uint8_t>(header.checked ? 0 : 1));
+  at += 2;
   put(at, header.run.transfer);
   put(at, header.run.first);
   put(at, header.run.count);
@@ -37,9 +38,10 @@ std::optional<Header> decode(const HeaderBytes& bytes) noexcept {
   const auto kind = take<std::uint8_t>(at);
   if (kind < static_cast<std::uint8_t>(Kind::kData) || kind > static_cast<std::uint8_t>(Kind::kBye))
     return std::nullopt;
-  at += 3;
   Header header;
   header.kind = static_cast<Kind>(kind);
+  header.checked = take<std::uint8_t>(at) == 0;
+  at += 2;
   header.run.transfer = take<std::uint64_t>(at);
   header.run.first = take<std::uint32_t>(at);
   header.run.count = take<std::uint32_t>(at);

@@ -1,9 +1,9 @@
 // What travels on a path: a header of fixed size, and after one of kData its payload, which is the
 // bytes of a run. Numbers are little-endian:
-//   magic 4, kind 1, zero 3, transfer 8, first 4, count 4, bytes 4, crc 4, total 8, tag 4, zero 16,
-//   check 4
-// ``crc`` is that of the payload, ``check`` that of the header before it, both CRC-32C. A transfer
-// of no bytes is one block that has no payload.
+//   magic 4, kind 1, unchecked 1, zero 2, transfer 8, first 4, count 4, bytes 4, crc 4, total 8,
+//   tag 4, zero 16, check 4
+// ``crc`` is that of the payload, unless that is unchecked; ``check`` that of the header before it,
+// both CRC-32C. A transfer of no bytes is one block that has no payload.
 #pragma once
 
 #include <array>
@@ -31,6 +31,7 @@ struct Header {
   Run run = {};
   std::uint32_t bytes = 0;
   std::uint32_t crc = 0;
+  bool checked = true;  ///< Of kData: ``crc`` is there. Memory of a GPU is not read for it.
   std::uint64_t total = 0;
   std::uint32_t tag = 0;  ///< Of kReady: as the buffer was posted.
 };

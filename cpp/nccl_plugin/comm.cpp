@@ -16,6 +16,7 @@
 #include "nccl_plugin/log.hpp"
 #include "nccl_plugin/thread.hpp"
 #include "support/error.hpp"
+#include "transport/verbs.hpp"
 
 namespace cwai::nccl_net {
 namespace {
@@ -26,7 +27,10 @@ using multipath::Sender;
 
 constexpr Nanos kReport = 100'000'000;
 constexpr Nanos kTryPatience = 2 * kSecond;    // of one connection, until it is greeted
-constexpr Nanos kFirstPatience = 1 * kSecond;  // of all paths at the beginning
+constexpr Nanos kFirstPatience = 1 * kSecond;  // of all paths at the beginning,
+constexpr Nanos kNicPatience = 5 * kSecond;    // and where NICs are to be opened first
+constexpr Nanos kNicHorizon = 2'000'000;
+constexpr Nanos kNicStall = 20'000'000;
 constexpr Nanos kPause = 50'000'000;
 constexpr Nanos kGoodbye = 5 * kSecond;
 
@@ -71,6 +75,10 @@ std::string text_of(const Error& error) {
   return text;
 }
 
+std::string shown(const PathStatus& path) {
+  return path.rdma ? path.local_name + " > " + path.remote_name : path.local + " > " + path.remote;
+}
+
 std::string because(multipath::Cause cause, int code) {
   std::string text = std::string(" (") + multipath::cause_name(cause);
   if (code != 0) text.append(": ").append(std::strerror(code));
@@ -89,11 +97,22 @@ Greeting greet(const Socket& socket, const Greeting& greeting, const std::string
   return *answer;
 }
 
-std::uint64_t post(Sender& sender, std::span<std::byte> data, std::uint32_t) {
-  return sender.post(data);
+// Of one connection, from NIC to NIC; both ends call it on what they have greeted each other on.
+std::unique_ptr<Connection> over_nic(std::unique_ptr<Connection> control, const Rail& local,
+                                     const Settings& settings,
+                                     const std::shared_ptr<const verbs::DmaBufs>& dma_bufs,
+                                     const Watch& watch) {
+  VerbsSpec spec{.path = settings.nic, .lanes = 1, .dma_bufs = dma_bufs};
+  spec.path.device = local.device;
+  spec.path.port = local.device_port;
+  return verbs_over(std::move(control), spec, Waiting::kBlock, watch);
 }
-std::uint64_t post(Receiver& receiver, std::span<std::byte> data, std::uint32_t tag) {
-  return receiver.post(data, tag);
+
+std::uint64_t post(Sender& sender, std::span<std::byte> data, std::uint32_t, bool ours) {
+  return sender.post(data, ours);
+}
+std::uint64_t post(Receiver& receiver, std::span<std::byte> data, std::uint32_t tag, bool ours) {
+  return receiver.post(data, tag, ours);
 }
 std::size_t size_of(const Sender&, std::uint64_t, std::size_t posted) { return posted; }
 std::size_t size_of(const Receiver& receiver, std::uint64_t transfer, std::size_t) {
@@ -165,7 +184,7 @@ void Comm::run() noexcept {
     const std::lock_guard lock(mutex_);
     ended_ = true;
   }
-  end_of_thread_.notify_all();
+  answered_.notify_all();
   Leaving& all = leaving();
   {
     const std::lock_guard lock(all.mutex);
@@ -196,7 +215,7 @@ void Comm::fail(Result result, const std::string& why) {
 std::string Comm::describe_paths() const {
   std::string text;
   for (const PathStatus& path : status_.paths) {
-    text += (text.empty() ? "; paths: " : ", ") + path.local + " > " + path.remote + " " +
+    text += (text.empty() ? "; paths: " : ", ") + shown(path) + " " +
             multipath::path_state_name(path.state);
     if (path.cause) text += because(*path.cause, path.code);
   }
@@ -240,7 +259,60 @@ void Comm::close() {
     const std::lock_guard all(leaving().mutex);
     leaving().comms.insert(this);
   }
-  if (busy) end_of_thread_.wait(lock, [&] { return ended_; });
+  if (busy) answered_.wait(lock, [&] { return ended_; });
+}
+
+void Comm::agreed(Agreement agreement) {
+  if (!agreement.why_tcp.empty())
+    warn((sends_ ? "sending to " : "receiving from ") + peer_ + ": over TCP: " + agreement.why_tcp);
+  const std::lock_guard lock(mutex_);
+  routes_ = std::move(agreement.routes);
+  status_.transport = agreement.transport;
+}
+
+// A comm whose thread has ended has no engine, and nothing is registered.
+void Comm::leave(Lending& lending) {
+  std::unique_lock lock(mutex_);
+  lendings_.push_back(&lending);
+  if (end_ != nullptr) end_->wake();
+  answered_.wait(lock, [&] { return lending.over || ended_; });
+  std::erase(lendings_, &lending);
+}
+
+void Comm::lend(std::span<const std::byte> memory) {
+  Lending lending{.memory = memory, .back = false};
+  leave(lending);
+  if (lending.refused) throw Error(*lending.refused);
+}
+
+void Comm::lend(std::span<const std::byte> memory, int dma_buf, std::uint64_t offset) {
+  dma_bufs_->add(memory, dma_buf, offset);
+  try {
+    lend(memory);
+  } catch (...) {
+    dma_bufs_->remove(memory);
+    throw;
+  }
+}
+
+void Comm::take_back(std::span<const std::byte> memory) {
+  Lending lending{.memory = memory, .back = true};
+  leave(lending);
+  dma_bufs_->remove(memory);
+}
+
+template <typename End>
+void Comm::settle(End& end, Lending& lending) {
+  try {
+    lending.back ? end.release(lending.memory) : end.hold(lending.memory);
+  } catch (const Error& error) {
+    lending.refused = error;
+  }
+  {
+    const std::lock_guard lock(mutex_);
+    lending.over = true;
+  }
+  answered_.notify_all();
 }
 
 CommStatus Comm::status() const {
@@ -267,10 +339,11 @@ void Comm::note(const End& end, std::uint64_t& seen) {
       const bool same = path.cause == event.cause;
       path.cause = event.cause;
       path.code = event.code;
+      path.at = event.at;
       // A path that is tried again and again says so once.
       if (!sends_ || (same && event.cause == multipath::Cause::kRefused)) continue;
-      text = "path " + path.local + " > " + path.remote + ": " +
-             multipath::path_state_name(event.state) + because(event.cause, event.code);
+      text = "path " + shown(path) + ": " + multipath::path_state_name(event.state) +
+             because(event.cause, event.code);
     }
     inform(text);
   }
@@ -287,7 +360,11 @@ void Comm::serve(End& end) {
   {
     const std::lock_guard lock(mutex_);
     for (const Route& route : routes_)
-      status_.paths.push_back({.local = route.local.address, .remote = route.remote.address});
+      status_.paths.push_back({.local = route.local.address,
+                               .remote = route.remote.address,
+                               .local_name = route.local.name,
+                               .remote_name = route.remote.name,
+                               .rdma = route.local.rdma()});
     end_ = &end;
   }
   // However this ends, nobody reaches for it afterwards.
@@ -310,6 +387,7 @@ void Comm::drive(End& end) {
   };
   std::deque<Flight> flights;
   std::vector<Order> orders;
+  std::vector<Lending*> lendings;
   Pulse pulse;
   Nanos beat = now();
   Nanos reported = 0;
@@ -317,14 +395,17 @@ void Comm::drive(End& end) {
   std::uint64_t next_room = 0;
   for (;;) {
     orders.clear();
+    lendings.clear();
     Wish wish{};
     {
       const std::lock_guard lock(mutex_);
       orders.swap(orders_);
+      lendings.swap(lendings_);
       wish = wish_;
     }
+    for (Lending* lending : lendings) settle(end, *lending);
     for (const Order& one : orders)
-      flights.push_back({post(end, one.data, one.tag), one.request, one.data.size()});
+      flights.push_back({post(end, one.data, one.tag, one.ours), one.request, one.data.size()});
     if (wish == Wish::kAbort) return;
     if (wish == Wish::kFinish) {
       end.finish(Watch(kGoodbye, &given_up_));
@@ -380,7 +461,7 @@ SendComm::SendComm(Invitation invitation, const std::vector<Rail>& rails, const 
       invitation_(std::move(invitation)),
       rails_(rails) {}
 
-Result SendComm::isend(std::span<std::byte> data, std::uint32_t tag, Request** request) {
+Result SendComm::isend(std::span<std::byte> data, std::uint32_t tag, bool ours, Request** request) {
   *request = nullptr;
   const std::lock_guard lock(mutex_);
   if (failure() != kSuccess) return failure();
@@ -393,7 +474,7 @@ Result SendComm::isend(std::span<std::byte> data, std::uint32_t tag, Request** r
   Request* const slot = take();
   if (slot == nullptr) return kSuccess;
   rooms_.pop_front();
-  order({data, tag, slot});
+  order({data, tag, ours, slot});
   *request = slot;
   return kSuccess;
 }
@@ -403,7 +484,7 @@ Greeting SendComm::meet() const {
   const Greeting mine{.word = Word::kMeet,
                       .count = static_cast<std::uint16_t>(settings_.connections),
                       .token = invitation_.token,
-                      .rails = rails_};
+                      .rails = usable(rails_, settings_.transport)};
   const Watch watch(settings_.timeout, &given_up_);
   for (;;) {
     Error last(Fault::kConnect, peer_);
@@ -437,7 +518,9 @@ std::unique_ptr<Connection> SendComm::dial(std::size_t path, const Watch& watch)
                                   route.remote.address, watch);
     if (answer.word != Word::kJoined) throw Error(Fault::kGarbled, route.remote.address);
     watch_over(socket, settings_.timeout);
-    return tcp_connection(std::move(socket), Waiting::kBlock);
+    auto connection = tcp_connection(std::move(socket), Waiting::kBlock);
+    if (!route.local.rdma()) return connection;
+    return over_nic(std::move(connection), route.local, settings_, dma_bufs_, watch);
   } catch (const Error& error) {
     // An interface that went away is a path that cannot be had now, and no more.
     if (error.fault() == Fault::kAddress)
@@ -448,13 +531,15 @@ std::unique_ptr<Connection> SendComm::dial(std::size_t path, const Watch& watch)
 
 void SendComm::work() {
   const Greeting met = meet();
-  auto all = routes(rails_, met.rails, static_cast<std::size_t>(settings_.connections));
-  if (all.empty() || all.size() != met.count)
+  Agreement all = agree(usable(rails_, settings_.transport), met.rails,
+                        static_cast<std::size_t>(settings_.connections));
+  if (all.routes.empty()) throw Error(Fault::kRejected, peer_ + ": " + kNoPath);
+  if (all.routes.size() != met.count)
     throw Error(Fault::kRejected, peer_ + ": " + std::to_string(met.count) + " paths there, " +
-                                      std::to_string(all.size()) + " here");
+                                      std::to_string(all.routes.size()) + " here");
+  agreed(std::move(all));
   {
     const std::lock_guard lock(mutex_);
-    routes_ = std::move(all);
     session_ = met.session;
   }
   const multipath::Dial dialled = [this](std::size_t path, const Watch& watch) {
@@ -464,21 +549,28 @@ void SendComm::work() {
   const Watch watch(settings_.timeout, &given_up_);
   while (connections.empty()) {
     try {
-      connections = multipath::dial_all(routes_.size(), dialled, kFirstPatience, &given_up_);
+      connections = multipath::dial_all(routes_.size(), dialled,
+                                        over_rdma() ? kNicPatience : kFirstPatience, &given_up_);
     } catch (const Error& error) {
       if (error.fault() == Fault::kStopped || error.fault() == Fault::kInvalid ||
           error.fault() == Fault::kAddress)
         throw;
       if (now() + kPause >= watch.deadline())
-        throw Error(
-            Fault::kConnect,
-            peer_ + ": none of " + std::to_string(routes_.size()) + " paths can be connected",
-            error.code());
+        throw Error(Fault::kConnect,
+                    peer_ + ": none of " + std::to_string(routes_.size()) +
+                        " paths can be connected; the first: " + error.subject(),
+                    error.code());
       std::this_thread::sleep_for(std::chrono::nanoseconds(kPause));
     }
   }
   multipath::SenderSpec spec;
   spec.resend = settings_.resend;
+  if (over_rdma()) {
+    // A NIC answers soon, and cannot be told otherwise of what it sends.
+    spec.scheduler.horizon = kNicHorizon;
+    spec.scheduler.stall = kNicStall;
+    spec.scheduler.duplicates = 0;
+  }
   spec.health.longest_pause = std::clamp(settings_.timeout / 8, kSecond / 4, 10 * kSecond);
   Sender sender(spec, std::move(connections), dialled);
   connected_ = true;
@@ -488,33 +580,56 @@ void SendComm::work() {
 // -----------------------------------------------------------------------------------------
 // receiving
 
-RecvComm::RecvComm(std::vector<Route> paths, const Settings& settings)
-    : Comm(false, paths.front().remote.address, settings) {
-  routes_ = std::move(paths);
+RecvComm::RecvComm(std::string peer, Agreement agreement, const Settings& settings)
+    : Comm(false, std::move(peer), settings) {
+  agreed(std::move(agreement));
   receiver_ = std::make_unique<Receiver>(multipath::ReceiverSpec{},
                                          std::vector<std::unique_ptr<Connection>>(routes_.size()),
                                          multipath::Dial{});
 }
 
-Result RecvComm::irecv(std::span<std::byte> data, std::uint32_t tag, Request** request) {
+Result RecvComm::irecv(std::span<std::byte> data, std::uint32_t tag, bool ours, Request** request) {
   *request = nullptr;
   const std::lock_guard lock(mutex_);
   if (failure() != kSuccess) return failure();
   Request* const slot = take();
   if (slot == nullptr) return kSuccess;
-  order({data, tag, slot});
+  order({data, tag, ours, slot});
   *request = slot;
   return kSuccess;
 }
 
-bool RecvComm::join(std::size_t path, Socket socket) {
+void RecvComm::join(std::size_t path, Socket socket) {
+  if (path >= routes_.size()) return;
   watch_over(socket, settings_.timeout);
   auto connection = tcp_connection(std::move(socket), Waiting::kBlock);
+  if (!routes_[path].local.rdma()) return offer(path, std::move(connection));
+  // Queue pairs take a while, and others stand at the door.
+  start_thread("cwai-net-join",
+               [self = std::static_pointer_cast<RecvComm>(shared_from_this()), path,
+                control = std::make_shared<std::unique_ptr<Connection>>(std::move(connection))] {
+                 self->join_with_nic(path, std::move(*control));
+               });
+}
+
+void RecvComm::join_with_nic(std::size_t path, std::unique_ptr<Connection> control) noexcept {
+  const Route& route = routes_[path];
+  try {
+    offer(path, over_nic(std::move(control), route.local, settings_, dma_bufs_,
+                         Watch(kNicPatience, &given_up_)));
+  } catch (const Error& error) {
+    if (error.fault() != Fault::kStopped)
+      inform("path " + route.local.name + " < " + route.remote.name + ": " + text_of(error));
+  } catch (const std::exception& error) {
+    warn("path " + route.local.name + " < " + route.remote.name + ": " + error.what());
+  }
+}
+
+void RecvComm::offer(std::size_t path, std::unique_ptr<Connection> connection) {
   const std::lock_guard lock(mutex_);
-  if (receiver_ == nullptr || path >= routes_.size()) return false;
+  if (receiver_ == nullptr) return;
   receiver_->offer(path, std::move(connection));
   connected_ = true;
-  return true;
 }
 
 void RecvComm::work() {

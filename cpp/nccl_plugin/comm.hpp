@@ -22,16 +22,21 @@
 #include "nccl_plugin/greeting.hpp"
 #include "nccl_plugin/net_abi.hpp"
 #include "nccl_plugin/settings.hpp"
+#include "support/error.hpp"
+#include "verbs/dma_bufs.hpp"
 
 namespace cwai::nccl_net {
 
 /// A path, for somebody who looks on.
 struct PathStatus {
-  std::string local, remote;
+  std::string local, remote;            ///< Addresses.
+  std::string local_name, remote_name;  ///< Of the interfaces; of RDMA ``mlx5_0:1``.
+  bool rdma = false;
   multipath::PathState state = multipath::PathState::kFailed;
   std::optional<multipath::Cause> cause =
       {};                   ///< Why it is in that state; none while nothing happened.
   int code = 0;             ///< errno, or 0.
+  Nanos at = 0;             ///< When it came to be in that state.
   std::uint64_t bytes = 0;  ///< Of a sending end: delivered; of a receiving one: that came.
   std::uint64_t lost = 0;   ///< Taken back from it, or that came broken or twice.
   std::uint32_t stalls = 0, failures = 0;
@@ -40,7 +45,8 @@ struct PathStatus {
 struct CommStatus {
   bool sends = false;
   std::string peer;
-  std::uint64_t transfers = 0, bytes = 0;  ///< That are complete.
+  Transport transport = Transport::kEither;  ///< In use; kEither until the ends have met.
+  std::uint64_t transfers = 0, bytes = 0;    ///< That are complete.
   std::uint32_t outstanding = 0;
   std::string error;
   std::vector<PathStatus> paths;
@@ -72,6 +78,14 @@ class Comm : public std::enable_shared_from_this<Comm> {
   /// Sets ``done``, and ``size`` when it is; the request is free again then. Never waits.
   Result test(Request& request, int* done, int* size);
 
+  /// Over RDMA alone: registers ``memory`` with the NICs of all paths, now and whenever one is made
+  /// anew, until take_back(). Waits for the thread. Throws Error when a NIC refuses it.
+  void lend(std::span<const std::byte> memory);
+  /// The same of what is at ``offset`` of a dma-buf.
+  void lend(std::span<const std::byte> memory, int dma_buf, std::uint64_t offset);
+  void take_back(std::span<const std::byte> memory);
+  bool over_rdma() const noexcept { return routes_.front().local.rdma(); }
+
   /// No buffer is touched any more when it returns. What is still to be said to the other end is
   /// said by the thread afterwards.
   void close();
@@ -85,6 +99,7 @@ class Comm : public std::enable_shared_from_this<Comm> {
   struct Order {
     std::span<std::byte> data;
     std::uint32_t tag;
+    bool ours;  // memory of the host
     Request* request;
   };
 
@@ -92,6 +107,9 @@ class Comm : public std::enable_shared_from_this<Comm> {
 
   /// On its own thread; throws Error when it cannot go on.
   virtual void work() = 0;
+
+  /// What the ends have agreed on, `local` being of this one.
+  void agreed(Agreement agreement);
 
   /// With mutex_ held: a free slot that is pending from now on, or null.
   Request* take();
@@ -103,8 +121,9 @@ class Comm : public std::enable_shared_from_this<Comm> {
 
   const Settings& settings_;
   const std::string peer_;
+  const std::shared_ptr<verbs::DmaBufs> dma_bufs_ = std::make_shared<verbs::DmaBufs>();
   mutable std::mutex mutex_;
-  std::vector<Route> routes_;                  // before the thread serves; `local` is of this end
+  std::vector<Route> routes_;                  // before the thread serves
   std::deque<multipath::Sender::Room> rooms_;  // of the other end, for what comes next
   multipath::End* end_ = nullptr;              // while the thread serves
   std::atomic<bool> connected_{false};
@@ -112,6 +131,17 @@ class Comm : public std::enable_shared_from_this<Comm> {
 
  private:
   enum class Wish : std::uint8_t { kWork, kFinish, kAbort };
+
+  // What lend() and take_back() leave for the thread, and wait for.
+  struct Lending {
+    std::span<const std::byte> memory;
+    bool back;
+    bool over = false;
+    std::optional<Error> refused = std::nullopt;
+  };
+  void leave(Lending& lending);
+  template <typename End>
+  void settle(End& end, Lending& lending);
 
   void run() noexcept;
   void fail(Result result, const std::string& why);
@@ -126,9 +156,10 @@ class Comm : public std::enable_shared_from_this<Comm> {
   const bool sends_;
   Wish wish_ = Wish::kWork;
   bool ended_ = false;
-  std::condition_variable end_of_thread_;
+  std::condition_variable answered_;  // a lending, or the thread has ended
   std::array<Request, 2 * kRequests> requests_;
   std::vector<Order> orders_;
+  std::vector<Lending*> lendings_;
   std::atomic<Result> failure_{kSuccess};
   CommStatus status_;
 };
@@ -138,9 +169,10 @@ class SendComm final : public Comm {
   /// ``rails``: of this process; they must stay.
   SendComm(Invitation invitation, const std::vector<Rail>& rails, const Settings& settings);
 
-  /// ``request`` is null when it is to be tried again: the other end has not posted a buffer with
-  /// this tag as its next, or there are too many requests.
-  Result isend(std::span<std::byte> data, std::uint32_t tag, Request** request);
+  /// ``ours``: memory of the host, not of a GPU. ``request`` is null when it is to be tried again:
+  /// the other end has not posted a buffer with this tag as its next, or there are too many
+  /// requests.
+  Result isend(std::span<std::byte> data, std::uint32_t tag, bool ours, Request** request);
 
  private:
   void work() override;
@@ -154,16 +186,17 @@ class SendComm final : public Comm {
 
 class RecvComm final : public Comm {
  public:
-  /// ``paths``: their ``local`` is of this end.
-  RecvComm(std::vector<Route> paths, const Settings& settings);
+  RecvComm(std::string peer, Agreement agreement, const Settings& settings);
 
-  Result irecv(std::span<std::byte> data, std::uint32_t tag, Request** request);
+  Result irecv(std::span<std::byte> data, std::uint32_t tag, bool ours, Request** request);
 
-  /// A connection of a path came. False: too late, or there is no such path.
-  bool join(std::size_t path, Socket socket);
+  /// A connection of a path came; it is dropped when that is too late, or there is no such path.
+  void join(std::size_t path, Socket socket);
 
  private:
   void work() override;
+  void join_with_nic(std::size_t path, std::unique_ptr<Connection> control) noexcept;
+  void offer(std::size_t path, std::unique_ptr<Connection> connection);
 
   std::unique_ptr<multipath::Receiver> receiver_;
 };

@@ -85,13 +85,19 @@ Greeting Door::answer(const Greeting& greeting, std::shared_ptr<RecvComm>& joins
   if (greeting.word == Word::kMeet) {
     const auto listening = listening_.find(greeting.token);
     if (listening == listening_.end()) return {};
-    auto paths = routes(greeting.rails, rails_, greeting.count);
-    for (Route& path : paths) std::swap(path.local, path.remote);
-    Greeting met{
-        .word = Word::kMet, .count = static_cast<std::uint16_t>(paths.size()), .rails = rails_};
-    if (paths.empty()) return met;
+    const auto mine = usable(rails_, settings_.transport);
+    Agreement agreed = agree(greeting.rails, mine, greeting.count);
+    for (Route& path : agreed.routes) std::swap(path.local, path.remote);
+    Greeting met{.word = Word::kMet,
+                 .count = static_cast<std::uint16_t>(agreed.routes.size()),
+                 .rails = mine};
+    const std::string peer = greeting.rails.empty() ? "?" : greeting.rails.front().address;
+    if (agreed.routes.empty()) {
+      warn("receiving from " + peer + ": " + kNoPath);
+      return met;
+    }
     fill_random(met.session);
-    auto comm = std::make_shared<RecvComm>(std::move(paths), settings_);
+    auto comm = std::make_shared<RecvComm>(peer, std::move(agreed), settings_);
     comm->start();
     std::erase_if(sessions_, [](const auto& one) { return one.second.comm.expired(); });
     sessions_[met.session] = {greeting.token, comm};

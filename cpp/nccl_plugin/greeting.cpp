@@ -15,7 +15,7 @@ namespace cwai::nccl_net {
 namespace {
 
 constexpr std::uint64_t kHandleMagic = 0x31484E4941574351;    // another one for each layout
-constexpr std::uint64_t kGreetingMagic = 0x31474E4941574351;  // and for each version of the engine
+constexpr std::uint64_t kGreetingMagic = 0x32474E4941574351;  // and for each version of the engine
 constexpr std::size_t kAddressBytes = 16;
 constexpr std::array<std::uint8_t, 12> kMapped = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF};
 
@@ -40,6 +40,20 @@ std::string take_address(const std::byte*& at) {
     inet_ntop(AF_INET6, at, text, sizeof text);
   at += kAddressBytes;
   return text;
+}
+
+void put_name(std::byte*& at, const std::string& name) {
+  std::memcpy(at, name.data(), std::min(name.size(), kNameBytes));
+  at += kNameBytes;
+}
+
+// Of the other end, and meant for a person.
+std::string take_name(const std::byte*& at) {
+  std::string name;
+  for (std::size_t i = 0; i < kNameBytes && at[i] != std::byte{0}; ++i)
+    name += static_cast<char>(at[i]);
+  at += kNameBytes;
+  return name;
 }
 
 template <std::size_t kSize>
@@ -96,7 +110,7 @@ std::optional<Invitation> read_handle(std::span<const std::byte, kHandleBytes> h
 }
 
 // magic 8, word 2, path 2, count 2, rails 2, token 32, session 16, then for each rail address 16,
-// prefix 1, zero 1, port 2; crc 4.
+// prefix 1, link 1, port 2, name 28; crc 4.
 GreetingBytes encode(const Greeting& greeting) {
   GreetingBytes bytes{};
   std::byte* at = bytes.data();
@@ -104,13 +118,17 @@ GreetingBytes encode(const Greeting& greeting) {
   put(at, static_cast<std::uint16_t>(greeting.word));
   put(at, greeting.path);
   put(at, greeting.count);
-  put(at, static_cast<std::uint16_t>(std::min(greeting.rails.size(), kMostRails)));
+  const std::size_t rails = std::min(greeting.rails.size(), 2 * kMostRails);
+  put(at, static_cast<std::uint16_t>(rails));
   put_bytes(at, greeting.token);
   put_bytes(at, greeting.session);
-  for (std::size_t i = 0; i < greeting.rails.size() && i < kMostRails; ++i) {
-    put_address(at, greeting.rails[i].address);
-    put(at, static_cast<std::uint16_t>(greeting.rails[i].prefix));
-    put(at, static_cast<std::uint16_t>(greeting.rails[i].port));
+  for (std::size_t i = 0; i < rails; ++i) {
+    const Rail& rail = greeting.rails[i];
+    put_address(at, rail.address);
+    put(at, static_cast<std::uint8_t>(rail.prefix));
+    put(at, static_cast<std::uint8_t>(rail.link));
+    put(at, static_cast<std::uint16_t>(rail.port));
+    put_name(at, rail.name);
   }
   at = bytes.data() + kGreetingSize - 4;
   put(at, crc32c(bytes.data(), kGreetingSize - 4));
@@ -131,29 +149,43 @@ std::optional<Greeting> decode(const GreetingBytes& bytes) {
   greeting.path = take<std::uint16_t>(at);
   greeting.count = take<std::uint16_t>(at);
   const auto rails = take<std::uint16_t>(at);
-  if (rails > kMostRails) return std::nullopt;
+  if (rails > 2 * kMostRails) return std::nullopt;
   take_bytes(at, greeting.token);
   take_bytes(at, greeting.session);
   for (std::uint16_t i = 0; i < rails; ++i) {
     Rail rail;
     rail.address = take_address(at);
-    rail.name = rail.address;
-    rail.prefix = take<std::uint16_t>(at);
+    rail.prefix = take<std::uint8_t>(at);
+    const auto link = take<std::uint8_t>(at);
+    if (link > static_cast<std::uint8_t>(Link::kRoce)) return std::nullopt;
+    rail.link = static_cast<Link>(link);
     rail.port = take<std::uint16_t>(at);
+    rail.name = take_name(at);
     greeting.rails.push_back(rail);
   }
   return greeting;
 }
 
-std::vector<Route> routes(const std::vector<Rail>& left, const std::vector<Rail>& right,
-                          std::size_t connections) {
+Agreement agree(const std::vector<Rail>& left, const std::vector<Rail>& right,
+                std::size_t connections) {
   const auto pairs = pair_rails(left, right);
-  std::vector<Route> all;
+  const auto is_rdma = [](const Rail& rail) { return rail.rdma(); };
+  const bool rdma = std::any_of(pairs.begin(), pairs.end(),
+                                [&](const auto& pair) { return left[pair.first].rdma(); });
+  Agreement agreed{.transport = rdma ? Transport::kRdma : Transport::kTcp, .routes = {}};
   // Round by round, so that what is too many is left out evenly.
   for (std::size_t k = 0; k < connections; ++k)
     for (const auto& [i, j] : pairs)
-      if (all.size() < kMostPaths) all.push_back({left[i], right[j]});
-  return all;
+      if (left[i].rdma() == rdma && agreed.routes.size() < kMostPaths)
+        agreed.routes.push_back({left[i], right[j]});
+  const bool sends = std::any_of(left.begin(), left.end(), is_rdma);
+  const bool receives = std::any_of(right.begin(), right.end(), is_rdma);
+  if (!rdma && sends && receives)
+    agreed.why_tcp = "the ends have no kind of RDMA in common";
+  else if (!rdma && (sends || receives))
+    agreed.why_tcp = std::string("only the ") + (sends ? "sending" : "receiving") +
+                     " end has RDMA, or may use it";
+  return agreed;
 }
 
 }  // namespace cwai::nccl_net

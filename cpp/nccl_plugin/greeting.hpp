@@ -3,9 +3,11 @@
 //   receiving end                          sending end
 //   listen: a token, addresses ──handle──► (by NCCL's own network)
 //           ◄────────── meet: token, rails, connections on each path
-//   met: session, rails, number of paths ►
+//   met: session, rails, number of paths ►                   (both know from the rails: RDMA or
+//   TCP)
 //           ◄────────── join: token, session, path      on each connection, and on each new one
-//   joined ─────────────────────────────►               then it is a connection of the engine
+//   joined ─────────────────────────────►               then it is a connection of the engine, or
+//                                                       the ends tell each other of queue pairs
 //
 // The token is random, new for each listen(), and known to whom NCCL gave the handle; it travels in
 // the clear, as NCCL's own data do: it keeps strangers and other jobs out, and is no protection
@@ -61,10 +63,11 @@ struct Greeting {
   std::uint16_t count = 0;  ///< Of kMeet: connections on each path. Of kMet: paths in all.
   Token token{};
   Session session{};
-  std::vector<Rail> rails = {};
+  std::vector<Rail> rails = {};  ///< Those that may be used.
 };
 
-constexpr std::size_t kGreetingSize = 8 + 4 * 2 + 32 + 16 + kMostRails * 20 + 4;
+constexpr std::size_t kNameBytes = 28;  ///< Of a rail, as it travels.
+constexpr std::size_t kGreetingSize = 8 + 4 * 2 + 32 + 16 + 2 * kMostRails * (20 + kNameBytes) + 4;
 using GreetingBytes = std::array<std::byte, kGreetingSize>;
 
 GreetingBytes encode(const Greeting& greeting);
@@ -77,9 +80,21 @@ struct Route {
   Rail local, remote;
 };
 
-/// The paths of a sending end with rails ``left`` to a receiving end with rails ``right``; both
-/// ends come to the same.
-std::vector<Route> routes(const std::vector<Rail>& left, const std::vector<Rail>& right,
-                          std::size_t connections);
+/// What two ends make of each other's rails; both come to the same.
+struct Agreement {
+  /// Never kEither: RDMA where there is one path of it, TCP else.
+  Transport transport = Transport::kTcp;
+  std::vector<Route> routes;  ///< From the sending to the receiving end; none: they cannot meet.
+  std::string why_tcp = {};   ///< Why it is not RDMA, though one of them has it.
+};
+
+/// What is wrong where there is none.
+constexpr const char* kNoPath =
+    "the ends have no kind of path in common: see NCCL_SOCKET_IFNAME, NCCL_SOCKET_FAMILY, "
+    "NCCL_IB_HCA, NCCL_IB_DISABLE and CWAI_NET_TRANSPORT of both";
+
+/// ``left``: of the sending end; ``right``: of the receiving one.
+Agreement agree(const std::vector<Rail>& left, const std::vector<Rail>& right,
+                std::size_t connections);
 
 }  // namespace cwai::nccl_net

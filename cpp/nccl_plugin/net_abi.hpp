@@ -30,7 +30,7 @@ using ProfilerCallback = Result (*)(void** event, int type, void* phandle, std::
 
 constexpr std::size_t kHandleBytes = 128;
 constexpr std::size_t kRequests = 32;  // NCCL_NET_MAX_REQUESTS: of one comm, at once
-constexpr int kPtrHost = 1;
+constexpr int kPtrHost = 1, kPtrCuda = 2, kPtrDmaBuf = 4;
 constexpr int kDeviceHost = 0, kNoDeviceVersion = 0;  // no part of it runs on a card
 constexpr std::size_t kMostBytes = std::size_t{1} << 40;
 constexpr std::int16_t kNoId = -1;

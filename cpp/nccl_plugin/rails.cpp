@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <array>
 #include <cstdint>
+#include <cstdlib>
+#include <iterator>
 #include <sstream>
 
 #include "support/error.hpp"
@@ -38,27 +40,12 @@ bool of_link_only(const InterfaceAddress& one) {
          (one.v6 && one.address.rfind("fe80:", 0) == 0);
 }
 
-bool matches(const std::string& name, std::string list) {
-  bool but = false;
-  bool whole = false;
-  if (!list.empty() && list.front() == '^') but = true, list.erase(0, 1);
-  if (!list.empty() && list.front() == '=') whole = true, list.erase(0, 1);
-  bool found = false;
-  std::istringstream all(list);
-  for (std::string one; std::getline(all, one, ',');) {
-    one = one.substr(0, one.find(':'));  // a port is for RDMA
-    if (one.empty()) continue;
-    found = found || (whole ? name == one : name.rfind(one, 0) == 0);
-  }
-  return found != but;
-}
-
 // One rail for each interface that matches.
 std::vector<Rail> matching(const std::string& list, int family,
                            const std::vector<InterfaceAddress>& here) {
   std::vector<Rail> rails;
   for (const InterfaceAddress& one : here) {
-    if (!one.up || of_link_only(one) || !matches(one.name, list)) continue;
+    if (!one.up || of_link_only(one) || !lists(list, one.name)) continue;
     if (family != 0 && (family == 6) != one.v6) continue;
     const auto same = std::find_if(rails.begin(), rails.end(),
                                    [&](const Rail& rail) { return rail.name == one.name; });
@@ -88,6 +75,25 @@ Rail named(const std::string& name, const Settings& settings,
 
 }  // namespace
 
+bool lists(const std::string& list, const std::string& name, int port) {
+  std::string rest = list;
+  bool but = false;
+  bool whole = false;
+  if (!rest.empty() && rest.front() == '^') but = true, rest.erase(0, 1);
+  if (!rest.empty() && rest.front() == '=') whole = true, rest.erase(0, 1);
+  bool found = false;
+  std::istringstream all(rest);
+  for (std::string one; std::getline(all, one, ',');) {
+    const auto colon = one.find(':');
+    const bool here =
+        colon == std::string::npos || port == 0 || std::atoi(one.c_str() + colon + 1) == port;
+    one = one.substr(0, colon);
+    if (one.empty() || !here) continue;
+    found = found || (whole ? name == one : name.rfind(one, 0) == 0);
+  }
+  return found != but;
+}
+
 std::vector<Rail> choose_rails(const Settings& settings,
                                const std::vector<InterfaceAddress>& here) {
   std::vector<Rail> rails;
@@ -111,11 +117,43 @@ std::vector<Rail> choose_rails(const Settings& settings,
   return rails;
 }
 
+std::vector<Rail> choose_nics(const Settings& settings, const std::vector<NicPort>& ports,
+                              const std::vector<InterfaceAddress>& here,
+                              const std::vector<Rail>& rails) {
+  std::vector<Rail> nics;
+  for (const NicPort& port : ports) {
+    if (!settings.hcas.empty() && !lists(settings.hcas, port.device, port.port)) continue;
+    if (nics.size() == kMostRails) break;
+    auto own = port.interface.empty() ? std::vector<Rail>{}
+                                      : matching("=" + port.interface, settings.family, here);
+    Rail nic = own.empty() ? rails[nics.size() % rails.size()] : own.front();
+    nic.name = port.device + ":" + std::to_string(port.port);
+    nic.link = port.link;
+    nic.speed = port.speed;
+    nic.device = port.device;
+    nic.device_port = port.port;
+    nic.dma_bufs = port.dma_bufs;
+    nics.push_back(std::move(nic));
+  }
+  return nics;
+}
+
+std::vector<Rail> usable(const std::vector<Rail>& rails, Transport transport) {
+  std::vector<Rail> found;
+  std::copy_if(rails.begin(), rails.end(), std::back_inserter(found), [&](const Rail& rail) {
+    return transport == Transport::kEither || rail.rdma() == (transport == Transport::kRdma);
+  });
+  return found;
+}
+
 std::vector<std::pair<std::size_t, std::size_t>> pair_rails(const std::vector<Rail>& left,
                                                             const std::vector<Rail>& right) {
   std::vector<std::pair<std::size_t, std::size_t>> pairs;
   std::vector<std::size_t> left_uses(left.size(), 0);
   std::vector<std::size_t> right_uses(right.size(), 0);
+  const auto alike = [](const Rail& a, const Rail& b) {
+    return a.v6() == b.v6() && a.link == b.link;
+  };
   const auto join = [&](std::size_t i, std::size_t j) {
     pairs.emplace_back(i, j);
     ++left_uses[i];
@@ -124,16 +162,16 @@ std::vector<std::pair<std::size_t, std::size_t>> pair_rails(const std::vector<Ra
   for (const bool near : {true, false})
     for (std::size_t i = 0; i < left.size(); ++i)
       for (std::size_t j = 0; j < right.size() && left_uses[i] == 0; ++j)
-        if (right_uses[j] == 0 && left[i].v6() == right[j].v6() &&
+        if (right_uses[j] == 0 && alike(left[i], right[j]) &&
             (!near || same_network(left[i], right[j])))
           join(i, j);
   // Whoever is left over goes with the one of the other side that has least, of its own network if
   // there is one.
-  const auto least = [](const Rail& rail, const std::vector<Rail>& others,
-                        const std::vector<std::size_t>& uses) {
+  const auto least = [&](const Rail& rail, const std::vector<Rail>& others,
+                         const std::vector<std::size_t>& uses) {
     std::size_t best = others.size();
     for (std::size_t k = 0; k < others.size(); ++k) {
-      if (others[k].v6() != rail.v6()) continue;
+      if (!alike(others[k], rail)) continue;
       if (best == others.size()) {
         best = k;
         continue;

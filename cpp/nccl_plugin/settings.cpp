@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <optional>
 #include <sstream>
+#include <tuple>
 
 namespace cwai::nccl_net {
 namespace {
@@ -34,6 +35,18 @@ bool starts(const std::string& text, const std::string& with) { return text.rfin
 
 }  // namespace
 
+const char* transport_name(Transport transport) noexcept {
+  switch (transport) {
+    case Transport::kTcp:
+      return "tcp";
+    case Transport::kRdma:
+      return "rdma";
+    case Transport::kEither:
+      break;
+  }
+  return "either";
+}
+
 Environment environment() {
   Environment all;
   for (char** at = ::environ; at != nullptr && *at != nullptr; ++at) {
@@ -50,8 +63,41 @@ Settings read_settings(const Environment& environment) {
                           const std::string& due) {
     settings.wrong.push_back(name + "=" + value.substr(0, 64) + " is not " + due);
   };
+  // A number of one field of ``nic``; -1 is as good as not set, where NCCL has it so.
+  const std::map<std::string, std::tuple<int verbs::PathSpec::*, int, int>> of_nic = {
+      {"NCCL_IB_GID_INDEX", {&verbs::PathSpec::gid_index, -1, 255}},
+      {"NCCL_IB_TC", {&verbs::PathSpec::traffic_class, -1, 255}},
+      {"NCCL_IB_SL", {&verbs::PathSpec::service_level, -1, 15}},
+      {"NCCL_IB_TIMEOUT", {&verbs::PathSpec::timeout, 0, 31}},
+      {"NCCL_IB_RETRY_CNT", {&verbs::PathSpec::retries, 0, 7}},
+  };
+  bool disabled = false;
   for (const auto& [name, value] : environment) {
-    if (name == "NCCL_IB_QPS_PER_CONNECTION") {
+    if (const auto field = of_nic.find(name); field != of_nic.end()) {
+      const auto& [member, least, most] = field->second;
+      const auto told = number(value);
+      settings.rdma_only.push_back(name);
+      if (!told || *told < least || *told > most)
+        refuse(name, value,
+               "in " + std::to_string(least) + ".." + std::to_string(most) + ": " +
+                   std::to_string(settings.nic.*member) + " is taken");
+      else if (*told >= 0)
+        settings.nic.*member = static_cast<int>(*told);
+    } else if (name == "NCCL_IB_HCA") {
+      settings.hcas = value;
+      settings.rdma_only.push_back(name);
+    } else if (name == "NCCL_IB_DISABLE") {
+      const auto told = number(value);
+      if (!told) refuse(name, value, "0 or 1: 0 is taken");
+      disabled = told && *told != 0;
+    } else if (name == "CWAI_NET_TRANSPORT") {
+      if (value == "tcp")
+        settings.transport = Transport::kTcp;
+      else if (value == "rdma")
+        settings.transport = Transport::kRdma;
+      else
+        refuse(name, value, "tcp or rdma: RDMA is taken where both ends have it, TCP else");
+    } else if (name == "NCCL_IB_QPS_PER_CONNECTION") {
       const auto told = number(value);
       if (told && *told >= 1 && *told <= kMostConnections)
         settings.connections = static_cast<int>(*told);
@@ -87,6 +133,10 @@ Settings read_settings(const Environment& environment) {
       settings.wrong.push_back(name + " is not known");
     }
   }
+  if (disabled && settings.transport == Transport::kRdma)
+    settings.wrong.emplace_back("NCCL_IB_DISABLE=1 against CWAI_NET_TRANSPORT=rdma: RDMA is taken");
+  else if (disabled)
+    settings.transport = Transport::kTcp;
   return settings;
 }
 

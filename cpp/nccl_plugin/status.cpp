@@ -20,7 +20,7 @@
 namespace cwai::nccl_net {
 namespace {
 
-constexpr int kSchema = 1;
+constexpr int kSchema = 2;
 
 std::string quoted(const std::string& text) {
   std::string json = "\"";
@@ -67,9 +67,13 @@ std::string show(const PathStatus& path) {
   Object json;
   json.word("local", path.local)
       .word("remote", path.remote)
+      .word("local_name", path.local_name)
+      .word("remote_name", path.remote_name)
       .word("state", multipath::path_state_name(path.state))
       .word("cause", path.cause ? multipath::cause_name(*path.cause) : "")
       .word("error", path.code == 0 ? "" : std::strerror(path.code))
+      .number("code", static_cast<std::uint64_t>(path.code))
+      .number("ago_ms", path.cause ? static_cast<std::uint64_t>((now() - path.at) / 1'000'000) : 0)
       .number("bytes", path.bytes)
       .number("lost", path.lost)
       .number("stalls", path.stalls)
@@ -81,6 +85,7 @@ std::string show(const CommStatus& comm) {
   Object json;
   json.word("direction", comm.sends ? "send" : "receive")
       .word("peer", comm.peer)
+      .word("transport", transport_name(comm.transport))
       .number("transfers", comm.transfers)
       .number("bytes", comm.bytes)
       .number("outstanding", comm.outstanding)
@@ -142,7 +147,9 @@ std::string StatusServer::document() {
       .with("rails", array(rails_,
                            [](const Rail& rail) {
                              Object one;
-                             one.word("name", rail.name).word("address", rail.address);
+                             one.word("name", rail.name)
+                                 .word("address", rail.address)
+                                 .word("transport", rail.rdma() ? "rdma" : "tcp");
                              return one.text();
                            }))
       .number("connections", static_cast<std::uint64_t>(settings_.connections))

@@ -85,42 +85,46 @@ Result connect11(void*, int device, void* handle, void** comm, DeviceHandle**) {
 }
 Result accept8(void* listening, void** comm, DeviceHandle**) { return accept(listening, comm); }
 
-Result reg_mr8(void*, void*, std::size_t, int type, void** mhandle) {
-  return reg_mr(type, mhandle);
+Result reg_mr8(void* comm, void* data, std::size_t size, int type, void** mhandle) {
+  return reg_mr(comm, data, size, type, mhandle);
 }
-Result dereg_mr8(void*, void*) { return kSuccess; }
+Result reg_mr_dma_buf8(void* comm, void* data, std::size_t size, int type, std::uint64_t offset,
+                       int fd, void** mhandle) {
+  return reg_mr_dma_buf(comm, data, size, type, offset, fd, mhandle);
+}
+Result dereg_mr8(void* comm, void* mhandle) { return dereg_mr(comm, mhandle); }
 
-Result isend8(void* comm, void* data, int size, int tag, void*, void** request) {
+Result isend8(void* comm, void* data, int size, int tag, void* mhandle, void** request) {
   return size < 0 ? kInternalError
-                  : isend(comm, data, static_cast<std::size_t>(size), tag, request);
+                  : isend(comm, data, static_cast<std::size_t>(size), tag, mhandle, request);
 }
-Result isend9(void* comm, void* data, std::size_t size, int tag, void*, void** request) {
-  return isend(comm, data, size, tag, request);
+Result isend9(void* comm, void* data, std::size_t size, int tag, void* mhandle, void** request) {
+  return isend(comm, data, size, tag, mhandle, request);
 }
-Result isend10(void* comm, void* data, std::size_t size, int tag, void*, void*, void** request) {
-  return isend(comm, data, size, tag, request);
+Result isend10(void* comm, void* data, std::size_t size, int tag, void* mhandle, void*,
+               void** request) {
+  return isend(comm, data, size, tag, mhandle, request);
 }
 
-Result irecv8(void* comm, int n, void** data, int* sizes, int* tags, void**, void** request) {
+Result irecv8(void* comm, int n, void** data, int* sizes, int* tags, void** mhandles,
+              void** request) {
   if (n < 1 || sizes[0] < 0) return kInternalError;
   const auto size = static_cast<std::size_t>(sizes[0]);
-  return irecv(comm, n, data, &size, tags, request);
+  return irecv(comm, n, data, &size, tags, mhandles, request);
 }
-Result irecv9(void* comm, int n, void** data, std::size_t* sizes, int* tags, void**,
+Result irecv9(void* comm, int n, void** data, std::size_t* sizes, int* tags, void** mhandles,
               void** request) {
-  return irecv(comm, n, data, sizes, tags, request);
+  return irecv(comm, n, data, sizes, tags, mhandles, request);
 }
 // Before it, ``request`` may say that the completion is not waited for (2.24 on): we always tell
 // it.
-Result irecv10(void* comm, int n, void** data, std::size_t* sizes, int* tags, void**, void**,
-               void** request) {
-  return irecv(comm, n, data, sizes, tags, request);
+Result irecv10(void* comm, int n, void** data, std::size_t* sizes, int* tags, void** mhandles,
+               void**, void** request) {
+  return irecv(comm, n, data, sizes, tags, mhandles, request);
 }
 
-// What was received into memory of the host is there: no request, nothing to wait for.
-Result iflush8(void*, int, void**, int*, void**, void** request) {
-  *request = nullptr;
-  return kSuccess;
+Result iflush8(void*, int n, void**, int* sizes, void** mhandles, void** request) {
+  return iflush(n, sizes, mhandles, request);
 }
 Result test8(void* request, int* done, int* sizes) { return test(request, done, sizes); }
 Result close_send8(void* comm) { return close_send(comm); }
@@ -143,7 +147,7 @@ CWAI_EXPORTED net::Table8 ncclNetPlugin_v8 = {.name = net::kName,
                                               .connect = net::connect8,
                                               .accept = net::accept8,
                                               .reg_mr = net::reg_mr8,
-                                              .reg_mr_dma_buf = nullptr,
+                                              .reg_mr_dma_buf = net::reg_mr_dma_buf8,
                                               .dereg_mr = net::dereg_mr8,
                                               .isend = net::isend8,
                                               .irecv = net::irecv8,
@@ -163,7 +167,7 @@ CWAI_EXPORTED net::Table9 ncclNetPlugin_v9 = {.name = net::kName,
                                               .connect = net::connect8,
                                               .accept = net::accept8,
                                               .reg_mr = net::reg_mr8,
-                                              .reg_mr_dma_buf = nullptr,
+                                              .reg_mr_dma_buf = net::reg_mr_dma_buf8,
                                               .dereg_mr = net::dereg_mr8,
                                               .isend = net::isend9,
                                               .irecv = net::irecv9,
@@ -184,7 +188,7 @@ CWAI_EXPORTED net::Table10 ncclNetPlugin_v10 = {.name = net::kName,
                                                 .connect = net::connect10,
                                                 .accept = net::accept8,
                                                 .reg_mr = net::reg_mr8,
-                                                .reg_mr_dma_buf = nullptr,
+                                                .reg_mr_dma_buf = net::reg_mr_dma_buf8,
                                                 .dereg_mr = net::dereg_mr8,
                                                 .isend = net::isend10,
                                                 .irecv = net::irecv10,
@@ -205,7 +209,7 @@ CWAI_EXPORTED net::Table11 ncclNetPlugin_v11 = {.name = net::kName,
                                                 .connect = net::connect11,
                                                 .accept = net::accept8,
                                                 .reg_mr = net::reg_mr8,
-                                                .reg_mr_dma_buf = nullptr,
+                                                .reg_mr_dma_buf = net::reg_mr_dma_buf8,
                                                 .dereg_mr = net::dereg_mr8,
                                                 .isend = net::isend10,
                                                 .irecv = net::irecv10,
@@ -228,7 +232,7 @@ CWAI_EXPORTED net::Table12 ncclNetPlugin_v12 = {.name = net::kName,
                                                 .connect = net::connect11,
                                                 .accept = net::accept8,
                                                 .reg_mr = net::reg_mr8,
-                                                .reg_mr_dma_buf = nullptr,
+                                                .reg_mr_dma_buf = net::reg_mr_dma_buf8,
                                                 .dereg_mr = net::dereg_mr8,
                                                 .isend = net::isend10,
                                                 .irecv = net::irecv10,

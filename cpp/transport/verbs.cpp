@@ -22,6 +22,7 @@ namespace cwai {
 namespace {
 
 constexpr std::size_t kPageSize = 4096;
+constexpr unsigned kAccess = verbs::kAccessLocalWrite | verbs::kAccessRemoteWrite;
 
 // Where a buffer is that the other end posted for receiving.
 struct Landing {
@@ -51,6 +52,7 @@ class VerbsConnection final : public Connection {
       : control_(std::move(control)),
         waiting_(waiting),
         endpoint_(spec.path),
+        dma_bufs_(spec.dma_bufs),
         remote_(control_->remote()),
         lanes_(static_cast<std::size_t>(spec.lanes)) {
     const std::string& device = spec.path.device;
@@ -95,17 +97,20 @@ class VerbsConnection final : public Connection {
     l.receives.push({.data = data.data(), .size = data.size(), .tag = tag, .number = number});
   }
 
+  // Part of what was lent before is registered with it, and stays so when it is taken back.
   void lend(std::span<const std::byte> memory) override {
-    Lent& lent = lent_[range_of(memory)];
-    if (lent.region == nullptr)
-      lent.region = endpoint_.region(reinterpret_cast<std::uintptr_t>(memory.data()), memory.size(),
-                                     verbs::kAccessLocalWrite | verbs::kAccessRemoteWrite);
-    ++lent.count;
+    auto found = lent_.find(range_of(memory));
+    if (found == lent_.end()) {
+      if (holding(lent_, memory.data(), memory.size()) != lent_.end()) return;
+      found = lent_.emplace(range_of(memory), Lent{.region = registered(memory)}).first;
+    }
+    ++found->second.count;
   }
 
   void take_back(std::span<const std::byte> memory) override {
     const auto found = lent_.find(range_of(memory));
     if (found != lent_.end() && --found->second.count > 0) return;
+    if (found == lent_.end() && holding(lent_, memory.data(), memory.size()) != lent_.end()) return;
     const auto begin = reinterpret_cast<std::uintptr_t>(memory.data());
     for (Lane& lane : lanes_)
       lane.ours.erase(lane.ours.lower_bound({begin, 0}),
@@ -233,7 +238,7 @@ class VerbsConnection final : public Connection {
   using Range = std::pair<const std::byte*, const std::byte*>;
   using Regions = std::map<Range, std::shared_ptr<verbs::Mr>>;
   struct Lent {
-    std::shared_ptr<verbs::Mr> region;
+    std::shared_ptr<verbs::Mr> region;  // never null
     int count = 0;
   };
 
@@ -285,10 +290,22 @@ class VerbsConnection final : public Connection {
     return map.end();
   }
 
+  verbs::MrPtr registered(std::span<const std::byte> memory) const {
+    const auto part = dma_bufs_ ? dma_bufs_->find(memory) : std::nullopt;
+    if (!part)
+      return endpoint_.region(reinterpret_cast<std::uintptr_t>(memory.data()), memory.size(),
+                              kAccess);
+    errno = 0;
+    auto region = endpoint_.region_of(part->fd, part->address, part->size, kAccess, part->offset);
+    if (region == nullptr)
+      throw Error(Fault::kDevice, endpoint_.name() + " dma-buf", errno != 0 ? errno : EOPNOTSUPP);
+    return region;
+  }
+
   // The registration that holds all of [data, data + size); made when there is none yet. Whole
   // pages are registered then: buffers next to one another share them.
   std::shared_ptr<verbs::Mr> region(const std::byte* data, std::size_t size, Regions& regions) {
-    if (const auto lent = holding(lent_, data, size); lent != lent_.end() && lent->second.region)
+    if (const auto lent = holding(lent_, data, size); lent != lent_.end())
       return lent->second.region;
     if (const auto found = holding(regions, data, size); found != regions.end())
       return found->second;
@@ -297,8 +314,7 @@ class VerbsConnection final : public Connection {
     const std::uintptr_t end = (address + size + kPageSize - 1) & ~(kPageSize - 1);
     auto* first = reinterpret_cast<std::byte*>(start);
     const Range range{first, first + (end - start)};
-    return regions[range] = endpoint_.region(start, end - start,
-                                             verbs::kAccessLocalWrite | verbs::kAccessRemoteWrite);
+    return regions[range] = endpoint_.region(start, end - start, kAccess);
   }
 
   // -------------------------------------------------------------------------------------- posting
@@ -670,6 +686,7 @@ class VerbsConnection final : public Connection {
   Waiting waiting_;
   // In the order in which they are made; they go in the opposite one.
   verbs::Endpoint endpoint_;
+  std::shared_ptr<const verbs::DmaBufs> dma_bufs_;
   std::string remote_;
   verbs::ChannelPtr channel_;
   verbs::CqPtr cq_;

@@ -15,6 +15,7 @@
 
 #include "support/stop.hpp"
 #include "transport/transport.hpp"
+#include "verbs/dma_bufs.hpp"
 #include "verbs/endpoint.hpp"
 
 namespace cwai {
@@ -22,6 +23,8 @@ namespace cwai {
 struct VerbsSpec {
   verbs::PathSpec path;
   int lanes = 1;
+  /// What of the memory that is lent and posted is a dma-buf, if any is.
+  std::shared_ptr<const verbs::DmaBufs> dma_bufs = nullptr;
 };
 
 /// Both ends call it on their end of one TCP connection. Throws Error: kLibrary, kDevice (errno),

@@ -157,11 +157,11 @@ MrPtr Endpoint::region(std::uint64_t address, std::size_t size, unsigned access)
       made(library_.reg_mr_iova2(pd_.get(), data, size, address, access), name_ + " reg_mr_iova2"));
 }
 
-MrPtr Endpoint::region_of(int dma_buf, std::uint64_t address, std::size_t size,
-                          unsigned access) const {
+MrPtr Endpoint::region_of(int dma_buf, std::uint64_t address, std::size_t size, unsigned access,
+                          std::uint64_t offset) const {
   if (library_.reg_dmabuf_mr == nullptr) return nullptr;
   return MrPtr(
-      library_.reg_dmabuf_mr(pd_.get(), 0, size, address, dma_buf, static_cast<int>(access)));
+      library_.reg_dmabuf_mr(pd_.get(), offset, size, address, dma_buf, static_cast<int>(access)));
 }
 
 // Null when the device, or its library, makes none.

@@ -53,9 +53,10 @@ class Endpoint {
   /// ``access`` as in verbs/abi.hpp. Throws Error(kDevice, errno).
   MrPtr region(std::uint64_t address, std::size_t size, unsigned access) const;
 
-  /// The same of a dma-buf that is spoken of as ``address``. Null where the library or the device
-  /// has no such registration.
-  MrPtr region_of(int dma_buf, std::uint64_t address, std::size_t size, unsigned access) const;
+  /// The same of a dma-buf, from ``offset`` on, that is spoken of as ``address``. Null where the
+  /// library or the device has no such registration.
+  MrPtr region_of(int dma_buf, std::uint64_t address, std::size_t size, unsigned access,
+                  std::uint64_t offset = 0) const;
 
   /// A queue pair in INIT: it can be posted to for receiving. With ``operations`` (kWith… of
   /// verbs/abi.hpp) one in which those can be built, where the device has such; else a plain one

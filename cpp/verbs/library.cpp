@@ -45,8 +45,9 @@ Library::Library() : library_(DynamicLibrary::open("libibverbs.so.1")) {
 }
 
 const Library& Library::get() {
-  static const Library library;
-  return library;
+  // Never let go: threads that use it may outlive main().
+  static const Library* const library = new Library;
+  return *library;
 }
 
 ContextPtr open(const std::string& name) {

@@ -22,7 +22,9 @@ from cwai_bench.errors import UsageError
 from cwai_bench.text import Lang, Text
 
 if TYPE_CHECKING:
+    from cwai_bench.discover.net_plugin import NetPlugin
     from cwai_bench.launch.order import Outcome
+    from cwai_bench.model import PathFinding
     from cwai_bench.sources import Nccl
 
 USAGE = "[options]"
@@ -143,17 +145,26 @@ def present(outcome: Outcome, args: argparse.Namespace, lang: Lang, out: TextIO)
     found = _found(args)
     told = _lines(args, found)
     net = None if args.pid is None else net_plugin.ask(args.pid)
+    down = [] if net is None else _down(net)
     if args.json:
         import msgspec
 
-        document = {"schema": 1, "report": msgspec.Raw(outcome.report.encode() or b"null"), "found": found, "net": net}
+        document = {"schema": 1, "report": msgspec.Raw(outcome.report.encode() or b"null"), "found": found}
+        document |= {"net": net, "net_findings": down}
         text = msgspec.json.encode({**document, "lines": None if told is None else told._asdict()}).decode() + "\n"
         show(msgspec.structs.replace(outcome, report=text), args, lang, out)
         return
     put(out, _table(found, lang))
     put(out, "" if net is None else net_paths.table(net, lang))
+    put(out, net_paths.told(down, lang))
     show(outcome, args, lang, out)
     put(out, "" if told is None else _as_text(told, lang))
+
+
+def _down(net: NetPlugin) -> list[PathFinding]:
+    from cwai_bench.judge.net_paths import findings
+
+    return findings(net, platform.node())
 
 
 def _found(args: argparse.Namespace) -> Nccl | None:

@@ -14,22 +14,31 @@ import msgspec
 
 TIMEOUT = 3.0
 ANSWER_LIMIT = 4 << 20
-SCHEMA = 1
+SCHEMA = 2
 
 
 class Rail(msgspec.Struct):
+    """``transport``: ``tcp`` or ``rdma``; then ``name`` is the device and its port, the ends meet at ``address``."""
+
     name: str
     address: str
+    transport: str
 
 
 class Path(msgspec.Struct):
-    """``bytes``: delivered, or that came; ``lost``: taken back, or that came twice. ``cause``: of its last change."""
+    """``local``, ``remote``: addresses; their names are those of the interfaces, or over RDMA of the devices and ports.
+    ``bytes``: delivered, or that came; ``lost``: taken back, or that came twice. ``cause``: of its last
+    change, ``ago_ms`` before it was asked, with its ``error`` and errno, or 0; empty while nothing happened to it."""
 
     local: str
     remote: str
+    local_name: str
+    remote_name: str
     state: str
     cause: str
     error: str
+    code: int
+    ago_ms: int
     bytes: int
     lost: int
     stalls: int
@@ -37,10 +46,12 @@ class Path(msgspec.Struct):
 
 
 class Comm(msgspec.Struct):
-    """``transfers`` and ``bytes``: that are complete. ``error``: why it failed, or empty."""
+    """``transport`` in use: ``tcp``, ``rdma``, or ``either`` while the ends have not met. ``transfers`` and ``bytes``:
+    that are complete. ``error``: why it failed, or empty."""
 
     direction: str
     peer: str
+    transport: str
     transfers: int
     bytes: int
     outstanding: int

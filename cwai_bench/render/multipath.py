@@ -246,7 +246,7 @@ def _faults(faults: Sequence[PathFault]) -> list[Table]:
     rows = []
     for fault in faults:
         finding = fault.finding
-        what = labels.ALL_FINE if finding is None else _what(finding)
+        what = labels.ALL_FINE if finding is None else part_of(finding)
         if fault.rehearsed:
             what = labels.REHEARSED.fill(what=what)
         cells = [
@@ -261,7 +261,8 @@ def _faults(faults: Sequence[PathFault]) -> list[Table]:
     return [Table(labels.PATH_FAULTS, columns, rows)]
 
 
-def _what(finding: PathFinding) -> Text:
+def part_of(finding: PathFinding) -> Text:
+    """The part that a finding names, or those of which it may be one."""
     if finding.kind == "ambiguous":
         parts = [
             Text("{k} {e}", "{k} {e}").fill(

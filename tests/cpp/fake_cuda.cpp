@@ -357,6 +357,15 @@ EXPORTED int cuDeviceGetAttribute(int* value, int attribute, int device) {
     case 76:
       *value = 0;
       break;
+    case 116:
+      *value = 1;
+      break;
+    case 117:
+      *value = counts.flushable ? 1 : 0;
+      break;
+    case 118:
+      *value = 0;
+      break;
     case 124:
       *value = counts.dma_buf ? 1 : 0;
       break;
@@ -452,6 +461,13 @@ EXPORTED int cuMemGetHandleForAddressRange(void* handle, void* pointer, std::siz
   if (place(pointer, size) < 0) return kInvalidValue;
   const int fd = open("/dev/null", O_RDWR | O_CLOEXEC);
   std::memcpy(handle, &fd, sizeof fd);
+  return 0;
+}
+
+EXPORTED int cuFlushGPUDirectRDMAWrites(int target, int scope) {
+  if (current == nullptr) return kInvalidContext;
+  if (target != 0 || scope != 100) return kInvalidValue;
+  ++counts.flushes;
   return 0;
 }
 

@@ -3,6 +3,7 @@
 // something made of it is alive, and no byte is written outside of a registration.
 #include "fake_verbs.hpp"
 
+#include <fcntl.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
@@ -453,6 +454,7 @@ EXPORTED void ibv_ack_async_event(AsyncEvent*) {}
 EXPORTED int ibv_query_device(Context*, DeviceAttr* attr) {
   attr->max_qp_rd_atom = 16;
   attr->max_qp_init_rd_atom = 16;
+  attr->phys_port_cnt = 1;
   return 0;
 }
 EXPORTED int ibv_query_port(Context* context, std::uint8_t, PortAttr* attr) {
@@ -485,9 +487,11 @@ EXPORTED Mr* ibv_reg_mr(Pd* pd, void* address, std::size_t length, int) {
   regions.insert(region);
   return region;
 }
-EXPORTED Mr* ibv_reg_dmabuf_mr(Pd* pd, std::uint64_t, std::size_t length, std::uint64_t iova, int,
-                               int access) {
-  if (counts.no_dma_buf) return nullptr;
+EXPORTED Mr* ibv_reg_dmabuf_mr(Pd* pd, std::uint64_t, std::size_t length, std::uint64_t iova,
+                               int fd, int access) {
+  errno = counts.no_dma_buf ? EOPNOTSUPP : EBADF;
+  if (counts.no_dma_buf || fcntl(fd, F_GETFD) < 0) return nullptr;
+  ++counts.dma_bufs;
   return ibv_reg_mr(pd, reinterpret_cast<void*>(iova), length, access);
 }
 EXPORTED int ibv_dereg_mr(Mr* mr) {

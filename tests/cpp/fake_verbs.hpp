@@ -20,12 +20,13 @@ struct FakeVerbs {
   int fail_after = -1;        ///< So many more things are made, and none after them; -1: all are.
   int fail_sends_after = -1;  ///< So many more messages arrive, and none after them; -1: all do.
   bool no_dma_buf = false;    ///< The device registers none.
-  bool no_building = false;   ///< It has no queue pairs in which requests are built (ibv_wr_*).
-  bool old_library = false;   ///< Its context is of the time before there was such a thing.
-  bool corrupt = false;       ///< A bit of each message turns over on the way.
-  bool nowhere = false;       ///< Messages complete and go nowhere: what is left is our own work.
-  unsigned long sent = 0;     ///< Messages that completed well.
-  unsigned long built = 0;    ///< Requests that were built in a queue pair.
+  std::atomic<int> dma_bufs{0};  ///< Registered so far.
+  bool no_building = false;      ///< It has no queue pairs in which requests are built (ibv_wr_*).
+  bool old_library = false;      ///< Its context is of the time before there was such a thing.
+  bool corrupt = false;          ///< A bit of each message turns over on the way.
+  bool nowhere = false;     ///< Messages complete and go nowhere: what is left is our own work.
+  unsigned long sent = 0;   ///< Messages that completed well.
+  unsigned long built = 0;  ///< Requests that were built in a queue pair.
   std::atomic<int> first_gid{0};  ///< GIDs of a lower index are empty.
   std::array<FakeDevice, 2> devices;
 

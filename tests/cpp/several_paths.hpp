@@ -94,6 +94,7 @@ class Paths {
 
   std::vector<std::shared_ptr<Plant>> plants;
   std::vector<std::unique_ptr<Connection>> first, second;
+  bool ours = true;  // what is sent and received, or it is a GPU's
 
  private:
   Ends meeting(std::size_t i) {
@@ -168,7 +169,7 @@ inline Seen exchange(Paths& paths, const SenderSpec& spec, const std::vector<std
           Sender sender(spec, std::move(paths.first), paths.dial());
           std::vector<std::uint64_t> numbers;
           numbers.reserve(source.size());
-          for (const auto& data : source) numbers.push_back(sender.post(data));
+          for (const auto& data : source) numbers.push_back(sender.post(data, paths.ours));
           const Watch watch(kPatience);
           for (std::size_t i = 0; i < numbers.size(); ++i) {
             sender.wait(numbers[i], watch);
@@ -188,7 +189,7 @@ inline Seen exchange(Paths& paths, const SenderSpec& spec, const std::vector<std
                             paths.accept());
           std::vector<std::uint64_t> numbers;
           numbers.reserve(target.size());
-          for (auto& data : target) numbers.push_back(receiver.post(data));
+          for (auto& data : target) numbers.push_back(receiver.post(data, 0, paths.ours));
           const Watch watch(kPatience);
           for (std::size_t i = 0; i < numbers.size(); ++i) {
             receiver.wait(numbers[i], watch);

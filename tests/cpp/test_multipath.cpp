@@ -626,3 +626,18 @@ TEST(multipath_other_policies_lose_nothing) {
   faults_lose_nothing(Policy::kEqual, 4'200'000, 3'000);
   faults_lose_nothing(Policy::kWeighted, 4'300'000, 3'000);
 }
+
+TEST(multipath_ledger_what_cannot_be_copied_is_written_over) {
+  Ledger ledger(8, 2);
+  CHECK(ledger.claim(0, {0, 0, 4}));
+  ledger.settle(0, {0, 0, 4});
+  CHECK(!ledger.claim(1, {0, 2, 4}));       // some of it is there
+  CHECK(!ledger.claim_over(1, {0, 1, 3}));  // all of it is
+  CHECK(ledger.claim_over(1, {0, 2, 4}));
+  CHECK(!ledger.claim_over(0, {0, 5, 3}));  // another one writes there
+  CHECK_EQUAL(ledger.rivals(0, {0, 5, 3}).size(), 1U);
+  CHECK_EQUAL(ledger.settle(1, {0, 2, 4}).size(), 1U);
+  CHECK(ledger.claim_over(0, {0, 5, 3}));
+  CHECK_EQUAL(ledger.settle(0, {0, 5, 3}).size(), 1U);
+  CHECK(ledger.complete());
+}

@@ -231,7 +231,9 @@ TEST(multipath_verbs_one_buffer_may_be_sent_by_several_transfers_at_once) {
   nothing_is_left();
 }
 
-TEST(multipath_verbs_dozens_of_faulty_transfers) {
+namespace {
+
+void dozens_of_faulty_transfers(bool ours) {
   const char* one = std::getenv("CWAI_SEED");
   const std::uint64_t begin = one != nullptr ? std::strtoull(one, nullptr, 10) : 1;
   const std::uint64_t end = one != nullptr ? begin + 1 : 5;
@@ -241,6 +243,7 @@ TEST(multipath_verbs_dozens_of_faulty_transfers) {
       return std::uniform_int_distribution<std::size_t>(low, high)(random);
     };
     Paths paths(Paths::kVerbs, pick(2, 5));
+    paths.ours = ours;
     for (auto& plant : paths.plants) plant->rate = static_cast<double>(pick(5, 60)) * 1e6;
     std::vector<std::size_t> sizes(10);
     for (std::size_t& size : sizes) size = pick(1, 600'000);
@@ -249,10 +252,11 @@ TEST(multipath_verbs_dozens_of_faulty_transfers) {
     spec.health.longest_pause = 20 * kMilli;
     try {
       exchange(paths, spec, sizes, [&](const std::atomic<bool>& over) {
-        while (!over) {
+        // So many, and then no more: a busy machine makes paths anew slower than these break them.
+        for (int faults = 0; faults < 40 && !over; ++faults) {
           FakeDevice& device = fake().devices[pick(0, 1)];
           sleep_for(static_cast<Nanos>(pick(1, 12)) * kMilli);
-          switch (pick(0, 4)) {
+          switch (pick(0, ours ? 4 : 3)) {  // what is not checked must not be corrupted
             case 0:
               device.silent = true;
               sleep_for(static_cast<Nanos>(pick(1, 120)) * kMilli);
@@ -283,3 +287,8 @@ TEST(multipath_verbs_dozens_of_faulty_transfers) {
     nothing_is_left();
   }
 }
+
+}  // namespace
+
+TEST(multipath_verbs_dozens_of_faulty_transfers) { dozens_of_faulty_transfers(true); }
+TEST(multipath_verbs_dozens_of_faulty_transfers_of_gpus) { dozens_of_faulty_transfers(false); }

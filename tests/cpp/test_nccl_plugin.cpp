@@ -18,15 +18,20 @@
 #include <stdexcept>
 #include <string>
 #include <thread>
+#include <tuple>
 #include <vector>
 
+#include "device/cuda.hpp"
 #include "ends.hpp"
+#include "nccl_plugin/comm.hpp"
 #include "nccl_plugin/greeting.hpp"
 #include "nccl_plugin/net_abi.hpp"
 #include "nccl_plugin/rails.hpp"
 #include "nccl_plugin/settings.hpp"
 #include "runner.hpp"
 #include "support/error.hpp"
+#include "with_fake_cuda.hpp"
+#include "with_fake_verbs.hpp"
 
 using namespace cwai;
 using namespace cwai::nccl_net;
@@ -50,6 +55,8 @@ struct Calls {
   std::function<Result(void*, void**)> listen = {}, connect = {};
   std::function<Result(void*, void**)> accept = {};
   std::function<Result(void*, void*, std::size_t, int, void**)> isend = {}, irecv = {};
+  RegMr reg_mr;
+  DeregMr dereg_mr;
   Test test;
   Flush iflush;
   Close close_send, close_recv, close_listen;
@@ -59,6 +66,8 @@ template <typename Table>
 Calls common(const Table& table) {
   return {.accept = [&](void* listening,
                         void** comm) { return table.accept(listening, comm, nullptr); },
+          .reg_mr = table.reg_mr,
+          .dereg_mr = table.dereg_mr,
           .test = table.test,
           .iflush = table.iflush,
           .close_send = table.close_send,
@@ -151,10 +160,23 @@ Calls calls_of(int version) {
   }
 }
 
-// Three paths, of which each can be told by its address.
+// Three paths over TCP, of which each can be told by its address.
 void on_three_paths() {
   setenv("CWAI_NET_PATHS", "127.0.0.1,127.0.0.2,127.0.0.3", 1);
   setenv("CWAI_NET_TIMEOUT", "20", 1);
+}
+
+// Both devices of the fake libibverbs.
+void on_two_nics() {
+  on_three_paths();
+  fake();
+  setenv("CWAI_NET_TRANSPORT", "rdma", 1);
+}
+
+// Once their threads have gone, nothing is left with a NIC.
+void all_is_let_go() {
+  Comm::wait_for_all(20 * kSecond);
+  nothing_is_left();
 }
 
 struct Pair {
@@ -205,6 +227,12 @@ bool break_one(std::mt19937_64& random) {
   return ::shutdown(open[random() % open.size()], SHUT_RDWR) == 0;
 }
 
+// Both queue pairs of all connections of a NIC.
+bool break_a_nic(std::mt19937_64& random) {
+  fake().force_errors(random() % 2);
+  return true;
+}
+
 struct Message {
   std::vector<std::byte> data;
   int tag;
@@ -226,7 +254,8 @@ std::vector<Message> messages(std::uint64_t seed, std::size_t count, std::size_t
 // Everything of ``seed`` from one end to the other, with ``faults`` meanwhile; returns how many
 // there were.
 std::size_t transfer(const Calls& calls, const Pair& pair, std::uint64_t seed, std::size_t count,
-                     std::size_t faults) {
+                     std::size_t faults,
+                     const std::function<bool(std::mt19937_64&)>& fault = break_one) {
   auto source = messages(seed, count, 400'000);
   std::vector<std::vector<std::byte>> target(count);
   struct Under {
@@ -282,9 +311,28 @@ std::size_t transfer(const Calls& calls, const Pair& pair, std::uint64_t seed, s
         }
         return true;
       });
-    if (planted < faults && sent >= limit && break_one(random)) ++planted;
+    if (planted < faults && sent >= limit && fault(random)) ++planted;
   }
   return planted;
+}
+
+// What the plugin of this process says to who asks.
+std::string state() {
+  const Socket asking(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  const std::string name = "cwai-net-" + std::to_string(getpid());
+  std::memcpy(address.sun_path + 1, name.data(), name.size());
+  CHECK_EQUAL(::connect(asking.fd(), reinterpret_cast<const sockaddr*>(&address),
+                        static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + 1 + name.size())),
+              0);
+  std::string told;
+  std::array<char, 4096> some{};
+  for (ssize_t n = 1; n > 0;) {
+    n = ::recv(asking.fd(), some.data(), some.size(), 0);
+    if (n > 0) told.append(some.data(), static_cast<std::size_t>(n));
+  }
+  return told;
 }
 
 std::vector<std::string> names(const std::vector<Rail>& rails) {
@@ -334,8 +382,34 @@ TEST(net_plugin_reads_its_settings) {
                                        {"NCCL_SOCKET_FAMILY", "AF_INET6"}});
   CHECK(told.connections == 16 && !told.resend && told.timeout == 7 * kSecond && told.family == 6);
   CHECK(told.paths == (Names{"eth1", "eth0"}));
-  CHECK(told.unused == Names{"NCCL_IB_HCA"});
+  CHECK(told.hcas == "mlx5" && told.rdma_only == Names{"NCCL_IB_HCA"} && told.unused.empty());
   CHECK(told.wrong.empty());
+}
+
+TEST(net_plugin_reads_the_settings_of_rdma) {
+  const Settings usual = read_settings({{"NCCL_IB_GID_INDEX", "-1"}, {"NCCL_IB_SL", "-1"}});
+  CHECK(usual.transport == Transport::kEither && usual.nic.gid_index == -1);
+  CHECK(usual.nic.service_level == 0 && usual.wrong.empty());
+  const Settings told = read_settings({{"NCCL_IB_GID_INDEX", "3"},
+                                       {"NCCL_IB_TC", "106"},
+                                       {"NCCL_IB_SL", "4"},
+                                       {"NCCL_IB_TIMEOUT", "22"},
+                                       {"NCCL_IB_RETRY_CNT", "5"},
+                                       {"NCCL_IB_PKEY", "1"},
+                                       {"CWAI_NET_TRANSPORT", "rdma"}});
+  CHECK(told.nic.gid_index == 3 && told.nic.traffic_class == 106 && told.nic.service_level == 4);
+  CHECK(told.nic.timeout == 22 && told.nic.retries == 5 && told.wrong.empty());
+  CHECK(told.transport == Transport::kRdma && told.unused == Names{"NCCL_IB_PKEY"});
+  CHECK(read_settings({{"NCCL_IB_DISABLE", "1"}}).transport == Transport::kTcp);
+  const Settings against =
+      read_settings({{"NCCL_IB_DISABLE", "1"}, {"CWAI_NET_TRANSPORT", "rdma"}});
+  CHECK(against.transport == Transport::kRdma && against.wrong.size() == 1);
+  const Settings wrong = read_settings({{"NCCL_IB_TC", "256"},
+                                        {"NCCL_IB_TIMEOUT", "-1"},
+                                        {"NCCL_IB_RETRY_CNT", "eight"},
+                                        {"CWAI_NET_TRANSPORT", "ib"}});
+  CHECK(wrong.transport == Transport::kEither && wrong.wrong.size() == 4);
+  CHECK(wrong.nic.traffic_class == 0 && wrong.nic.timeout == 14 && wrong.nic.retries == 7);
 }
 
 TEST(net_plugin_names_settings_that_cannot_be) {
@@ -385,8 +459,56 @@ TEST(net_plugin_pairs_the_rails_of_two_nodes) {
   CHECK(pair_rails({rail("fd00::1", 64)}, left).empty());
   CHECK(pair_rails({rail("fd00::1", 64), rail("10.0.0.2")}, left) ==
         (Pairs{{1, 0}, {1, 1}, {1, 2}}));
-  CHECK_EQUAL(routes(left, left, 100).size(), kMostPaths);
-  CHECK_EQUAL(routes(left, left, 4).size(), 12U);
+  CHECK_EQUAL(agree(left, left, 100).routes.size(), kMostPaths);
+  CHECK_EQUAL(agree(left, left, 4).routes.size(), 12U);
+}
+
+TEST(net_plugin_chooses_the_nics_that_nccl_ib_hca_names) {
+  const std::vector<NicPort> ports = {{.device = "mlx5_0", .interface = "eth1"},
+                                      {.device = "mlx5_1", .port = 1, .link = Link::kInfiniband},
+                                      {.device = "mlx5_1", .port = 2, .link = Link::kInfiniband},
+                                      {.device = "mlx5_10", .interface = "eth2"}};
+  const auto rails = chosen({{"NCCL_SOCKET_IFNAME", "=eth0,docker0"}});
+  const auto nics = [&](const std::string& list) {
+    return names(choose_nics(read_settings({{"NCCL_IB_HCA", list}}), ports, kHere, rails));
+  };
+  // An interface that is down, or none: they meet by a rail of TCP, in turn.
+  CHECK(nics("") == (Names{"mlx5_0:1=10.0.1.5", "mlx5_1:1=172.17.0.1", "mlx5_1:2=10.0.0.5",
+                           "mlx5_10:1=172.17.0.1"}));
+  CHECK(nics("mlx5_1") ==
+        (Names{"mlx5_1:1=10.0.0.5", "mlx5_1:2=172.17.0.1", "mlx5_10:1=10.0.0.5"}));
+  CHECK(nics("=mlx5_1:2,mlx5_0") == (Names{"mlx5_0:1=10.0.1.5", "mlx5_1:2=172.17.0.1"}));
+  CHECK(nics("^mlx5_1:1,mlx5_10") == (Names{"mlx5_0:1=10.0.1.5", "mlx5_1:2=172.17.0.1"}));
+  CHECK(nics("bnxt").empty());
+}
+
+TEST(net_plugin_two_ends_agree_on_rdma_or_tcp) {
+  const auto nic = [](const std::string& address, Link link) {
+    Rail one = rail(address);
+    one.link = link;
+    return one;
+  };
+  const std::vector<Rail> tcp = {rail("10.0.0.1"), rail("10.0.1.1")};
+  std::vector<Rail> roce = tcp;
+  roce.push_back(nic("10.0.1.1", Link::kRoce));
+  std::vector<Rail> infiniband = tcp;
+  infiniband.push_back(nic("10.0.0.1", Link::kInfiniband));
+  const Agreement both = agree(roce, roce, 3);
+  CHECK(both.transport == Transport::kRdma && both.routes.size() == 3 && both.why_tcp.empty());
+  CHECK(std::all_of(both.routes.begin(), both.routes.end(), [](const Route& route) {
+    return route.local.link == Link::kRoce && route.remote.link == Link::kRoce;
+  }));
+  const Agreement neither = agree(tcp, tcp, 1);
+  CHECK(neither.transport == Transport::kTcp && neither.why_tcp.empty());
+  for (const auto& [left, right] :
+       {std::pair(roce, tcp), std::pair(tcp, roce), std::pair(roce, infiniband)}) {
+    const Agreement one = agree(left, right, 1);
+    CHECK(one.transport == Transport::kTcp && one.routes.size() == 2 && !one.why_tcp.empty());
+  }
+  // Where one may not fall back there is no path at all.
+  CHECK(agree(usable(roce, Transport::kRdma), tcp, 1).routes.empty());
+  CHECK_EQUAL(usable(roce, Transport::kTcp).size(), 2U);
+  CHECK_EQUAL(usable(roce, Transport::kEither).size(), 3U);
 }
 
 // -----------------------------------------------------------------------------------------
@@ -408,14 +530,19 @@ TEST(net_plugin_handles_and_greetings_are_read_or_refused) {
   }
   Greeting greeting{.word = Word::kMet, .path = 3, .count = 12, .token = token(1), .session = {}};
   for (int i = 0; i < 32; ++i) greeting.rails.push_back(rail("10.0." + std::to_string(i) + ".1"));
-  greeting.rails[1] = {.name = "", .address = "fd00::1", .prefix = 64, .port = 77};
+  greeting.rails[1] = {.name = "mlx5_1:2",
+                       .address = "fd00::1",
+                       .prefix = 64,
+                       .port = 77,
+                       .link = Link::kInfiniband};
   const GreetingBytes bytes = encode(greeting);
   const Greeting heard = decode(bytes).value_or(Greeting{});
   CHECK(heard.word == Word::kMet && heard.path == 3 && heard.count == 12);
   CHECK(heard.token == greeting.token && heard.session == greeting.session);
   CHECK_EQUAL(heard.rails.size(), 32U);
   CHECK(heard.rails[1].address == "fd00::1" && heard.rails[1].prefix == 64 &&
-        heard.rails[1].port == 77);
+        heard.rails[1].port == 77 && heard.rails[1].name == "mlx5_1:2" &&
+        heard.rails[1].link == Link::kInfiniband && heard.rails[2].link == Link::kTcp);
   for (std::size_t i = 0; i < bytes.size(); i += 3) {
     GreetingBytes broken = bytes;
     broken[i] ^= std::byte{1};
@@ -436,6 +563,191 @@ TEST(net_plugin_every_table_moves_data_and_survives_broken_paths) {
     CHECK_EQUAL(faults, 5U);
     part(calls, pair);
   }
+}
+
+TEST(net_plugin_over_nics_survives_queue_pairs_that_break) {
+  on_two_nics();
+  for (const int version : {8, 12}) {
+    const Calls calls = calls_of(version);
+    CHECK_EQUAL(calls.init(), kSuccess);
+    const Pair pair = meet(calls);
+    const auto seed = static_cast<std::uint64_t>(version);
+    CHECK_EQUAL(transfer(calls, pair, seed, 60, 5, break_a_nic), 5U);
+    // The connections over which the ends met are broken off.
+    CHECK_EQUAL(transfer(calls, pair, seed + 100, 60, 5), 5U);
+    part(calls, pair);
+  }
+  all_is_let_go();
+}
+
+TEST(net_plugin_tells_which_ends_of_a_path_failed_and_why) {
+  on_two_nics();
+  const Calls calls = calls_of(12);
+  CHECK_EQUAL(calls.init(), kSuccess);
+  const Pair pair = meet(calls);
+  transfer(calls, pair, 5, 20, 0);
+  constexpr int kPortError = 10;
+  fake().devices[1].port_state = 1;
+  fake().raise(1, kPortError);
+  const auto has = [](const std::string& part) { return state().find(part) != std::string::npos; };
+  const std::string failed =
+      "\"local_name\":\"fake1:1\",\"remote_name\":\"fake1:1\",\"state\":\"failed\"";
+  for (const Watch watch(kPatience); !has(failed); watch.check())
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  CHECK(has("\"transport\":\"rdma\"") && has("\"remote_name\":\"fake0:1\",\"state\":\"healthy\""));
+  CHECK(has("\"ago_ms\":"));
+  // What is left carries all.
+  transfer(calls, pair, 6, 20, 0);
+  fake().devices[1].port_state = 4;
+  part(calls, pair);
+  all_is_let_go();
+}
+
+TEST(net_plugin_memory_stays_registered_until_it_is_taken_back) {
+  on_two_nics();
+  const Calls calls = calls_of(11);
+  CHECK_EQUAL(calls.init(), kSuccess);
+  const Pair pair = meet(calls);
+  constexpr std::size_t kSize = 1 << 20;
+  std::vector<std::byte> memory(kSize, std::byte{7});
+  void* handle = nullptr;
+  CHECK_EQUAL(calls.reg_mr(pair.sends, memory.data(), kSize, kPtrHost, &handle), kSuccess);
+  CHECK(handle != nullptr && fake().registered(memory.data(), kSize));
+  std::vector<std::byte> target(kSize);
+  void* receive = nullptr;
+  CHECK_EQUAL(calls.irecv(pair.receives, target.data(), kSize, 3, &receive), kSuccess);
+  void* send = nullptr;
+  const Watch watch(kPatience);
+  while (send == nullptr) {
+    watch.check();
+    CHECK_EQUAL(calls.isend(pair.sends, memory.data() + 5, kSize - 9, 3, &send), kSuccess);
+  }
+  for (void* request : {send, receive})
+    for (int done = 0, size = 0; done == 0; watch.check())
+      CHECK_EQUAL(calls.test(request, &done, &size), kSuccess);
+  CHECK(target[0] == std::byte{7} && target[kSize - 10] == std::byte{7});
+  CHECK(target[kSize - 9] == std::byte{0});
+  CHECK(fake().registered(memory.data(), kSize));
+  CHECK_EQUAL(calls.dereg_mr(pair.sends, handle), kSuccess);
+  CHECK(!fake().registered(memory.data() + 4096, kSize - 8192));
+  // One that no NIC takes.
+  fake().fail_after = 0;
+  CHECK_EQUAL(calls.reg_mr(pair.receives, target.data(), kSize, kPtrHost, &handle), kSystemError);
+  CHECK(handle == nullptr);
+  fake().fail_after = -1;
+  part(calls, pair);
+  all_is_let_go();
+}
+
+namespace {
+
+int pointers() {
+  Properties12 properties{};
+  CHECK_EQUAL(ncclNetPlugin_v12.get_properties(0, &properties), kSuccess);
+  return properties.ptr_support;
+}
+
+}  // namespace
+
+// From GPU to GPU, while queue pairs break; memory of the fake libcuda is the host's.
+TEST(net_plugin_moves_memory_of_gpus_by_dma_buf) {
+  on_two_nics();
+  fake_gpu();
+  const Table10& table = ncclNetPlugin_v10;
+  const Calls calls = calls_of(10);
+  constexpr std::size_t kSize = 8 << 20;
+  const Gpu gpu(0);
+  const GpuMemory from(gpu, kSize);
+  const GpuMemory into(gpu, kSize);
+  CHECK_EQUAL(calls.init(), kSuccess);
+  CHECK_EQUAL(pointers() & (kPtrHost | kPtrDmaBuf), kPtrHost | kPtrDmaBuf);
+  const Pair pair = meet(calls);
+  std::vector<std::byte> source(kSize);
+  std::mt19937_64 random(3);
+  for (std::byte& byte : source) byte = static_cast<std::byte>(random());
+  gpu.write(from.data(), source);
+  void* sent = nullptr;
+  void* received = nullptr;
+  const int before = fake().dma_bufs;
+  for (const auto& [comm, memory, handle] :
+       {std::tuple(pair.sends, &from, &sent), std::tuple(pair.receives, &into, &received)}) {
+    const int fd = memory->dma_buf();
+    CHECK_EQUAL(table.reg_mr_dma_buf(comm, memory->data(), kSize, kPtrCuda, 0, fd, handle),
+                kSuccess);
+    CHECK_EQUAL(close(fd), 0);  // as NCCL does; a path that is made anew needs it still
+  }
+  CHECK(fake().dma_bufs > before);
+  constexpr std::size_t kParts = 32;
+  constexpr std::size_t kPart = kSize / kParts;
+  std::vector<void*> requests;
+  requests.reserve(2 * kParts);
+  const Watch watch(kPatience);
+  for (std::size_t i = 0; i < kParts; ++i) {
+    void* data = into.data() + i * kPart;
+    std::size_t size = kPart;
+    int tag = 5;
+    void* request = nullptr;
+    CHECK_EQUAL(table.irecv(pair.receives, 1, &data, &size, &tag, &received, nullptr, &request),
+                kSuccess);
+    requests.push_back(request);
+  }
+  for (std::size_t i = 0; i < kParts; ++i) {
+    if (i % 8 == 3) fake().force_errors(i / 8 % 2);
+    void* request = nullptr;
+    for (; request == nullptr; watch.check())
+      CHECK_EQUAL(
+          table.isend(pair.sends, from.data() + i * kPart, kPart, 5, sent, nullptr, &request),
+          kSuccess);
+    requests.push_back(request);
+  }
+  for (void* request : requests)
+    for (int done = 0, size = 0; done == 0; watch.check())
+      CHECK_EQUAL(table.test(request, &done, &size), kSuccess);
+  void* data = into.data();
+  int size = kPart;
+  void* flush = &size;
+  CHECK_EQUAL(table.iflush(pair.receives, 1, &data, &size, &received, &flush), kSuccess);
+  CHECK(flush == nullptr && fake_gpu().flushes == 1);
+  std::vector<std::byte> target(kSize);
+  gpu.read(target, into.data());
+  CHECK(target == source);
+  CHECK(fake().dma_bufs > before + 4);  // both ends over both NICs, and again after they broke
+  CHECK_EQUAL(table.dereg_mr(pair.sends, sent), kSuccess);
+  CHECK_EQUAL(table.dereg_mr(pair.receives, received), kSuccess);
+  part(calls, pair);
+  all_is_let_go();
+}
+
+TEST(net_plugin_says_that_it_reaches_gpus_only_where_it_does) {
+  on_two_nics();
+  fake_gpu().flushable = false;
+  const Gpu gpu(0);
+  CHECK_EQUAL(calls_of(12).init(), kSuccess);
+  CHECK_EQUAL(pointers(), kPtrHost);
+}
+
+TEST(net_plugin_over_tcp_refuses_memory_of_gpus) {
+  on_three_paths();
+  fake_gpu();
+  const Gpu gpu(0);
+  const GpuMemory memory(gpu, 1 << 20);
+  const Calls calls = calls_of(9);
+  CHECK_EQUAL(calls.init(), kSuccess);
+  CHECK_EQUAL(pointers(), kPtrHost);
+  const Pair pair = meet(calls);
+  void* handle = &handle;
+  CHECK_EQUAL(calls.reg_mr(pair.sends, memory.data(), memory.size(), kPtrCuda, &handle),
+              kInternalError);
+  CHECK(handle == nullptr);
+  part(calls, pair);
+}
+
+TEST(net_plugin_rdma_that_was_asked_for_and_is_not_there_is_an_error) {
+  on_two_nics();
+  for (FakeDevice& device : fake().devices) device.port_state = 1;
+  CHECK_EQUAL(calls_of(12).init(), kInvalidUsage);
+  fake().devices[1].port_state = 4;
+  CHECK_EQUAL(calls_of(12).init(), kSuccess);
 }
 
 TEST(net_plugin_tables_say_what_the_device_is) {
@@ -524,23 +836,10 @@ TEST(net_plugin_tells_its_state_to_who_asks) {
   CHECK_EQUAL(calls.init(), kSuccess);
   const Pair pair = meet(calls);
   transfer(calls, pair, 77, 20, 0);
-  const Socket asking(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  const std::string name = "cwai-net-" + std::to_string(getpid());
-  std::memcpy(address.sun_path + 1, name.data(), name.size());
-  CHECK_EQUAL(::connect(asking.fd(), reinterpret_cast<const sockaddr*>(&address),
-                        static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + 1 + name.size())),
-              0);
-  std::string told;
-  std::array<char, 4096> some{};
-  for (ssize_t n = 1; n > 0;) {
-    n = ::recv(asking.fd(), some.data(), some.size(), 0);
-    if (n > 0) told.append(some.data(), static_cast<std::size_t>(n));
-  }
-  CHECK(told.starts_with("{\"schema\":1,"));
-  CHECK(told.find("\"direction\":\"send\",\"peer\":\"127.0.0.1\",\"transfers\":20,") !=
-        std::string::npos);
+  const std::string told = state();
+  CHECK(told.starts_with("{\"schema\":2,"));
+  CHECK(told.find("\"direction\":\"send\",\"peer\":\"127.0.0.1\",\"transport\":\"tcp\","
+                  "\"transfers\":20,") != std::string::npos);
   CHECK(told.find("\"direction\":\"receive\"") != std::string::npos);
   CHECK(told.find("\"remote\":\"127.0.0.3\"") != std::string::npos);
   part(calls, pair);

@@ -62,6 +62,48 @@ def test_many_comms_with_several_connections_on_each_path() -> None:
     assert all(any("3 connections on each" in line for line in one["log"]) for one in saw)
 
 
+def nics(stand_ins: Path, **more: str) -> dict[str, str]:
+    """Two NICs, whose queue pairs reach one another within a process."""
+    return {**THREE_PATHS, "LD_LIBRARY_PATH": str(stand_ins), **more}
+
+
+@pytest.mark.parametrize("connections", [1, 3])
+def test_over_nics_every_message_comes_whatever_breaks(stand_ins: Path, connections: int) -> None:
+    seen: list[dict[str, Any]] = []
+
+    def ask(both: list[subprocess.Popen[str]]) -> None:
+        seen.append(asked(both[0].pid, lambda told: any(comm["transfers"] for comm in told["comms"])))
+
+    environment = nics(stand_ins, NCCL_IB_QPS_PER_CONNECTION=str(connections), NCCL_IB_TC="106", NCCL_IB_PKEY="0")
+    saw = exchange(ask, environment=environment, alone=True, messages=80, fault="cut", faults=6)
+    intact(saw, 2 * 80)
+    assert saw[0]["planted"] >= 6
+    assert saw[0]["most"] >= 32
+    assert any("RDMA, paths by fake0:1 127.0.0.1, fake1:1 127.0.0.2;" in line for line in saw[0]["log"])
+    assert any("not looked at: NCCL_IB_PKEY" in line for line in saw[0]["log"])
+    comms = [comm for comm in seen[0]["comms"] if comm["paths"]]
+    assert {comm["transport"] for comm in comms} == {"rdma"}
+    ends = [(path["local_name"], path["remote_name"]) for path in comms[0]["paths"]]
+    assert ends == [("fake0:1", "fake0:1"), ("fake1:1", "fake1:1")] * connections
+
+
+def test_where_one_end_has_no_rdma_both_take_tcp_and_say_so(stand_ins: Path) -> None:
+    saw = exchange(before=(("env", f"LD_LIBRARY_PATH={stand_ins}"), ("env", "NCCL_IB_DISABLE=1")))
+    intact(saw, 2 * 40)
+    for one in saw:
+        assert any(line.startswith("WARN sending to 127.0.0.1: over TCP: only the ") for line in one["log"])
+        assert any(line.startswith("WARN receiving from 127.0.0.1: over TCP: only the ") for line in one["log"])
+
+
+def test_where_rdma_is_demanded_and_one_end_has_none_nothing_goes_over_tcp(stand_ins: Path) -> None:
+    demanded = ("env", f"LD_LIBRARY_PATH={stand_ins}", "CWAI_NET_TRANSPORT=rdma")
+    saw = exchange(
+        before=(demanded, ("env", "CWAI_NET_TRANSPORT=tcp")), environment=THREE_PATHS | {"CWAI_NET_TIMEOUT": "3"}
+    )
+    assert [one["failed"] for one in saw] == ["connect: 6", "connect: 6"]
+    assert all(any("no kind of path in common" in line for line in one["log"]) for one in saw)
+
+
 def test_without_retransmission_the_first_broken_path_is_the_end() -> None:
     environment = {**THREE_PATHS, "CTCCL_IB_RETRY_DISABLE": "1", "CWAI_NET_TIMEOUT": "3"}
     saw = exchange(environment=environment, comms=1, messages=200, fault="cut", faults=1)
@@ -112,6 +154,7 @@ def test_who_asks_is_told_of_paths_and_comms() -> None:
     assert (told["connections"], told["resend"], told["timeout_s"]) == (1, True, 30)
     assert [rail["address"] for rail in told["rails"]] == ["127.0.0.1", "127.0.0.2", "127.0.0.3"]
     assert {comm["direction"] for comm in told["comms"]} <= {"send", "receive"}
+    assert {comm["transport"] for comm in told["comms"] if comm["paths"]} == {"tcp"}
     assert all(path["local"] == path["remote"] for comm in told["comms"] for path in comm["paths"])
 
 
