@@ -8,6 +8,7 @@
 #include <cerrno>
 #include <cstring>
 #include <map>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -97,29 +98,27 @@ class VerbsConnection final : public Connection {
     l.receives.push({.data = data.data(), .size = data.size(), .tag = tag, .number = number});
   }
 
-  // Part of what was lent before is registered with it, and stays so when it is taken back.
+  // Part of what was lent before is registered with it, and all of it until both are taken back.
   void lend(std::span<const std::byte> memory) override {
-    auto found = lent_.find(range_of(memory));
-    if (found == lent_.end()) {
-      if (holding(lent_, memory.data(), memory.size()) != lent_.end()) return;
+    auto found = lent_as(memory);
+    if (found == lent_.end())
       found = lent_.emplace(range_of(memory), Lent{.region = registered(memory)}).first;
-    }
     ++found->second.count;
   }
 
   void take_back(std::span<const std::byte> memory) override {
-    const auto found = lent_.find(range_of(memory));
-    if (found != lent_.end() && --found->second.count > 0) return;
-    if (found == lent_.end() && holding(lent_, memory.data(), memory.size()) != lent_.end()) return;
-    const auto begin = reinterpret_cast<std::uintptr_t>(memory.data());
+    auto [begin, end] = range_of(memory);
+    if (const auto found = lent_as(memory); found != lent_.end()) {
+      if (--found->second.count > 0) return;
+      std::tie(begin, end) = found->first;
+      lent_.erase(found);
+    }
     for (Lane& lane : lanes_)
-      lane.ours.erase(lane.ours.lower_bound({begin, 0}),
-                      lane.ours.lower_bound({begin + memory.size(), 0}));
-    if (found != lent_.end()) lent_.erase(found);
+      lane.ours.erase(lane.ours.lower_bound({reinterpret_cast<std::uintptr_t>(begin), 0}),
+                      lane.ours.lower_bound({reinterpret_cast<std::uintptr_t>(end), 0}));
     // Of pages that it has to itself; others are shared with what stays.
     std::erase_if(regions_, [&](const auto& region) {
-      return region.first.first >= memory.data() &&
-             region.first.second <= memory.data() + memory.size();
+      return region.first.first >= begin && region.first.second <= end;
     });
   }
 
@@ -288,6 +287,11 @@ class VerbsConnection final : public Connection {
       if (data + size <= found->first.second) return found;
     }
     return map.end();
+  }
+
+  std::map<Range, Lent>::iterator lent_as(std::span<const std::byte> memory) {
+    const auto found = lent_.find(range_of(memory));
+    return found != lent_.end() ? found : holding(lent_, memory.data(), memory.size());
   }
 
   verbs::MrPtr registered(std::span<const std::byte> memory) const {
