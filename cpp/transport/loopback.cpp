@@ -88,19 +88,16 @@ class Doorbell {
   alignas(kCacheLine) std::atomic<bool> asleep_{false};
 };
 
-struct Target {
-  std::byte* data;
-  std::size_t size;
+struct Source {
+  std::span<const std::byte> data;
   std::uint64_t tag;
 };
 
-// What flows one way on one lane: buffers offered by the receiver, and arrivals reported by the
-// sender.
+// What flows one way on one lane: what the sender offers, and what the receiver has taken of it.
 struct Pipe {
-  std::mutex
-      copying;  ///< Held while an offered buffer is taken and written, and while it is moved.
-  Channel<Target> offered;
-  Channel<Completion> arrived;
+  std::mutex copying;  ///< Held while what is offered is taken and read, and while it is moved.
+  Channel<Source> offered;
+  Channel<Completion> taken;
 };
 
 struct Shared {
@@ -110,7 +107,7 @@ struct Shared {
   std::array<std::vector<Pipe>, 2> pipes;  ///< pipes[e]: towards end e.
   std::array<Doorbell, 2> doorbells;       ///< doorbells[e] wakes end e.
   std::array<std::atomic<bool>, 2> gone{};
-  std::array<std::atomic<bool>, 2> copying{};  ///< End e is writing into the other end's buffer.
+  std::array<std::atomic<bool>, 2> copying{};  ///< End e is reading the other end's buffer.
 };
 
 class MemoryEnd final : public Connection {
@@ -126,24 +123,24 @@ class MemoryEnd final : public Connection {
 
   void post_send(int lane, std::span<const std::byte> data, std::uint64_t tag) override {
     Lane& at = this->at(lane);
-    if (at.sends.full() || fenced_) throw Error(Fault::kInvalid, "post");
-    at.sends.push({.data = data, .tag = tag});
+    if (at.sending.full() || fenced_) throw Error(Fault::kInvalid, "post");
+    at.sending.push(tag);
+    outbound(lane).offered.push({.data = data, .tag = tag});
+    shared_->doorbells[peer_].ring();
   }
 
   void post_receive(int lane, std::span<std::byte> data, std::uint64_t tag) override {
     Lane& at = this->at(lane);
-    if (at.receiving.full() || fenced_) throw Error(Fault::kInvalid, "post");
-    at.receiving.push(tag);
-    inbound(lane).offered.push({.data = data.data(), .size = data.size(), .tag = tag});
-    shared_->doorbells[peer_].ring();
+    if (at.receives.full() || fenced_) throw Error(Fault::kInvalid, "post");
+    at.receives.push({.data = data, .tag = tag});
   }
 
   std::size_t poll(std::span<Completion> out) override {
     std::size_t n = 0;
     for (std::size_t i = 0; i < lanes_.size(); ++i) {
       const int lane = static_cast<int>(i);
-      if (n < out.size() && !lanes_[i].sends.empty()) n += send(lane, out[n]);
-      if (n < out.size() && !lanes_[i].receiving.empty()) n += receive(lane, out[n]);
+      if (n < out.size() && !lanes_[i].sending.empty()) n += send(lane, out[n]);
+      if (n < out.size() && !lanes_[i].receives.empty()) n += receive(lane, out[n]);
     }
     return n;
   }
@@ -179,24 +176,24 @@ class MemoryEnd final : public Connection {
   bool redirect(int lane, Direction direction, std::uint64_t tag,
                 std::span<std::byte> instead) override {
     if (direction == Direction::kReceive) {
-      Pipe& pipe = inbound(lane);
-      const std::lock_guard lock(pipe.copying);
-      Target* target = pipe.offered.find([&](const Target& t) { return t.tag == tag; });
-      if (target == nullptr) return false;
-      if (target->size != instead.size()) throw Error(Fault::kInvalid, "redirect");
-      target->data = instead.data();  // nothing is in the old one: a message comes in one copy
-      return true;
+      Ring<Target, kDepth>& receives = at(lane).receives;
+      for (std::size_t i = 0; i < receives.size(); ++i) {
+        Target& target = receives[i];
+        if (target.tag != tag) continue;
+        if (target.data.size() != instead.size()) throw Error(Fault::kInvalid, "redirect");
+        target.data = instead;  // nothing is in the old one: a message comes in one copy
+        return true;
+      }
+      return false;
     }
-    Ring<Source, kDepth>& sends = at(lane).sends;
-    for (std::size_t i = 0; i < sends.size(); ++i) {
-      Source& source = sends[i];
-      if (source.tag != tag) continue;
-      if (source.data.size() != instead.size()) throw Error(Fault::kInvalid, "redirect");
-      std::memcpy(instead.data(), source.data.data(), instead.size());
-      source.data = instead;
-      return true;
-    }
-    return false;
+    Pipe& pipe = outbound(lane);
+    const std::lock_guard lock(pipe.copying);
+    Source* source = pipe.offered.find([&](const Source& s) { return s.tag == tag; });
+    if (source == nullptr) return false;
+    if (source->data.size() != instead.size()) throw Error(Fault::kInvalid, "redirect");
+    std::memcpy(instead.data(), source->data.data(), instead.size());
+    source->data = instead;
+    return true;
   }
 
   void fence() override {
@@ -217,13 +214,13 @@ class MemoryEnd final : public Connection {
   std::string remote() const override { return "memory"; }
 
  private:
-  struct Source {
-    std::span<const std::byte> data;
+  struct Target {
+    std::span<std::byte> data;
     std::uint64_t tag;
   };
   struct Lane {
-    Ring<Source, kDepth> sends;
-    Ring<std::uint64_t, kDepth> receiving;  // tags of what was offered and has not come
+    Ring<std::uint64_t, kDepth> sending;  // tags of what was offered and is not taken
+    Ring<Target, kDepth> receives;
   };
 
   Lane& at(int lane) {
@@ -241,61 +238,62 @@ class MemoryEnd final : public Connection {
 
   std::size_t send(int lane, Completion& out) {
     Lane& at = this->at(lane);
-    const Source source = at.sends.front();
-    int status = 0;
-    std::size_t bytes = 0;
-    if (fenced_) {
-      status = ECANCELED;
+    // Asked before looking: what was taken before the peer went still counts.
+    const int broken = this->broken();
+    if (outbound(lane).taken.pop(out)) {
+      out.time = now();
+    } else if (broken != 0) {
+      out = {.tag = at.sending.front(),
+             .bytes = 0,
+             .time = now(),
+             .status = broken,
+             .lane = lane,
+             .direction = Direction::kSend};
     } else {
-      Target target{};
-      const std::lock_guard lock(outbound(lane).copying);
-      shared_->copying[me_].store(true);
-      if (shared_->gone[peer_].load()) {
-        status = ECONNRESET;
-      } else if (!outbound(lane).offered.pop(target)) {
-        shared_->copying[me_].store(false);
-        return 0;
-      } else {
-        bytes = std::min(source.data.size(), target.size);
-        std::memcpy(target.data, source.data.data(), bytes);
-        status = source.data.size() == target.size ? 0 : EMSGSIZE;
-        outbound(lane).arrived.push({.tag = target.tag,
-                                     .bytes = bytes,
-                                     .time = 0,
-                                     .status = status,
-                                     .lane = lane,
-                                     .direction = Direction::kReceive});
-      }
-      shared_->copying[me_].store(false);
-      shared_->doorbells[peer_].ring();
+      return 0;
     }
-    out = {.tag = source.tag,
-           .bytes = bytes,
-           .time = now(),
-           .status = status,
-           .lane = lane,
-           .direction = Direction::kSend};
-    at.sends.pop();
+    at.sending.pop();
     return 1;
   }
 
   std::size_t receive(int lane, Completion& out) {
     Lane& at = this->at(lane);
-    // Asked before looking: what arrived before the peer went still counts.
-    const int broken = this->broken();
-    if (inbound(lane).arrived.pop(out)) {
-      out.time = now();
-    } else if (broken != 0) {
-      out = {.tag = at.receiving.front(),
-             .bytes = 0,
-             .time = now(),
-             .status = broken,
-             .lane = lane,
-             .direction = Direction::kReceive};
+    const Target target = at.receives.front();
+    int status = 0;
+    std::size_t bytes = 0;
+    if (fenced_) {
+      status = ECANCELED;
     } else {
-      return 0;
+      Source source{};
+      Pipe& pipe = inbound(lane);
+      const std::lock_guard lock(pipe.copying);
+      shared_->copying[me_].store(true);
+      if (shared_->gone[peer_].load()) {
+        status = ECONNRESET;
+      } else if (!pipe.offered.pop(source)) {
+        shared_->copying[me_].store(false);
+        return 0;
+      } else {
+        bytes = std::min(source.data.size(), target.data.size());
+        std::memcpy(target.data.data(), source.data.data(), bytes);
+        status = source.data.size() == target.data.size() ? 0 : EMSGSIZE;
+        pipe.taken.push({.tag = source.tag,
+                         .bytes = bytes,
+                         .time = 0,
+                         .status = status,
+                         .lane = lane,
+                         .direction = Direction::kSend});
+      }
+      shared_->copying[me_].store(false);
+      shared_->doorbells[peer_].ring();
     }
-    at.receiving.pop();
+    out = {.tag = target.tag,
+           .bytes = bytes,
+           .time = now(),
+           .status = status,
+           .lane = lane,
+           .direction = Direction::kReceive};
+    at.receives.pop();
     return 1;
   }
 

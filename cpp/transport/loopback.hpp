@@ -1,5 +1,5 @@
-// Memory between two threads of one process: the sender copies straight into the buffer that the
-// receiver posted, as an RDMA write does. No system call, unless somebody has to be woken.
+// Memory between two threads of one process: the receiver copies straight from the buffer that the
+// sender posted, as an RDMA read does. No system call, unless somebody has to be woken.
 #pragma once
 
 #include <memory>
