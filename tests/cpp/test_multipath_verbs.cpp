@@ -245,7 +245,8 @@ TEST(multipath_verbs_dozens_of_faulty_transfers) {
     std::vector<std::size_t> sizes(10);
     for (std::size_t& size : sizes) size = pick(1, 600'000);
     SenderSpec spec = quick();
-    // Trouble does not end before the transfers do: a pause that doubles with each would outlast it.
+    // Trouble does not end before the transfers do: a pause that doubles with each would outlast
+    // it.
     spec.health.longest_pause = 20 * kMilli;
     try {
       exchange(paths, spec, sizes, [&](const std::atomic<bool>& over) {
