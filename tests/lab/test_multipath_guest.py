@@ -48,7 +48,7 @@ def verdicts(report: Any) -> dict[str, Any]:
 def test_an_rdma_path_that_is_cut_in_mid_transfer_is_survived_and_named(tmp_path: Path) -> None:
     command = f"{CUT}{MULTIPATH} --size 24M --out /run/exchange/out || echo code $?\n"
     script = rails.paths(2) + NO_WAY_AROUND + command
-    done = guest.run(["sh", "-c", script], tmp_path, modules=rails.MODULES, deadline=400)
+    done = guest.run(["sh", "-c", script], tmp_path, modules=rails.MODULES, deadline=580)
     assert done.returncode == 0, done.stderr
     (exchange,) = sorted(tmp_path.glob("boot*/exchange"))[-1:]
     report = json.loads((exchange / "out" / "report.json").read_text())
