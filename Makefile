@@ -64,7 +64,7 @@ lint: $(VENV)/.lint
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	find cpp tests/cpp -name '*.cpp' -o -name '*.hpp' | xargs $(BIN)/clang-format --dry-run --Werror
-	export PATH="$(abspath $(BIN)):$$PATH"; cmake --preset tidy > /dev/null && cmake --build --preset tidy --parallel > /dev/null
+	export PATH="$(abspath $(BIN)):$$PATH"; cmake --preset tidy > /dev/null && cmake --build --preset tidy --parallel $$(nproc) > /dev/null
 
 format: $(VENV)/.lint
 	$(BIN)/ruff format .

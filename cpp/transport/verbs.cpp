@@ -8,7 +8,6 @@
 #include <cerrno>
 #include <cstring>
 #include <map>
-#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -107,18 +106,18 @@ class VerbsConnection final : public Connection {
   }
 
   void take_back(std::span<const std::byte> memory) override {
-    auto [begin, end] = range_of(memory);
+    Range all = range_of(memory);
     if (const auto found = lent_as(memory); found != lent_.end()) {
       if (--found->second.count > 0) return;
-      std::tie(begin, end) = found->first;
+      all = found->first;
       lent_.erase(found);
     }
     for (Lane& lane : lanes_)
-      lane.ours.erase(lane.ours.lower_bound({reinterpret_cast<std::uintptr_t>(begin), 0}),
-                      lane.ours.lower_bound({reinterpret_cast<std::uintptr_t>(end), 0}));
+      lane.ours.erase(lane.ours.lower_bound({reinterpret_cast<std::uintptr_t>(all.first), 0}),
+                      lane.ours.lower_bound({reinterpret_cast<std::uintptr_t>(all.second), 0}));
     // Of pages that it has to itself; others are shared with what stays.
     std::erase_if(regions_, [&](const auto& region) {
-      return region.first.first >= begin && region.first.second <= end;
+      return region.first.first >= all.first && region.first.second <= all.second;
     });
   }
 
