@@ -735,7 +735,8 @@ TEST(net_plugin_over_tcp_refuses_memory_of_gpus) {
   CHECK_EQUAL(calls.init(), kSuccess);
   CHECK_EQUAL(pointers(), kPtrHost);
   const Pair pair = meet(calls);
-  void* handle = &handle;
+  int something = 0;
+  void* handle = &something;
   CHECK_EQUAL(calls.reg_mr(pair.sends, memory.data(), memory.size(), kPtrCuda, &handle),
               kInternalError);
   CHECK(handle == nullptr);
