@@ -26,5 +26,10 @@ def named(progress: Progress) -> Iterator[Row]:
             f"of {found.planted - found.right} others {found.ambiguous} ambiguous, {found.unsaid} behind what is named",
             "95 % of the identifiable, 0 accused wrongly",
             found.right >= 0.95 * found.could and not found.blamed,
-            note="; ".join([f"{found.rounds:.1f} rounds, {found.probes:.0f} probes", *found.wrong[:2]]),
+            note="; ".join(
+                [
+                    f"{found.rounds:.1f} rounds, {found.probes:.0f} probes",
+                    *sorted(found.wrong, key=lambda case: not case.startswith("blamed"))[:2],
+                ]
+            ),
         )
