@@ -19,7 +19,8 @@ These are always so from hosts:
 
 - a NIC and its node, where the node has no other NIC that was probed;
 - a node that has two NICs, and both of these at once;
-- bad entropies of one end alone, which may be its uplink's or those of the uplink of all the others.
+- bad entropies of one end alone, which may be its uplink's or those of the uplink of all the others;
+- a NIC or node beside a bad switch that is bad in the same way: it may hang on it.
 
 A switch on which but one or two of the ends hang is told as these: what only one end uses is its uplink. Groups for a
 fabric fault are found by joining ends, those first that are most surely fine with one another (greedy additive edge
@@ -80,6 +81,8 @@ SAME_NODE = 2.0
 NAMED = 0.98
 EVENT, COUNTED = 7.0, 5.0
 """Logarithms of how much more often a bad NIC has an event of its port (1 to 1,000), or errors counted (1 to 150)."""
+DEAD = 0.9
+"""The share of its probes beyond which what is bad is so altogether."""
 SLOW = 0.85
 """Below this share of what it usually reaches a probe is slow: three standard deviations of 5 % noise."""
 CONFIGURATION = frozenset((4, 9, 10))
@@ -289,6 +292,7 @@ class _Part:
 
 
 Key = tuple[PathPart, tuple[int, ...]]
+_FABRIC: Key = ("fabric", ())
 
 
 @dataclass
@@ -316,7 +320,6 @@ class _Posterior:
         total: dict[Key, float] = defaultdict(float)
         some: dict[Key, float] = defaultdict(float)
         patchy = np.where(self.seen.firm() > 0, _softmax(self.seen.one)[:, self.seen.some].sum(1), 0.0)
-        fabric: Key = ("fabric", ())
         for each in self.weighed:
             no_fabric = 1.0
             for part, patch in zip(each.parts, each.some, strict=True):
@@ -333,7 +336,7 @@ class _Posterior:
                 no_fabric *= 1 - float(each.path[p]) * (1 - own)
                 self.shape.setdefault(key, _Part("path", self.seen.pairs[p], (int(p),)))
             if not any(part.kind == "fabric" for part in each.parts):
-                total[fabric] += each.weight * (1 - no_fabric)
+                total[_FABRIC] += each.weight * (1 - no_fabric)
         self.probability = {key: value for key, value in total.items() if value > 1e-4}
         self.some = {key: some[key] / max(total[key], 1e-12) for key in self.probability}
 
@@ -599,12 +602,28 @@ def _posteriors(
 
 def _tell(posterior: _Posterior) -> list[PathFinding]:
     named = _named(posterior)
+    if _FABRIC in named:
+        named = [key for key in named if key[0] not in ("nic", "node") or not _may_hang_on(posterior, key)]
     return [_named_finding(posterior, key) for key in named] + _undecided(posterior, set(named))
 
 
 def _named(posterior: _Posterior) -> list[Key]:
     keys = [key for key, value in posterior.probability.items() if value >= NAMED and _is_vouched(posterior, key)]
     return sorted(keys, key=lambda key: (-round(posterior.probability[key], 6), key))
+
+
+def _may_hang_on(posterior: _Posterior, key: Key) -> bool:
+    """Of a NIC or a node beside a bad switch: it is bad as what hangs on that is, with all flows and as often, so that
+    it may hang on it as well. Nobody told hosts where they are."""
+    if posterior.some[_FABRIC] > 0.5 or posterior.some[key] > 0.5:
+        return False
+    seen = posterior.seen
+    shares = [
+        seen.bad[pairs].sum() / seen.tried[pairs].sum()
+        for pairs in ([p for p in posterior.shape[k].pairs if seen.firm()[p] > 0] for k in (_FABRIC, key))
+        if pairs
+    ]
+    return len({share > DEAD for share in shares}) == 1
 
 
 def _is_vouched(posterior: _Posterior, key: Key) -> bool:
@@ -615,7 +634,11 @@ def _is_vouched(posterior: _Posterior, key: Key) -> bool:
         return False
     if kind == "path":  # several of one end are rather something else
         others = [k for k, v in posterior.probability.items() if k[0] == "path" and k != key and v > 0.5]
-        return not any(set(ends) & set(other[1]) for other in others)
+        if any(set(ends) & set(other[1]) for other in others):
+            return False
+        # Between two ends that are bad by themselves more is bad than with either: that is no path of its own.
+        hosts = [(held, v) for (of, held), v in posterior.probability.items() if of in ("nic", "node")]
+        return not all(sum(v for held, v in hosts if end in held) > 0.5 for end in ends)
     if kind not in ("nic", "node") or any(end in posterior.hinted for end in ends):
         return True
     seen = posterior.seen
@@ -669,7 +692,7 @@ def _named_finding(posterior: _Posterior, key: Key) -> PathFinding:
     nodes = list(dict.fromkeys(map(node_of, ends)))
     some = posterior.some[key] > 0.5
     pairs = [p for p in part.pairs if part.kind != "fabric" or seen.firm()[p] > 0]
-    whole = bool(seen.bad[pairs].sum() > 0.9 * seen.tried[pairs].sum())
+    whole = bool(seen.bad[pairs].sum() > DEAD * seen.tried[pairs].sum())
     if part.kind == "nic":
         drain = Drain(Action.ISOLATE, ends, [] if _has_other(seen, part.ends[0]) else nodes)
     elif part.kind == "node":
@@ -695,8 +718,8 @@ def _ambiguous_finding(posterior: _Posterior, keys: set[Key], pairs: set[int], s
         )
         for key in likely
     ]
-    if ("fabric", ()) not in keys and any(posterior.some[key] > 1 - NAMED for key in likely):
-        share = round(posterior.probability.get(("fabric", ()), 0.0), 4)
+    if _FABRIC not in keys and any(posterior.some[key] > 1 - NAMED for key in likely):
+        share = round(posterior.probability.get(_FABRIC, 0.0), 4)
         candidates.append(PathCandidate("fabric", [], share))
     ends = sorted({end for key in likely for end in posterior.shape[key].ends})
     homes = {seen.nodes[end] for end in ends}

@@ -25,6 +25,14 @@ def test_planted_faults_are_named_and_nobody_else() -> None:
         assert not found.blamed, "\n".join(found.wrong)
 
 
+@pytest.mark.parametrize(("seed", "faults"), [(50, 1), (173, 2)], ids=["a switch of four nodes", "two lossy NICs"])
+def test_what_looks_like_one_more_fault_accuses_nobody(seed: int, faults: int) -> None:
+    """A node behind a dead switch is as dead as one beside it; two lossy NICs lose most between one another."""
+    found = simulate([seed], faults)
+    assert not found.blamed, "\n".join(found.wrong)
+    assert found.right == found.could
+
+
 def test_a_fabric_that_is_well_names_nobody_and_asks_for_little() -> None:
     for seed in range(6):
         fabric = Fabric(seed, 8, 2, 4, 4, rails=False)
