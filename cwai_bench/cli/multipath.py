@@ -114,22 +114,9 @@ def own(parser: Parser) -> None:
             "RDMA 中作为路径的设备（mlx5_0,mlx5_4:1、mlx5_*；^mlx5_9 表示排除；默认全部）",
         ),
     )
-    group.add(
-        "--as-node",
-        metavar="D=NAME[,…]",
-        type=words.devices_as_nodes,
-        help=Text(
-            "for trying out: take RDMA devices of this machine for nodes (rxe0=a,rxe1=b)",
-            "试用：将本机的 RDMA 设备当作不同节点（rxe0=a,rxe1=b）",
-        ),
-    )
+    options.as_node(group)
     group = parser.group(Text("queue pairs of RDMA", "RDMA 队列对"))
-    group.add(
-        "--gid-index",
-        metavar="N",
-        type=words.number,
-        help=Text("default: of RoCE v2 with an IPv4 address, if there is one", "默认：优先选择 RoCE v2 的 IPv4 地址"),
-    )
+    options.gid_index(group)
     group.add(
         "--qp-timeout",
         metavar="N",

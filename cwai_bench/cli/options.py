@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cwai_bench.cli import parser as words
-from cwai_bench.cli.parser import Parser
+from cwai_bench.cli.parser import Group, Parser
 from cwai_bench.errors import UsageError
 from cwai_bench.render import RENDERERS
 from cwai_bench.text import Lang, Text
@@ -319,3 +319,25 @@ def lang_of(args: argparse.Namespace, lang: Lang) -> Lang:
     """``--lang`` may also come from the config file."""
     found: Lang | None = args.lang
     return found or lang
+
+
+def as_node(group: Group) -> None:
+    """Of commands over RDMA: devices of one machine pass for nodes."""
+    group.add(
+        "--as-node",
+        metavar="D=NAME[,…]",
+        type=words.devices_as_nodes,
+        help=Text(
+            "for trying out: take RDMA devices of this machine for nodes (rxe0=a,rxe1=b)",
+            "试用：将本机的 RDMA 设备当作不同节点（rxe0=a,rxe1=b）",
+        ),
+    )
+
+
+def gid_index(group: Group) -> None:
+    group.add(
+        "--gid-index",
+        metavar="N",
+        type=words.number,
+        help=Text("default: of RoCE v2 with an IPv4 address, if there is one", "默认：优先选择 RoCE v2 的 IPv4 地址"),
+    )

@@ -105,25 +105,12 @@ def _who(parser: Parser) -> None:
         type=words.positive,
         help=Text("first TCP port to try (default 18515)", "首选 TCP 端口（默认 18515）"),
     )
-    group.add(
-        "--as-node",
-        metavar="D=NAME[,…]",
-        type=words.devices_as_nodes,
-        help=Text(
-            "for trying out: take RDMA devices of this machine for nodes (rxe0=a,rxe1=b)",
-            "试用：将本机的 RDMA 设备当作不同节点（rxe0=a,rxe1=b）",
-        ),
-    )
+    options.as_node(group)
 
 
 def _queue_pairs(parser: Parser) -> None:
     group = parser.group(Text("queue pairs of RDMA", "RDMA 队列对"))
-    group.add(
-        "--gid-index",
-        metavar="N",
-        type=words.number,
-        help=Text("default: of RoCE v2 with an IPv4 address, if there is one", "默认：优先选择 RoCE v2 的 IPv4 地址"),
-    )
+    options.gid_index(group)
     group.add(
         "--mtu",
         metavar="BYTES",
