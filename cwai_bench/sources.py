@@ -15,6 +15,7 @@ numbers, addresses, temperatures, counters), so that what is judged of one node 
 
 from __future__ import annotations
 
+import fnmatch
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -47,6 +48,12 @@ class File:
     @property
     def is_glob(self) -> bool:
         return GLOB.search(self.path) is not None
+
+
+def matches(pattern: str, path: str) -> bool:
+    """Whether a path is one that the glob ``pattern`` stands for."""
+    wanted, parts = pattern.split("/"), path.split("/")
+    return len(wanted) == len(parts) and all(map(fnmatch.fnmatchcase, parts, wanted))
 
 
 @dataclass(frozen=True, init=False)

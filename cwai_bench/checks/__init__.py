@@ -43,7 +43,7 @@ from cwai_bench.model import (
 )
 from cwai_bench.readers import Unreadable
 from cwai_bench.registry import Registry
-from cwai_bench.sources import Call, Command, Each, File, Source, device_in
+from cwai_bench.sources import Call, Command, Each, File, Source, device_in, matches
 from cwai_bench.text import Text
 
 EVIDENCE_LIMIT = 4096
@@ -191,12 +191,12 @@ class FactView:
     def glob(self, pattern: str) -> dict[str, str]:
         """The files that match a pattern, path to content; empty when there is none.
 
-        Raises NotKnown when any of them could not be read.
+        Raises NotKnown when any of them could not be read, and for a list of other files.
         """
         reading = self._reading(pattern)
         if reading.status == "missing":
             return {}
-        found = {path: self._good(path).text for path in self._good(pattern).text.splitlines()}
+        found = {path: self._good(path).text for path in _paths(pattern, self._good(pattern).text)}
         self._shown[pattern] = lambda: "\n".join(f"{path}: {text.rstrip()}" for path, text in found.items())
         return found
 
@@ -378,6 +378,18 @@ def _device(template: tuple[str, ...], words: tuple[str, ...]) -> str:
             c=" ".join(words)[:80], t=" ".join(template)
         ),
     )
+
+
+@lru_cache(maxsize=256)  # nodes of one kind list the same files
+def _paths(pattern: str, listing: str) -> tuple[str, ...]:
+    """The paths of a list, one a line; raises NotKnown for one that does not match ``pattern``."""
+    paths = tuple(listing.splitlines())
+    for path in paths:
+        if not matches(pattern, path):
+            raise NotKnown(
+                "parse", Text("{p} is not one of the files {g}", "{p} 不属于文件 {g}").fill(p=path[:80], g=pattern)
+            )
+    return paths
 
 
 # Many checks look at the same few answers of a node, one check after the other.

@@ -49,6 +49,16 @@ def test_no_source_of_a_node_is_a_bug_whatever_it_says(text: str, node: str) -> 
 
 
 @pytest.mark.parametrize("node", WHOLE)
+def test_a_list_of_files_that_names_other_readings_is_no_bug(node: str) -> None:
+    """Other commands, other files, and paths cut short: none is one of the files that the list stands for."""
+    others = [key for key, reading in well(node).readings.items() if reading.status == "ok"][::7]
+    for key in read_by(node):
+        if not key.startswith(("$ ", "call:")):
+            for other in (*others, key.rpartition("/")[2], ""):
+                said(node, key, other + "\n")
+
+
+@pytest.mark.parametrize("node", WHOLE)
 def test_windows_line_ends_blame_nothing(node: str) -> None:
     """A text with the line ends of another system is read, or not known; it is never taken for a fault."""
     import msgspec
