@@ -22,7 +22,7 @@ from tests.bench.table import Row, missing
 from tests.bench.tcp import Progress
 from tests.lab import guest, rails
 
-PAIRS = {"bandwidth": 7, "rate": 15, "latency": 15}
+PAIRS = {"bandwidth": 15, "rate": 15, "latency": 15}
 """Turns of each row; bandwidth has 18 rows."""
 WHERE = "soft-RoCE of Linux 6.1 in an emulated guest"
 DEADLINE = 2400.0
