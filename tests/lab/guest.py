@@ -87,22 +87,32 @@ def run(
     modules: Sequence[str] = (),
     deadline: float = 120.0,
     memory_mib: int = 2048,
+    counted: bool = False,
 ) -> subprocess.CompletedProcess[str]:
     """Boot a guest, load ``modules``, run ``argv`` as its root, and give back exit code, output and errors.
 
     ``folder`` holds consoles and exchanged files, one sub-folder per boot, and the guest sees it under the same path;
     it may write into ``/run/exchange``, which is ``exchange`` in the sub-folder of this boot. A kernel panic is tried
     once more; KernelPanic is raised after a second one, GuestDied when a boot with all in it took ``deadline`` seconds.
+
+    ``counted``: the guest has one CPU and its clock counts the instructions of that, eight nanoseconds each, so that what
+    it measures does not depend on what else the host does; idle time is skipped. Without, two CPUs and the host's clock.
     """
     script = "".join(f"modprobe {shlex.quote(module)}\n" for module in modules) + shlex.join(map(str, argv)) + "\n"
     try:
-        return _boot(script, folder / "boot1", deadline, memory_mib)
+        return _boot(script, folder / "boot1", deadline, memory_mib, counted)
     except KernelPanic as first:
         print(f"the guest's kernel panicked; booting once more\n{first}")
-        return _boot(script, folder / "boot2", deadline, memory_mib)
+        return _boot(script, folder / "boot2", deadline, memory_mib, counted)
 
 
-def _boot(script: str, folder: Path, deadline: float, memory_mib: int) -> subprocess.CompletedProcess[str]:
+COUNTED = ("-accel", "tcg,thread=single", "-icount", "shift=3,sleep=off", "-smp", "1")
+FREE = ("-accel", "tcg,thread=multi", "-smp", "2")
+
+
+def _boot(
+    script: str, folder: Path, deadline: float, memory_mib: int, counted: bool
+) -> subprocess.CompletedProcess[str]:
     exchange = folder / "exchange"
     exchange.mkdir(parents=True)
     console = folder / "console.log"
@@ -114,8 +124,8 @@ def _boot(script: str, folder: Path, deadline: float, memory_mib: int) -> subpro
     qemu = subprocess.Popen(
         [
             *("setpriv", "--pdeathsig", "KILL"),
-            *("qemu-system-x86_64", "-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max"),
-            *("-smp", "2", "-m", str(memory_mib), "-nographic", "-nodefaults", "-no-reboot", "-nic", "none"),
+            *("qemu-system-x86_64", "-machine", "q35", "-cpu", "max", *(COUNTED if counted else FREE)),
+            *("-m", str(memory_mib), "-nographic", "-nodefaults", "-no-reboot", "-nic", "none"),
             *("-serial", f"file:{console}"),
             *("-kernel", KERNEL / "vmlinuz", "-initrd", initramfs),
             *("-append", "console=ttyS0 panic=-1 quiet loglevel=4 oops=panic"),
