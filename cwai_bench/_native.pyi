@@ -1,4 +1,4 @@
-"""The compiled module as ``cwai_bench/native.py`` calls it. Written by hand; a test holds it to the signatures."""
+"""The compiled module as ``cwai_bench/native`` calls it. Written by hand; a test holds it to the signatures."""
 
 from typing import TypedDict
 

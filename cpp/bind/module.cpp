@@ -1,5 +1,5 @@
 // The compiled module. Numbers and strings go in, numpy arrays and plain counters come out; only
-// cwai_bench/native.py calls it.
+// cwai_bench/native calls it.
 #include <pybind11/pybind11.h>
 
 #include "bind/rooms.hpp"

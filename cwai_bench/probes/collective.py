@@ -46,7 +46,8 @@ from cwai_bench.probes import Context, Options, World, cards, nccl, probe
 from cwai_bench.text import Text
 
 if TYPE_CHECKING:
-    from cwai_bench.native import Collective, CollectivePoint, Samples
+    from cwai_bench.native import Collective, CollectivePoint
+    from cwai_bench.native.door import Samples
 
 SMALL = 64 << 10
 """Up to this many bytes a call is so short that ten warm-ups cost nothing; above, two."""

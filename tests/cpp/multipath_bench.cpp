@@ -119,7 +119,7 @@ void stranded() {
   for (int repetition = 0; repetition < kSilences; ++repetition) {
     Paths paths(Paths::kVerbs, 4);
     for (auto& plant : paths.plants) plant->rate = 50e6;
-    SenderSpec spec;  // as RDMA is driven: cwai_bench/native.py
+    SenderSpec spec;  // as RDMA is driven: cwai_bench/native/multipath.py
     spec.scheduler.horizon = 2 * kMilli;
     spec.scheduler.stall = 5 * kMilli;
     spec.scheduler.duplicates = 0;

@@ -19,21 +19,22 @@ import pytest
 
 from cwai_bench import native
 from cwai_bench.errors import CwaiError, DeadlineError, DeviceError, UsageError
+from cwai_bench.native import door
 
 ROOT = Path(__file__).resolve().parents[2]
 TOKEN = b"t" * native.TOKEN_BYTES
 
 
 def compiled() -> Any:
-    return native._native()
+    return door.compiled()
 
 
 @pytest.fixture
 def fresh_door(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    native._native.cache_clear()
+    door.compiled.cache_clear()
     yield
     monkeypatch.undo()
-    native._native.cache_clear()
+    door.compiled.cache_clear()
 
 
 def tcp_ends(lanes: int = 1, spin: bool = False) -> tuple[native.Connection, native.Connection]:
@@ -88,8 +89,8 @@ def test_importing_the_door_loads_nothing_heavy() -> None:
 
 
 def test_every_fault_has_words_in_both_languages() -> None:
-    assert set(native._FAULTS) == set(compiled().fault_names())
-    for name, (kind, message, _) in native._FAULTS.items():
+    assert set(door.FAULTS) == set(compiled().fault_names())
+    for name, (kind, message, _) in door.FAULTS.items():
         assert issubclass(kind, CwaiError), name
         filled = message.fill(subject="S", why="W")
         assert re.search(r"[\u4e00-\u9fff]", filled.zh), name

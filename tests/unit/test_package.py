@@ -12,8 +12,8 @@ from importlib.resources import files
 import pytest
 
 import cwai_bench
-from cwai_bench import native
 from cwai_bench.cli.main import COMMANDS
+from cwai_bench.native import door
 from cwai_bench.probes import PROBES
 
 HEAVY = {"numpy", "pandas", "jinja2", "rich", "mpi4py", "ClusterShell", "asyncio", "http"}
@@ -27,14 +27,14 @@ def run(code: str) -> str:
 
 def test_one_version() -> None:
     assert metadata.version("cwai-bench") == cwai_bench.__version__
-    assert native._native().__version__ == cwai_bench.__version__
+    assert door.compiled().__version__ == cwai_bench.__version__
 
 
 def test_the_compiled_module_needs_no_optional_library() -> None:
     readelf = shutil.which("readelf")
     if readelf is None:
         pytest.skip("no readelf on this machine: apt-get install binutils")
-    shown = subprocess.run([readelf, "-d", str(native._native().__file__)], capture_output=True, text=True, check=True)
+    shown = subprocess.run([readelf, "-d", str(door.compiled().__file__)], capture_output=True, text=True, check=True)
     needed = set(re.findall(r"NEEDED.*\[([A-Za-z0-9_+-]+?)(?:\+\+)?\.so", shown.stdout))
     assert needed <= {
         "libstdc",
