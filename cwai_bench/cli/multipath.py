@@ -117,15 +117,7 @@ def own(parser: Parser) -> None:
     options.as_node(group)
     group = parser.group(Text("queue pairs of RDMA", "RDMA 队列对"))
     options.gid_index(group)
-    group.add(
-        "--qp-timeout",
-        metavar="N",
-        type=words.number,
-        help=Text(
-            "wait 4.096 us · 2^N for an answer (default 14: 67 ms)", "等待应答 4.096 us · 2^N（默认 14，即 67 ms）"
-        ),
-    )
-    group.add("--retries", metavar="N", type=words.number, help=Text("0 to 7 (default 7)", "0 到 7（默认 7）"))
+    options.patience(group)
 
 
 def main(parser: Parser, argv: Sequence[str], lang: Lang) -> int:

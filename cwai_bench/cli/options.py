@@ -341,3 +341,16 @@ def gid_index(group: Group) -> None:
         type=words.number,
         help=Text("default: of RoCE v2 with an IPv4 address, if there is one", "默认：优先选择 RoCE v2 的 IPv4 地址"),
     )
+
+
+def patience(group: Group) -> None:
+    """How long a queue pair waits for an answer, and how often it sends again."""
+    group.add(
+        "--qp-timeout",
+        metavar="N",
+        type=words.number,
+        help=Text(
+            "wait 4.096 us · 2^N for an answer (default 14: 67 ms)", "等待应答 4.096 us · 2^N（默认 14，即 67 ms）"
+        ),
+    )
+    group.add("--retries", metavar="N", type=words.number, help=Text("0 to 7 (default 7)", "0 到 7（默认 7）"))

@@ -133,15 +133,7 @@ def _queue_pairs(parser: Parser) -> None:
         type=words.number,
         help=Text("of RoCE, 0 to 255: four times the DSCP", "RoCE 流量类别，0 到 255：DSCP 值的四倍"),
     )
-    group.add(
-        "--qp-timeout",
-        metavar="N",
-        type=words.number,
-        help=Text(
-            "wait 4.096 us · 2^N for an answer (default 14: 67 ms)", "等待应答 4.096 us · 2^N（默认 14，即 67 ms）"
-        ),
-    )
-    group.add("--retries", metavar="N", type=words.number, help=Text("0 to 7 (default 7)", "0 到 7（默认 7）"))
+    options.patience(group)
     group.add(
         "--depth",
         metavar="N",
