@@ -95,8 +95,9 @@ def run(
     it may write into ``/run/exchange``, which is ``exchange`` in the sub-folder of this boot. A kernel panic is tried
     once more; KernelPanic is raised after a second one, GuestDied when a boot with all in it took ``deadline`` seconds.
 
-    ``counted``: the guest has one CPU and its clock counts the instructions of that, eight nanoseconds each, so that what
-    it measures does not depend on what else the host does; idle time is skipped. Without, two CPUs and the host's clock.
+    ``counted``: the guest has one CPU and its clock counts the instructions of that, eight nanoseconds each, so that
+    what it measures does not depend on what else the host does; idle time is skipped. Without, it has two CPUs and the
+    host's clock.
     """
     script = "".join(f"modprobe {shlex.quote(module)}\n" for module in modules) + shlex.join(map(str, argv)) + "\n"
     try:
