@@ -9,6 +9,8 @@ from tests.bench.tcp import Progress
 from tests.unit.planted_paths import simulate
 
 SEEDS = 200
+ORDER = ("blamed", "missed", "silent")
+"""What went wrong, the worst first."""
 
 
 def named(progress: Progress) -> Iterator[Row]:
@@ -29,7 +31,7 @@ def named(progress: Progress) -> Iterator[Row]:
             note="; ".join(
                 [
                     f"{found.rounds:.1f} rounds, {found.probes:.0f} probes",
-                    *sorted(found.wrong, key=lambda case: not case.startswith("blamed"))[:2],
+                    *sorted(found.wrong, key=lambda case: ORDER.index(case.partition(" ")[0]))[:2],
                 ]
             ),
         )
