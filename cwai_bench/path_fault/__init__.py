@@ -18,9 +18,10 @@ neither end has another. When it is as good as sure that something is bad, and n
 These are always so from hosts:
 
 - a NIC and its node, where the node has no other NIC that was probed;
-- a node that has two NICs, and both of these at once;
 - bad entropies of one end alone, which may be its uplink's or those of the uplink of all the others;
 - a NIC or node beside a bad switch that is bad in the same way: it may hang on it.
+
+Of a node that has two NICs, both bad in the same way, the node is named: one part is likelier than two.
 
 A switch on which but one or two of the ends hang is told as these: what only one end uses is its uplink. Groups for a
 fabric fault are found by joining ends, those first that are most surely fine with one another (greedy additive edge

@@ -82,7 +82,9 @@ def _is_vouched(posterior: Posterior, key: Key) -> bool:
         if any(set(ends) & set(other[1]) for other in others):
             return False
         # Between two ends that are bad by themselves more is bad than with either: that is no path of its own.
-        hosts = [(held, v) for (of, held), v in posterior.probability.items() if of in ("nic", "node")]
+        # (What of that may be the fabric's counts as well: it is no path either.)
+        likely = posterior.probability.items()
+        hosts = [(k[1], v * (1 + posterior.some[k] / 2)) for k, v in likely if k[0] in ("nic", "node")]
         return not all(sum(v for held, v in hosts if end in held) > 0.5 for end in ends)
     if kind not in ("nic", "node") or any(end in posterior.hinted for end in ends):
         return True
