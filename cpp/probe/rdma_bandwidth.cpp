@@ -24,15 +24,17 @@ struct Shape {
 
   // Of large messages few are enough: 8 MiB in flight are 170 us at 400 Gb/s, more than any path
   // within a cluster takes; more of them only take long to drain from a slow link. Small ones are
-  // handed over many at a time, for each handing over costs as much as a message or more.
-  static Shape of(const QueuePairsSpec& spec, std::size_t size) {
+  // handed over many at a time, for each handing over costs as much as a message or more; reads
+  // fewer, since a NIC asks for some sixteen at a time, and goes on as each is answered.
+  static Shape of(const QueuePairsSpec& spec, std::size_t size, Verb verb) {
     constexpr std::size_t kInFlight = 8U << 20;
     constexpr std::size_t kSmall = 8192;
     constexpr std::size_t kLarge = 65536;
     const auto count = static_cast<std::size_t>(spec.count);
     const auto deepest = static_cast<std::size_t>(spec.depth);
     const std::size_t depth = std::clamp<std::size_t>(kInFlight / size / count, 2, deepest);
-    const std::size_t some = std::max<std::size_t>(1, std::min<std::size_t>(depth / 4, 16));
+    const std::size_t most = verb == Verb::kRead ? 4 : 16;
+    const std::size_t some = std::max<std::size_t>(1, std::min(depth / 4, most));
     const auto asked = static_cast<std::size_t>(spec.post_list);
     const std::size_t list = asked > 0 ? std::min(asked, depth) : size <= kSmall ? some : 1;
     const std::size_t signal = std::max(list, size < kLarge ? some : 1);
@@ -48,7 +50,7 @@ class Run {
         watch_(watch),
         progress_("bandwidth", spec.size),
         answers_(!spec.initiates || spec.two_way),
-        shape_(Shape::of(pairs.spec(), spec.size)),
+        shape_(Shape::of(pairs.spec(), spec.size, spec.verb)),
         receives_(spec.verb == Verb::kSend && answers_ ? receive_depth() : 0),
         window_(spec),
         milestones_(pairs.control(), kDone) {}

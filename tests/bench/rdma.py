@@ -22,12 +22,11 @@ from tests.bench.table import Row, missing
 from tests.bench.tcp import Progress
 from tests.lab import guest, rails
 
-PAIRS = {"bandwidth": 15, "rate": 15, "latency": 15}
-"""Turns of each row; bandwidth has 18 rows."""
+PAIRS = 15
 WHERE = "soft-RoCE of Linux 6.1 in an emulated guest"
-COUNTED = {"bandwidth": True, "rate": False, "latency": False}
-"""Whether the guest's clock counts instructions: then both ends and the network share one CPU, and nothing but what is
-executed tells in the figures. Two ends that answer one another in turn would only wait for that CPU there."""
+COUNTED = ("write", "read", "send")
+"""What is measured in a guest whose clock counts instructions: there both ends and the network share one CPU, and
+nothing but what is executed tells in the figures. Two ends that answer one another in turn would only wait for it."""
 DEADLINE = 7200.0
 """Seconds of a guest with all rows of one kind in it."""
 
@@ -35,10 +34,10 @@ DEADLINE = 7200.0
 def _rows(kind: str, progress: Progress) -> Iterator[dict[str, Any]]:
     progress(f"RDMA {kind} in the guest", 1)
     with tempfile.TemporaryDirectory(dir=guest.ROOT / "build") as folder:
-        program = f"{sys.executable} -m tests.bench.rdma_job {kind} {PAIRS[kind]}"
+        program = f"{sys.executable} -m tests.bench.rdma_job {kind} {PAIRS}"
         script = f"cd {guest.ROOT}\n{rails.paths(1)}{program}\n"
         done = guest.run(
-            ["sh", "-c", script], Path(folder), modules=rails.MODULES, deadline=DEADLINE, counted=COUNTED[kind]
+            ["sh", "-c", script], Path(folder), modules=rails.MODULES, deadline=DEADLINE, counted=kind in COUNTED
         )
     if done.returncode != 0:
         raise RuntimeError(f"the guest ended with {done.returncode}: {done.stderr[-2000:]}")
@@ -55,13 +54,13 @@ def _reaches(ratio: Spread, wanted: float) -> bool:
     return ratio.median >= wanted and round(ratio.p90, 2) >= 1.0
 
 
-def bandwidth(progress: Progress) -> Iterator[Row]:
+def bandwidth(verb: str, progress: Progress) -> Iterator[Row]:
     wanted = "≥ 0.95, interval reaching 1.00"
     if not _here():
-        yield missing("RDMA bandwidth", "make lab-deps", wanted)
+        yield missing(f"RDMA {verb} bandwidth", "make lab-deps", wanted)
         return
-    for found in _rows("bandwidth", progress):
-        verb, size, count = found["what"].split()
+    for found in _rows(verb, progress):
+        _, size, count = found["what"].split()
         ratio = Spread.of(found["ratios"])
         yield Row(
             f"RDMA {verb} bandwidth, {shown_size(int(size))}, {count} queue pair{'s' * (count != '1')}",

@@ -1,10 +1,12 @@
 """RDMA rows of the bench, inside the guest: ours and perftest in turn over one path of soft-RoCE.
 
-``python -m tests.bench.rdma_job bandwidth|rate|latency PAIRS``: one JSON line for each row.
+``python -m tests.bench.rdma_job write|read|send|rate|latency PAIRS`` (of a verb its bandwidth): one JSON line for each
+row.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import subprocess
@@ -82,18 +84,17 @@ def peer_bandwidth(verb: str, size: int, count: int, number: int, *options: obje
     return perftest(f"ib_{verb}_bw", "-s", size, "-q", count, "-n", number, *options)[3] * 2**20
 
 
-def bandwidth(ends: Ends, pairs: int) -> Iterator[dict[str, object]]:
-    for verb in ("write", "read", "send"):
-        for size in SIZES:
-            for count in (1, 4):
-                number = max(FEWEST, messages(bandwidth_of(ends, verb, size, count), size) // count)
-                chain = alternate(
-                    lambda: bandwidth_of(ends, verb, size, count),  # noqa: B023
-                    lambda: peer_bandwidth(verb, size, count, number),  # noqa: B023
-                    pairs,
-                    lambda: None,
-                )
-                yield row(f"{verb} {size} {count}", chain, pairs)
+def bandwidth(verb: str, ends: Ends, pairs: int) -> Iterator[dict[str, object]]:
+    for size in SIZES:
+        for count in (1, 4):
+            number = max(FEWEST, messages(bandwidth_of(ends, verb, size, count), size) // count)
+            chain = alternate(
+                lambda: bandwidth_of(ends, verb, size, count),  # noqa: B023
+                lambda: peer_bandwidth(verb, size, count, number),  # noqa: B023
+                pairs,
+                lambda: None,
+            )
+            yield row(f"{verb} {size} {count}", chain, pairs)
 
 
 def rate(ends: Ends, pairs: int) -> Iterator[dict[str, object]]:
@@ -135,7 +136,8 @@ def latency(ends: Ends, pairs: int) -> Iterator[dict[str, object]]:
 
 
 def main() -> None:
-    run = {"bandwidth": bandwidth, "rate": rate, "latency": latency}[sys.argv[1]]
+    verbs = {verb: functools.partial(bandwidth, verb) for verb in ("write", "read", "send")}
+    run = {**verbs, "rate": rate, "latency": latency}[sys.argv[1]]
     with our_ends() as ends:
         for found in run(ends, int(sys.argv[2])):
             print(json.dumps(found), flush=True)
