@@ -285,7 +285,8 @@ def _singles_and_twos(seen: Seen, parts: Sequence[Part], prior: Mapping[Key, flo
             out.append(
                 ((parts[c], parts[d]), rare[c] + rare[d] + together + float(score), (weight.sum(1), weight.sum(0)))
             )
-            if (alike := float(seen.averaged(once))) > score and _on_two_nodes(seen, parts[c], parts[d]):
+            alike = float(seen.averaged(once)) - math.log(size)  # no likelier than two that happen to be alike
+            if alike > score and _on_two_nodes(seen, parts[c], parts[d]):
                 effect = seen.effects(once)
                 out.append(((parts[c], parts[d]), rare[c] + rare[d] + alike, (effect, effect)))
     return [*out, *_threes(seen, parts, rare, out)]
