@@ -20,7 +20,7 @@ ENVIRONMENT = {
 
 
 def link(*words: str) -> None:
-    subprocess.run(["ip", "link", "set", "b1", *words], check=True, timeout=20)
+    subprocess.run(["ip", "link", "set", "b1", *words], check=True, timeout=120)
 
 
 def carried(pid: int) -> list[int]:
