@@ -12,7 +12,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from tests.bench.pairs import Spread, alternate
@@ -136,10 +136,14 @@ def latency(ends: Ends, pairs: int) -> Iterator[dict[str, object]]:
 
 
 def main() -> None:
-    verbs = {verb: functools.partial(bandwidth, verb) for verb in ("write", "read", "send")}
-    run = {**verbs, "rate": rate, "latency": latency}[sys.argv[1]]
+    rows: dict[str, Callable[[Ends, int], Iterator[dict[str, object]]]] = {
+        **{verb: functools.partial(bandwidth, verb) for verb in ("write", "read", "send")},
+        "rate": rate,
+        "latency": latency,
+    }
+    measure = rows[sys.argv[1]]
     with our_ends() as ends:
-        for found in run(ends, int(sys.argv[2])):
+        for found in measure(ends, int(sys.argv[2])):
             print(json.dumps(found), flush=True)
 
 
