@@ -1,4 +1,5 @@
 #include <sched.h>
+#include <time.h>
 
 #include <algorithm>
 #include <array>
@@ -240,21 +241,21 @@ class Run {
       milestones_.reach(kCounted);
     }
     Nanos next_look = now();
+    Nanos came_last = next_look;
     seen_ = next_look;
     std::size_t in_vain = 0;
     while (!done_ || milestones_.peer() != kDone) {
       const bool moved = spec_.initiates && !done_ && drive();
       const bool came = receives_ > 0 && receive();
-      // A NIC in software may need this very CPU for what is waited for.
-      constexpr std::size_t kTurns = 64;
       in_vain = moved || came ? 0 : in_vain + 1;
-      if (in_vain % kTurns == kTurns - 1) sched_yield();
       if (!spec_.initiates && milestones_.peer() == kDone) finish();
       // What the other end says is listened to now and then only: it is a call into the system.
       // Whoever has nothing else to do waits for it.
       constexpr Nanos kOften = 1'000'000;
       const bool idle = receives_ == 0 && (done_ || !spec_.initiates);
       const Nanos at = idle ? next_look : moved ? seen_ : now();
+      if (in_vain == 0) came_last = at;
+      if (!idle) make_way(in_vain, at - came_last);
       if (at < next_look) continue;
       next_look = at + kOften;
       watch_.check();
@@ -269,6 +270,18 @@ class Run {
       receive();
       watch_.check();
     }
+  }
+
+  // A NIC in software needs a CPU for what is waited for, and it may be this very one. One in
+  // hardware is never silent for so long that this end would sleep while queue pairs are full.
+  static void make_way(std::size_t in_vain, Nanos silent) {
+    constexpr std::size_t kTurns = 64;
+    constexpr Nanos kLong = 1'000'000;
+    constexpr timespec kNap{.tv_sec = 0, .tv_nsec = 20'000};
+    if (in_vain > 0 && silent >= kLong)
+      nanosleep(&kNap, nullptr);
+    else if (in_vain % kTurns == kTurns - 1)
+      sched_yield();
   }
 
   // Keeps every queue pair full until both ends have counted, then lets them run empty. True when
