@@ -32,7 +32,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from cwai_bench.model import Scalar
-from cwai_bench.text import Text, plain
+from cwai_bench.text import Text, joined, plain
 
 FAIL_BELOW, WARN_BELOW = 0.75, 0.87
 """Shares of what is expected: just below the laxest public gates, as shares of what is computed for their systems. OCI
@@ -125,7 +125,7 @@ class Bound(NamedTuple):
 
     @property
     def words(self) -> Text:
-        return Text("; ".join(term.en for term in self.terms), "；".join(term.zh for term in self.terms))
+        return joined(self.terms)
 
 
 class Thresholds(NamedTuple):

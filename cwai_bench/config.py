@@ -49,7 +49,7 @@ from cwai_bench.errors import UsageError
 from cwai_bench.goodput import DEFAULTS, Thresholds
 from cwai_bench.model import Scalar, ScriptSpec
 from cwai_bench.scripts import parse_scripts
-from cwai_bench.text import Text
+from cwai_bench.text import Text, joined
 
 VALUE_LIMIT = 4096
 """Characters of a value that a pattern is held against: a node may say anything."""
@@ -143,7 +143,7 @@ class Criterion:
         if self.where:
             where = ", ".join(f"{k} = {v}" for k, v in self.where)
             parts.append(Text(f"where {where}", f"限定 {where}"))
-        return Text("; ".join(p.en for p in parts), "；".join(p.zh for p in parts))
+        return joined(parts)
 
 
 @dataclass(frozen=True)

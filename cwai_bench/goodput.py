@@ -22,7 +22,7 @@ from functools import lru_cache
 from typing import Literal, NamedTuple
 
 from cwai_bench.model import Scalar
-from cwai_bench.text import Text
+from cwai_bench.text import Text, joined
 
 FAIL_BELOW, WARN_BELOW = 0.90, 0.95
 """Shares of what is expected. Public limits for healthy pairs lie at 0.95 to 0.975 of the line rate, the laxer ones at
@@ -125,7 +125,7 @@ def _expected(*values: Scalar) -> Expected | None:
     slots = [found for end in ("client", "server") if (found := _pcie(parameters, end)) is not None]
     slot = min((value for value, _ in slots), default=math.inf)
     parts += [said for value, said in slots if value == slot][:1]
-    terms = Text("; ".join(p.en for p in parts), "；".join(p.zh for p in parts))
+    terms = joined(parts)
     return Expected(min(on_wire, slot), "pcie" if slot < on_wire else "wire", terms, min(full, slot), mtu)
 
 

@@ -7,6 +7,7 @@ report can be shown in either language long after the check that wrote it has ch
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from typing import Literal
 
 import msgspec
@@ -38,6 +39,12 @@ class Text(msgspec.Struct, frozen=True):
 def plain(value: str) -> Text:
     """A value that reads the same in both languages (a number, a path, a host name)."""
     return Text(value, value)
+
+
+def joined(texts: Iterable[Text]) -> Text:
+    """Some texts one after another."""
+    every = list(texts)
+    return Text("; ".join(t.en for t in every), "；".join(t.zh for t in every))
 
 
 def default_lang(environ: dict[str, str] | None = None) -> Lang:

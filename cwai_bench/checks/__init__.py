@@ -479,10 +479,13 @@ class LongRun:
     """A test of a vendor's that takes long or takes the cards from whoever uses them: run only when asked for by name.
 
     ``expected``: seconds, by the vendor's own word. The command's time limit is when it is given up.
+    ``script``: where the test takes several calls of the vendor's tool, the shell script that makes them; the command
+    then is its name only.
     """
 
     command: Command
     expected: float
+    script: str = ""
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from cwai_bench.checks import (
 from cwai_bench.checks.ascend import NPUS, npus, of_all_cards
 from cwai_bench.model import Action, Severity
 from cwai_bench.readers import ascend_tests as reader
-from cwai_bench.text import Text, plain
+from cwai_bench.text import Text, joined, plain
 
 SCOPE = "ascend_test"
 SHOWN = 6
@@ -103,7 +103,7 @@ def _diag(command: Command, wanted: frozenset[str], facts: FactView) -> Outcome:
     skipped = ", ".join(test.name for test in by_status.get("skip", []))[:300]
     left_out = Text("not run: {t}", "未运行：{t}").fill(t=skipped) if skipped else None
     details = [text for text in (left_out, _told(done)) if text is not None]
-    detail = Text("; ".join(t.en for t in details), "；".join(t.zh for t in details)) if details else None
+    detail = joined(details) if details else None
     return passed(", ".join(test.name for test in done)[:300], detail)
 
 

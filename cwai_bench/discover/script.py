@@ -79,15 +79,15 @@ def run(script: Script, node: str, run_id: str) -> Reading:
     return _guarded(Job(source, script.text, spec.arguments, spec.limit, environment() | told))
 
 
-def run_command(command: Command) -> Reading:
+def run_command(command: Command, script: str = "") -> Reading:
     """The reading of a command that may take long, by its own time limit; standard output and error as one.
 
-    Whatever interrupts us ends the command as well.
+    With a ``script`` that is run, and the command is its name. Whatever interrupts us ends what runs as well.
     """
-    words = list(command.argv)
+    words = [] if script else list(command.argv)
     # What set_env.sh of CANN says: without it ascend-dmi does not find the kernels that it starts.
     cann = {name: value for name, value in os.environ.items() if name.startswith("ASCEND_")}
-    return _guarded(Job(command.key, "", words, command.timeout, environment() | cann, TEXT_LIMIT, VENDOR_GRACE))
+    return _guarded(Job(command.key, script, words, command.timeout, environment() | cann, TEXT_LIMIT, VENDOR_GRACE))
 
 
 def _guarded(job: Job) -> Reading:

@@ -27,6 +27,7 @@ from cwai_bench.model import (
 )
 from cwai_bench.render.nodeset import fold
 from cwai_bench.text import Text, plain
+from cwai_bench.text import joined as _joined
 
 OBSERVED_LIMIT = 400
 VALUE_LIMIT = 2000
@@ -166,4 +167,4 @@ def unknown_check(id: str, alike: Alike) -> list[Verdict]:
 
 
 def joined(texts: Sequence[Text]) -> Text | None:
-    return Text("; ".join(t.en for t in texts), "；".join(t.zh for t in texts)) if texts else None
+    return _joined(texts) if texts else None

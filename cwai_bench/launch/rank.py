@@ -249,7 +249,7 @@ def _work(task: Task, told: world.Launched, link: Link, progress: Progress) -> G
             progress.begin(number, total, title, runs.expected)
         link.at(id, runs.command.timeout + VENDOR_GRACE + OVERHEAD_SECONDS)
         if group.rank in group.leaders:
-            link.record(FactsRecord(facts_of(run_command(runs.command), node)))
+            link.record(FactsRecord(facts_of(run_command(runs.command, runs.script), node)))
         group.barrier()
         if loud:
             progress.end(number, total, title)
@@ -432,7 +432,7 @@ def facts_of(reading: Reading, node: str) -> Facts:
 def run_long(order: Order, plan: Plan, node: str, run_id: str) -> Iterator[Facts]:
     """All that takes long on this node, one after another: vendors' tests, then the person's scripts."""
     for runs in _long_runs(plan).values():
-        yield facts_of(run_command(runs.command), node)
+        yield facts_of(run_command(runs.command, runs.script), node)
     texts = {script.spec.info.id: script.text for script in order.scripts}
     for script in plan.scripts:
         if chosen_nodes(script, [node]):

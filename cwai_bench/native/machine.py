@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cwai_bench.native.door import translated
-from cwai_bench.text import Text
+from cwai_bench.text import Text, joined
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def _detail(raw: dict[str, Any]) -> Text:
         parts.append(Text("no device", "没有设备"))
     if not parts:
         parts.append(Text("in every build", "始终内置"))
-    return Text("; ".join(p.en for p in parts), "；".join(p.zh for p in parts))
+    return joined(parts)
 
 
 def backends() -> list[Backend]:

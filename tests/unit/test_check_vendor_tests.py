@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,13 +14,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cwai_bench.checks import CHECKS, amd_tests, ascend, ascend_tests, long_items, long_run
+from cwai_bench.checks import CHECKS, amd_tests, ascend, ascend_loopback, ascend_tests, long_items, long_run
 from cwai_bench.checks.amd import PCI
 from cwai_bench.discover.script import run_command
 from cwai_bench.judge import check_facts
 from cwai_bench.model import Action, Status
 from cwai_bench.readers import Unreadable
 from cwai_bench.readers import amd_tests as rvs_reader
+from cwai_bench.readers import ascend_loopback as loopback_reader
 from cwai_bench.readers import ascend_tests as dmi_reader
 from cwai_bench.sources import Command
 from tests.unit.conftest import HOMES, NODES
@@ -114,6 +116,67 @@ ASCEND_CASES = [
     Case(STRESS, said(STRESS, ("    aicore:\n        PASS\n", "")), UNKNOWN, "did not tell of aicore"),
 ]
 
+LOOPBACK = ascend_loopback.ITEM
+ALIKE = (
+    "$ hccn_tool -i 3 -optical -t {mode}\nCmd executed successfully!\n= 0\n"
+    "$ hccn_tool -i 3 -link -g\nlink status: {state}\n"
+)
+
+
+def down(*modes: int) -> list[tuple[str, str]]:
+    """The port of NPU 3 is down in these loopbacks."""
+    return [(ALIKE.format(mode=m, state="UP"), ALIKE.format(mode=m, state="DOWN")) for m in modes]
+
+
+def refuses(mode: int, words: str) -> tuple[str, str]:
+    """NPU 3 does not set a loopback, and so its link is not asked."""
+    call = f"$ hccn_tool -i 3 -optical -t {mode}\n"
+    return f"{ALIKE.format(mode=mode, state='UP')}= 0\n", f"{call}{words}\n= 1\n"
+
+
+BEFORE = "$ hccn_tool -i 3 -link -g\nlink status: UP\n= 0\n$ hccn_tool -i 3 -optical -t 1"
+WAS_DOWN = (BEFORE, BEFORE.replace("UP", "DOWN"))
+LOOPBACK_CASES = [
+    Case(LOOPBACK, said(LOOPBACK), PASS, "8/8"),
+    Case(LOOPBACK, said(LOOPBACK, *down(1, 2)), FAIL, "NPU 3: down though looped on this side"),
+    Case(LOOPBACK, said(LOOPBACK, *down(1)), FAIL, "NPU 3: down though looped on this side"),
+    Case(LOOPBACK, said(LOOPBACK, *down(2)), FAIL, "NPU 3: down only when looped on the optical side"),
+    Case(LOOPBACK, said(LOOPBACK, WAS_DOWN, *down(2, 0)), FAIL, "only when looped on the optical side"),
+    Case(LOOPBACK, said(LOOPBACK, WAS_DOWN, *down(0)), PASS, "NPU 3: no link without a loopback"),
+    Case(LOOPBACK, said(LOOPBACK, *down(0)), FAIL, "NPU 3: no link after the test"),
+    Case(LOOPBACK, said(LOOPBACK, refuses(0, "busy")), FAIL, "NPU 3: the loopback could not be undone: busy"),
+    Case(LOOPBACK, said(LOOPBACK, refuses(1, "not support"), *down(2)), FAIL, "only when looped on the optical"),
+    Case(
+        LOOPBACK,
+        said(LOOPBACK, refuses(1, "not support")),
+        UNKNOWN,
+        "1 of 8 modules cannot be looped: NPU 3, -t 1: not",
+    ),
+    Case(
+        LOOPBACK,
+        said(LOOPBACK, refuses(1, "not support"), refuses(2, "not support"), refuses(0, "not support")),
+        UNKNOWN,
+        "cannot be looped",
+    ),
+    Case(LOOPBACK, said(LOOPBACK, exit_code=1), UNKNOWN, "exit code 1"),
+    Case(LOOPBACK, instead(LOOPBACK, "", 127), UNKNOWN, "missing_tool"),
+    Case(LOOPBACK, instead(LOOPBACK, "", 0), UNKNOWN, "it ends in the middle"),
+    Case(
+        LOOPBACK,
+        instead(LOOPBACK, answer("ascend_910b", LOOPBACK).partition("$ hccn_tool -i 7")[0]),
+        UNKNOWN,
+        "not tested: NPU 7",
+    ),
+    Case(
+        LOOPBACK,
+        instead(LOOPBACK, answer("ascend_910b", LOOPBACK).rpartition("$ hccn_tool -i 7 -link")[0]),
+        UNKNOWN,
+        "NPU 7 was not tested to the end",
+    ),
+    Case(LOOPBACK, said(LOOPBACK, ("link status: UP", "link status: ?")), UNKNOWN, "the link's status"),
+    Case(LOOPBACK, lambda n: n.refuse(command(LOOPBACK), "timeout", "ended"), UNKNOWN, "timeout"),
+]
+
 LEVEL2, LEVEL3, LEVEL4 = (f"amd.rvs.{name}" for name in ("capability", "performance", "extended"))
 MET = "[compute-fp16-trig] [GPU:: 51113] GFLOPS 571003 Target GFLOPS: 523000 met: TRUE"
 AMD_CASES = [
@@ -173,7 +236,7 @@ AMD_CASES = [
         "no test of the memory",
     ),
 ]
-CASES = ASCEND_CASES + AMD_CASES
+CASES = ASCEND_CASES + LOOPBACK_CASES + AMD_CASES
 
 
 @pytest.fixture
@@ -233,11 +296,64 @@ def test_a_vendors_test_is_given_what_set_env_of_cann_says(monkeypatch: pytest.M
     assert {"/opt/rocm/bin", "/usr/local/Ascend/toolbox/latest/Ascend-DMI/bin"} <= set(names["PATH"].split(":"))
 
 
+HCCN_TOOL = """#!/bin/sh
+# A stand-in: it remembers each loopback and how it was told to set it; NPU 1 has a module without any.
+echo "$2 $*" >> $STATE/calls
+case "$*" in
+  "-i 1 -optical"*) echo "not support"; exit 1 ;;
+  *-optical*) read -r word; [ "$word" = y ] || exit 2; echo "$5" > $STATE/mode$2; echo "Cmd executed successfully!" ;;
+  *) case $2$(cat $STATE/mode$2 2> /dev/null) in 22) echo "link status: DOWN" ;; *) echo "link status: UP" ;; esac ;;
+esac
+"""
+
+
+@pytest.fixture
+def looped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
+    """The script of the loopback test, for three NPUs under ``tmp_path``, whose tool is a stand-in."""
+    for name in ("davinci0", "davinci1", "davinci2", "davinci_manager"):
+        (tmp_path / name).touch()
+    tool = tmp_path / "hccn_tool"
+    tool.write_text(HCCN_TOOL.replace("$STATE", str(tmp_path)))
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    return lambda wait: ascend_loopback.SCRIPT.replace("/dev/", f"{tmp_path}/").replace("sleep 10", f"sleep {wait}")
+
+
+def test_the_modules_are_looped_in_turn_and_left_as_they_were(looped: Callable[[str], str], tmp_path: Path) -> None:
+    said = run_command(ascend_loopback.COMMAND, looped("0.01"))
+    assert (said.status, said.exit_code, said.source) == ("ok", 0, ascend_loopback.COMMAND.key)
+    none, host, media = loopback_reader.Mode
+    assert loopback_reader.loopback(said.text) == {
+        "0": (True, {host: True, media: True, none: True}, {}),
+        "1": (True, {}, dict.fromkeys(loopback_reader.Mode, "not support")),
+        "2": (True, {host: True, media: False, none: True}, {}),
+    }
+    assert [(tmp_path / f"mode{npu}").read_text() for npu in (0, 2)] == ["0\n", "0\n"]
+
+
+def test_a_loopback_does_not_outlive_the_time_limit(looped: Callable[[str], str], tmp_path: Path) -> None:
+    said = run_command(Command(*ascend_loopback.COMMAND.argv, timeout=2.0), looped("600"))
+    assert said.status == "timeout"
+    assert "-i 0 -optical -t 1" in said.text
+    assert (tmp_path / "mode0").read_text() == "0\n"
+    assert not (tmp_path / "mode2").exists()
+
+
+def test_without_the_tool_the_script_says_so(looped: Callable[[str], str], tmp_path: Path) -> None:
+    (tmp_path / "hccn_tool").unlink()
+    assert subprocess.run(["sh", "-c", looped("0")], env={"PATH": "/usr/bin:/bin"}, check=False).returncode == 127
+
+
 # --------------------------------------------------------------------------------------------- the readers
 
 DMI = answer("ascend_910b", HEALTH)
 RVS = answer("mi300x", LEVEL4)
-READERS: list[tuple[Callable[[str], object], str]] = [(dmi_reader.diagnosis, DMI), (rvs_reader.rvs, RVS)]
+LOOPED = answer("ascend_910b", LOOPBACK)
+READERS: list[tuple[Callable[[str], object], str]] = [
+    (dmi_reader.diagnosis, DMI),
+    (rvs_reader.rvs, RVS),
+    (loopback_reader.loopback, LOOPED),
+]
 
 
 def test_the_lines_of_the_tool_stay_with_their_test() -> None:
