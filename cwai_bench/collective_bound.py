@@ -138,17 +138,15 @@ class Thresholds(NamedTuple):
 DEFAULTS = Thresholds()
 
 OPERATIONS = (
-    *(
-        "all_reduce",
-        "all_gather",
-        "reduce_scatter",
-        "broadcast",
-        "reduce",
-        "alltoall",
-        "alltoallv",
-        "gather",
-        "scatter",
-    ),
+    "all_reduce",
+    "all_gather",
+    "reduce_scatter",
+    "broadcast",
+    "reduce",
+    "alltoall",
+    "alltoallv",
+    "gather",
+    "scatter",
     "sendrecv",
 )
 _WHOLE = ("broadcast", "reduce", "sendrecv")

@@ -11,7 +11,6 @@ Errors: :class:`~cwai_bench.errors.UsageError` for what the caller got wrong, :c
 
 from cwai_bench.native.collectives import (
     ELEMENTS,
-    OPERATIONS,
     REDUCTIONS,
     Collective,
     CollectiveMember,
@@ -74,7 +73,6 @@ __all__ = [
     "BLOCK",
     "DEFAULT_PORT",
     "ELEMENTS",
-    "OPERATIONS",
     "POLICIES",
     "PORT_ATTEMPTS",
     "REDUCTIONS",

@@ -15,18 +15,6 @@ from cwai_bench.text import Text
 if TYPE_CHECKING:
     from cwai_bench.native.door import Samples
 
-OPERATIONS = (
-    "all_reduce",
-    "all_gather",
-    "reduce_scatter",
-    "broadcast",
-    "reduce",
-    "alltoall",
-    "alltoallv",
-    "gather",
-    "scatter",
-    "sendrecv",
-)
 ELEMENTS = {
     "int8": 1,
     "uint8": 1,
