@@ -85,6 +85,7 @@ TEST(cuda_what_is_queued_is_done_in_order_and_timed) {
     waits.copy(there.data(), here.data(), 1 << 20);
     waits.copy(host.data(), there.data(), 1 << 20);
     waits.wait(Watch(5 * kSecond));
+    stream.wait(Watch(5 * kSecond));  // it may still be on its way back from the event
     CHECK(stream.done());
     CHECK(std::all_of(host.data(), host.data() + host.size(),
                       [](std::byte b) { return b == std::byte{99}; }));
