@@ -48,6 +48,7 @@ class Lab:
     def sweep(self, *more: str, **demanded: str) -> tuple[int, dict[str, Any]]:
         done = self.run(*self.words, "-np", "2", *more, **demanded)
         assert self.store.exists(), done.stderr
+        assert any(self.store.iterdir()), (done.returncode, done.stderr)
         return done.returncode, self.report()
 
     def report(self) -> dict[str, Any]:
