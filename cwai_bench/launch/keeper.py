@@ -49,6 +49,8 @@ ABNORMAL_WAIT = 3.0
 NORMAL_WAIT = 30.0
 FIRST_RANK_WAIT = 60.0
 CONNECT_PATIENCE = 1.0
+LEAVING_SECONDS = 2.0
+"""How long a node that another run holds is asked for again."""
 
 
 # ------------------------------------------------------------------------------- rank and its keeper
@@ -749,7 +751,8 @@ def _peer_uid(writer: asyncio.StreamWriter) -> int:
 
 
 async def hold_node(run_id: Callable[[], str]) -> asyncio.AbstractServer:
-    """Take this node's lock, and answer who holds it as long as the server lives. Raises OSError when it is taken."""
+    """Take this node's lock, and answer who holds it as long as the server lives. Raises OSError when it is taken, and
+    still is a moment later: a run that has told its verdict may be just leaving."""
     started = time.time()
 
     async def answer(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -764,7 +767,14 @@ async def hold_node(run_id: Callable[[], str]) -> asyncio.AbstractServer:
             await writer.drain()
         writer.close()
 
-    return await asyncio.start_unix_server(answer, path=LOCK)
+    end = time.monotonic() + LEAVING_SECONDS
+    while True:
+        try:
+            return await asyncio.start_unix_server(answer, path=LOCK)
+        except OSError:
+            if time.monotonic() > end:
+                raise
+        await asyncio.sleep(0.05)
 
 
 def holder_of_node() -> Holder | None:

@@ -351,3 +351,18 @@ def test_a_verdict_that_is_larger_than_the_lines_buffer_arrives_whole() -> None:
     theirs.close()
     assert len(received) > len(outcome.report)
     assert keeper.to_rank.decode(received[4:]) == keeper.Verdict(outcome, None)
+
+
+def test_a_run_that_is_just_leaving_is_waited_for_and_one_that_stays_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keeper, "LOCK", f"\0cwai-bench-test-{os.getpid()}")
+    monkeypatch.setattr(keeper, "LEAVING_SECONDS", 0.5)
+
+    async def runs() -> None:
+        first = await keeper.hold_node(lambda: "first")
+        with pytest.raises(OSError, match="in use"):
+            await keeper.hold_node(lambda: "second")
+        asyncio.get_running_loop().call_later(0.2, first.close)
+        second = await keeper.hold_node(lambda: "second")
+        second.close()
+
+    asyncio.run(runs())
